@@ -1,0 +1,158 @@
+"""DemoFusion (Du et al., CVPR 2024) and the denoising of LSRNA (Jeong et al., CVPR 2025).
+
+Latents are scaled (model space) and in k-diffusion's notation, x = x0 + sigma * eps, shape
+(B, C, ..., H, W); everything works on the last two dimensions. The pipelines step DDIM on
+x / sqrt(1 + sigma^2), which equals Euler on x. A timestep t is 0..999.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+
+from .regions import Region, RegionLayout, jittered, merge
+
+
+def cosine_factor(t: float) -> float:
+    """(1 + cos(pi (1000 - t) / 1000)) / 2: 1 at full noise, 0 at none."""
+    return 0.5 * (1 + math.cos(math.pi * (1000 - t) / 1000))
+
+
+def schedule_weights(t: float, alpha1: float = 3.0, alpha2: float = 1.0, alpha3: float = 1.0) -> tuple[float, float, float]:
+    """c1 (skip residual), c2 (dilated pass) and c3 (blur) at timestep t."""
+    cf = cosine_factor(t)
+    return cf**alpha1, cf**alpha2, 0.99 * cf**alpha3 + 0.01
+
+
+def gaussian_kernel(size: int, std: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Normalised (size, size) Gaussian, `std` in cells."""
+    k = torch.arange(size, device=device, dtype=dtype) - size // 2
+    k = torch.exp(-0.5 * (k / std) ** 2)
+    k = k / k.sum()
+    return k[:, None] * k
+
+
+def blur(x: torch.Tensor, scale: int, std: float) -> torch.Tensor:
+    """Gaussian blur of every channel and frame, kernel 2 * scale - 1, zero padding."""
+    kernel = gaussian_kernel(2 * scale - 1, std, x.device, x.dtype)
+    planes = x.reshape(-1, 1, *x.shape[-2:])
+    return F.conv2d(planes, kernel[None, None], padding=scale - 1).reshape(x.shape)
+
+
+def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and unbiased standard deviation of each sample, (B, 1, ..., 1)."""
+    dims = tuple(range(1, x.ndim))
+    return x.mean(dims, keepdim=True), x.std(dims, keepdim=True)
+
+
+def renormalize(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """x shifted and scaled, each sample as a whole, to `mean` and `std` (B, 1, ..., 1)."""
+    x_mean, x_std = statistics(x)
+    return (x - x_mean) / x_std * std + mean
+
+
+def match_statistics(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """x with the mean and standard deviation of each sample of `target`."""
+    return renormalize(x, *statistics(target))
+
+
+def dilated_pad(x: torch.Tensor, scale: int) -> torch.Tensor:
+    """x zero-padded at the top and left to multiples of `scale`."""
+    return F.pad(x, (-x.shape[-1] % scale, 0, -x.shape[-2] % scale, 0))
+
+
+def dilated_input(x: torch.Tensor, scale: int, std: float) -> torch.Tensor:
+    """What the dilated pass shows the network: the padded latent blurred, with the statistics of the
+    sharp one. `std` is the blur at this step, sigma * c3."""
+    x = dilated_pad(x, scale)
+    return x if scale == 1 else match_statistics(blur(x, scale, std), x)
+
+
+def dilated_subsets(x: torch.Tensor, scale: int) -> list[torch.Tensor]:
+    """The scale^2 phases x[a::scale, b::scale] of a padded latent, a outermost."""
+    return [x[..., a::scale, b::scale] for a in range(scale) for b in range(scale)]
+
+
+def scatter(subsets: Sequence[torch.Tensor], scale: int, height: int, width: int) -> torch.Tensor:
+    """Inverse of `dilated_subsets` after `dilated_pad`: the unpadded (..., height, width) latent."""
+    rows, columns = subsets[0].shape[-2:]
+    x = subsets[0].new_empty(*subsets[0].shape[:-2], rows * scale, columns * scale)
+    for phase, subset in enumerate(subsets):
+        x[..., phase // scale :: scale, phase % scale :: scale] = subset
+    return x[..., -height:, -width:]
+
+
+def skip_residual(x: torch.Tensor, guidance: torch.Tensor, noise: torch.Tensor, sigma: float, c1: float) -> torch.Tensor:
+    """x pulled towards the guidance noised to the same level."""
+    return (1 - c1) * x + c1 * (guidance + sigma * noise)
+
+
+def fuse(local: torch.Tensor, dilated: torch.Tensor, c2: float) -> torch.Tensor:
+    """Local and dilated predictions, fused before the step: the step is affine in the prediction,
+    so this equals fusing the two stepped latents."""
+    return (1 - c2) * local + c2 * dilated
+
+
+def ddim_timesteps(steps: int = 50, depth: int | None = None) -> list[int]:
+    """DDIM's leading grid with offset 1, 981, 961, ..., 1 for 50 steps; the last `depth` of it."""
+    if not 1 <= steps <= 1000:
+        raise ValueError(f"steps is {steps}; use 1 to 1000.")
+    if depth is not None and not 1 <= depth <= steps:
+        raise ValueError(f"depth is {depth}; it counts the last of {steps} steps, so use 1 to {steps}.")
+    return [i * (1000 // steps) + 1 for i in reversed(range(steps))][-(depth or steps) :]
+
+
+def ddim_sigmas(sigmas: torch.Tensor, steps: int = 50, depth: int | None = None, end_at_zero: bool = False) -> torch.Tensor:
+    """Noise levels of `ddim_timesteps` and the level after the last step, (depth + 1,).
+
+    sigmas: the model's (1000,) table. DDIM as the pipelines configure it ends at sigma_0, a little
+    above zero; `end_at_zero` removes that rest.
+    """
+    last = torch.zeros_like(sigmas[:1]) if end_at_zero else sigmas[:1]
+    return torch.cat([sigmas[ddim_timesteps(steps, depth)], last])
+
+
+def denoise(
+    predict_eps: Callable[[torch.Tensor, float, Region | None], torch.Tensor],
+    guidance: torch.Tensor,
+    noise: torch.Tensor,
+    sigmas: Sequence[float],
+    timesteps: Sequence[float],
+    layout: RegionLayout,
+    scale: int,
+    jitter: int,
+    views: Sequence[Sequence[Region]] | random.Random,
+    alphas: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    blur_std: float = 0.8,
+    callback: Callable[[int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """One high-resolution phase, written out as the papers have it.
+
+    predict_eps(x_in, t, region) is the network: x_in is x / sqrt(1 + sigma^2), region the view in
+    jitter-padded cells or None in the dilated pass. guidance, noise: (B, C, ..., H, W). sigmas: one
+    more than timesteps. scale: dilation. views: the regions of every step, or the generator to draw
+    them from. callback(i, x) runs after each step. Returns x at the last sigma, before the anchor's
+    statistics are put back.
+    """
+    height, width = guidance.shape[-2:]
+    weights = layout.weights(guidance.device, guidance.dtype)
+    x = guidance + sigmas[0] * noise
+    for i, t in enumerate(timesteps):
+        c1, c2, c3 = schedule_weights(t, *alphas)
+        c_in = (1 + sigmas[i] ** 2) ** -0.5
+        x = skip_residual(x, guidance, noise, sigmas[i], c1)
+
+        regions = jittered(layout, jitter, views) if isinstance(views, random.Random) else views[i]
+        padded = F.pad(x, (jitter,) * 4)
+        eps = [predict_eps(region.crop(padded) * c_in, t, region) for region in regions]
+        local = merge(eps, regions, height, width, weights, jitter)
+
+        subsets = dilated_subsets(dilated_input(x, scale, blur_std * c3), scale)
+        dilated = scatter([predict_eps(subset * c_in, t, None) for subset in subsets], scale, height, width)
+
+        x = x + (sigmas[i + 1] - sigmas[i]) * fuse(local, dilated, c2)
+        if callback is not None:
+            callback(i, x)
+    return x

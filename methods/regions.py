@@ -1,0 +1,155 @@
+"""Overlapping regions of a latent canvas.
+
+All coordinates are latent cells. The view grid and the jitter are those of DemoFusion
+(Du et al., CVPR 2024) as its pipeline draws them.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+
+BLENDS = ("uniform", "gaussian", "linear")
+
+
+class Region(NamedTuple):
+    """A rectangle of the canvas, in latent cells."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+
+    def crop(self, tensor: torch.Tensor) -> torch.Tensor:
+        """View of the last two dimensions of `tensor` (..., H, W) inside this region."""
+        return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+def axis_starts(length: int, region: int, stride: int) -> list[int]:
+    """Starts of the regions along one axis: every `stride` cells, the last one shifted back to end
+    at `length`. A region longer than the axis covers it once."""
+    region = min(region, length)
+    count = -(-(length - region) // stride) + 1
+    return [min(i * stride, length - region) for i in range(count)]
+
+
+def jitter_range(region: int, stride: int) -> int:
+    """DemoFusion's jitter of a region, in cells: a quarter of the overlap."""
+    return (region - stride) // 4
+
+
+@dataclass(frozen=True)
+class RegionLayout:
+    """A canvas of `height` x `width` latent cells covered by equal regions.
+
+    `region_height`, `region_width` and the strides are cells; a region longer than the canvas is
+    clamped to it. `blend` weights the overlaps: "uniform" (the papers), "gaussian" (std 1/8 of the
+    region) or "linear" (a ramp across the overlap).
+
+    Raises ValueError for sizes below 1, a stride longer than the region (it would leave gaps) and
+    an unknown blend.
+    """
+
+    height: int
+    width: int
+    region_height: int
+    region_width: int
+    stride_height: int
+    stride_width: int
+    blend: str = "uniform"
+
+    def __post_init__(self):
+        if self.blend not in BLENDS:
+            raise ValueError(f"blend is {self.blend!r}; use one of {', '.join(BLENDS)}.")
+        for axis in ("height", "width"):
+            length, region, stride = (getattr(self, name) for name in (axis, f"region_{axis}", f"stride_{axis}"))
+            if length < 1 or region < 1:
+                raise ValueError(f"The canvas {axis} is {length} and the region {axis} {region} latent cells; both must be at least 1.")
+            if not 1 <= stride <= region:
+                raise ValueError(f"stride_{axis} is {stride} latent cells; it must be between 1 and the region {axis} ({region}), or the regions leave gaps.")
+            object.__setattr__(self, f"region_{axis}", min(region, length))
+            object.__setattr__(self, f"stride_{axis}", min(stride, length))
+
+    @classmethod
+    def from_overlap(cls, height: int, width: int, region_height: int, region_width: int, overlap: float = 0.5, blend: str = "uniform") -> "RegionLayout":
+        """Layout whose neighbours share the fraction `overlap` (0 <= overlap < 1) of a region.
+
+        The stride is int(region * (1 - overlap)) cells, at least 1; the papers use 0.5.
+        """
+        if not 0 <= overlap < 1:
+            raise ValueError(f"overlap is {overlap}; it is a fraction of the region, from 0 to below 1.")
+        # a region clamped to the canvas keeps the overlap fraction
+        region_height, region_width = min(region_height, height), min(region_width, width)
+        stride_height, stride_width = (max(1, int(region * (1 - overlap) + 1e-6)) for region in (region_height, region_width))
+        return cls(height, width, region_height, region_width, stride_height, stride_width, blend)
+
+    @property
+    def regions(self) -> list[Region]:
+        """The regions in row-major order."""
+        rows = axis_starts(self.height, self.region_height, self.stride_height)
+        columns = axis_starts(self.width, self.region_width, self.stride_width)
+        return [Region(y, x, self.region_height, self.region_width) for y in rows for x in columns]
+
+    def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Blend weight of each cell of a region, (region_height, region_width), positive everywhere."""
+        rows = _axis_weights(self.region_height, self.stride_height, self.blend)
+        columns = _axis_weights(self.region_width, self.stride_width, self.blend)
+        return (rows[:, None] * columns).to(device, dtype)
+
+
+def _axis_weights(region, stride, blend):
+    centre = torch.arange(region, dtype=torch.float32) + 0.5
+    if blend == "gaussian":
+        return torch.exp(-0.5 * ((centre / region - 0.5) / 0.125) ** 2)
+    if blend == "linear" and stride < region:
+        return (torch.minimum(centre, region - centre) / (region - stride)).clamp(max=1)
+    return torch.ones(region)
+
+
+def jittered(layout: RegionLayout, jitter: int, rng: random.Random) -> list[Region]:
+    """The layout's regions, each moved by up to `jitter` cells, in coordinates of the canvas padded
+    by `jitter` on all four sides.
+
+    A region inside the canvas moves by -jitter..jitter along an axis, one at its start by
+    -jitter..0, one at its end by 0..jitter; one that spans the axis stays and draws nothing. Per
+    region the column is drawn before the row, as DemoFusion does. `jitter` 0 only leaves the layout.
+
+    Raises ValueError when neighbours could move apart: `jitter` above half the overlap.
+    """
+    for axis, length, region, stride in (
+        ("height", layout.height, layout.region_height, layout.stride_height),
+        ("width", layout.width, layout.region_width, layout.stride_width),
+    ):
+        if region < length and 2 * jitter > region - stride:
+            raise ValueError(f"jitter is {jitter} latent cells; at a {axis} overlap of {region - stride} cells use at most {(region - stride) // 2}, or the regions leave gaps.")
+
+    moved = []
+    for y, x, height, width in layout.regions:
+        x += _draw(x, width, layout.width, jitter, rng)
+        y += _draw(y, height, layout.height, jitter, rng)
+        moved.append(Region(y + jitter, x + jitter, height, width))
+    return moved
+
+
+def _draw(start, region, length, jitter, rng):
+    at_start, at_end = start == 0, start + region == length
+    if jitter == 0 or (at_start and at_end):
+        return 0
+    return rng.randint(0 if at_end else -jitter, 0 if at_start else jitter)
+
+
+def merge(parts: list[torch.Tensor], regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0) -> torch.Tensor:
+    """Weighted mean of overlapping region outputs.
+
+    parts: one (..., region_height, region_width) tensor per region. weights: (region_height,
+    region_width). border: the padding of the coordinates that `regions` are in (the jitter).
+    Returns (..., height, width); every cell must be covered.
+    """
+    total = parts[0].new_zeros(*parts[0].shape[:-2], height + 2 * border, width + 2 * border)
+    count = total.new_zeros(total.shape[-2:])
+    for part, region in zip(parts, regions, strict=True):
+        region.crop(total).add_(part * weights)
+        region.crop(count).add_(weights)
+    canvas = Region(border, border, height, width)
+    return canvas.crop(total) / canvas.crop(count)
