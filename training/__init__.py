@@ -1,0 +1,10 @@
+"""Command-line training. `COMMANDS` maps `python dev.py train NAME` to a module of this package with `main(argv)`."""
+
+COMMANDS = {
+    "mini-scenes": "mini.shards",
+    "mini-vae": "mini.vae",
+    "mini-unet": "mini.unet",
+    "mini-lsr": "mini.lsr",
+    "mini-detector": "mini.detector",
+    "mini-evaluate": "mini.evaluate",
+}

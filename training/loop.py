@@ -1,0 +1,180 @@
+"""What every training command shares: options, schedule, EMA, checkpoints, log, several single-thread ranks."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Iterator
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import nn
+from tqdm import tqdm
+
+
+def options_parser(name: str, description: str, steps: int, batch: int) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"dev.py train {name}", description=description)
+    parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder of data, checkpoints and logs")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch, help="rows a step and rank")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1, help="data-parallel processes, one CPU thread each")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--save-every", type=int, default=500)
+    return parser
+
+
+def launch(train, options: argparse.Namespace) -> None:
+    """Run `train(rank, options)` in `options.ranks` processes."""
+    if options.ranks == 1:
+        train(0, options)
+        return
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = torch.multiprocessing.get_context("fork")
+    workers = [context.Process(target=_worker, args=(rank, port, train, options)) for rank in range(options.ranks)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a training rank failed, see above")
+
+
+def _worker(rank: int, port: int, train, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=options.ranks)
+    train(rank, options)
+    dist.destroy_process_group()
+
+
+class Loop:
+    """AdamW with warm-up and cosine decay, gradient clipping, EMA weights, resumable checkpoints and a CSV log.
+
+    Iterate to get `(step, generator)`; the generator depends on seed, rank and step only, so that a resumed run draws
+    what an uninterrupted one would. Call `update(loss, **figures)` once per step.
+    """
+
+    def __init__(self, name: str, modules: dict[str, nn.Module], rank: int, options: argparse.Namespace, *, lr: float,
+                 weight_decay: float = 1e-4, warmup: int = 100, hold: float = 0.0, floor: float = 0.02, ema: float = 0.998):
+        self.name, self.modules, self.rank, self.options = name, modules, rank, options
+        self.lr, self.warmup, self.hold, self.floor, self.decay = lr, warmup, hold, floor, ema
+        self.named = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters()}
+        self.parameters = list(self.named.values())
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.step, self.seconds, self.figures = 0, 0.0, []
+        self.path = options.out / f"{name}.checkpoint.pt"
+        self.log_path = options.out / f"{name}.csv"
+        if self.path.exists():
+            self._resume()
+        if options.ranks > 1:
+            for p in self.parameters:
+                dist.broadcast(p.data, 0)
+
+    def rate(self) -> float:
+        share = max(0.0, (self.step / self.options.steps - self.hold) / (1 - self.hold))
+        return self.lr * min(1, (self.step + 1) / self.warmup) * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1, share))))
+
+    def __iter__(self) -> Iterator[tuple[int, torch.Generator]]:
+        bar = tqdm(total=self.options.steps, initial=self.step, desc=self.name, disable=self.rank > 0, mininterval=10)
+        while self.step < self.options.steps:
+            started = time.monotonic()
+            seed = (self.options.seed * self.options.ranks + self.rank) * 10_000_000 + self.step
+            yield self.step, torch.Generator().manual_seed(seed)
+            self.seconds += time.monotonic() - started
+            self.step += 1
+            bar.update()
+            if self.rank == 0 and (self.step % 100 == 0 or self.step == self.options.steps):
+                self._log(bar)
+            if self.rank == 0 and (self.step % self.options.save_every == 0 or self.step == self.options.steps):
+                self.save()
+        bar.close()
+
+    def update(self, loss: torch.Tensor, **figures: float) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.options.ranks > 1:
+            self._average_gradients()
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        self.optimizer.step()
+        with torch.no_grad():
+            keep = min(self.decay, (1 + self.step) / (20 + self.step))
+            torch._foreach_lerp_(self.average, self.parameters, 1 - keep)
+        self.figures.append({"loss": loss.item(), **figures})
+
+    def _average_gradients(self) -> None:
+        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters])
+        dist.all_reduce(flat)
+        flat /= self.options.ranks
+        offset = 0
+        for p in self.parameters:
+            p.grad = flat[offset:offset + p.numel()].view_as(p)
+            offset += p.numel()
+
+    def _log(self, bar: tqdm) -> None:
+        mean = {k: sum(f[k] for f in self.figures) / len(self.figures) for k in self.figures[0]}
+        self.figures.clear()
+        bar.set_postfix({k: f"{v:.4f}" for k, v in mean.items()})
+        fresh = not self.log_path.exists()
+        with open(self.log_path, "a", newline="") as f:
+            writer = csv.writer(f)
+            if fresh:
+                writer.writerow(["step", "seconds", "lr", *mean])
+            writer.writerow([self.step, f"{self.seconds:.1f}", f"{self.rate():.3g}", *(f"{v:.5f}" for v in mean.values())])
+
+    def averaged(self) -> dict[str, torch.Tensor]:
+        """The EMA weights, keyed `module.parameter`."""
+        return dict(zip(self.named, self.average))
+
+    def load_average(self) -> None:
+        """Put the EMA weights into the modules."""
+        with torch.no_grad():
+            for p, average in zip(self.parameters, self.average):
+                p.copy_(average)
+
+    def save(self) -> None:
+        state = {"weights": {k: p.detach() for k, p in self.named.items()}, "average": self.averaged(),
+                 "optimizer": self.optimizer.state_dict(), "step": self.step, "seconds": self.seconds}
+        partial = self.path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, self.path)
+
+    def _resume(self) -> None:
+        state = torch.load(self.path, weights_only=True, map_location=self.options.device)
+        with torch.no_grad():
+            for key, p, average in zip(self.named, self.parameters, self.average):
+                p.copy_(state["weights"][key])
+                average.copy_(state["average"][key])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def export(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str], dtype: torch.dtype = torch.float16) -> None:
+    """Write the weights as safetensors in `dtype` with string metadata, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file({k: v.detach().to("cpu", dtype).contiguous() for k, v in weights.items()}, partial, metadata=metadata)
+    os.replace(partial, path)
+
+
+def provenance(command: str, options: argparse.Namespace, seconds: float) -> dict[str, str]:
+    """Metadata that says how a file was made: command, commit, steps, wall time, licence."""
+    root = Path(__file__).parents[1]
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+    return {
+        "training": f"python dev.py train {command} --steps {options.steps} --batch {options.batch} --ranks {options.ranks} --seed {options.seed}",
+        "commit": commit or "unknown",
+        "wall_minutes": f"{seconds / 60:.0f}",
+        "device": options.device,
+        "license": "GPL-3.0-only",
+    }

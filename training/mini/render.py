@@ -1,0 +1,28 @@
+"""Scenes to pixels, at any size."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from .scenes import Scene
+from .textures import TEXTURES, pixel_grid
+from .things import paint
+
+
+def render(scene: Scene, size: int, supersample: int = 2) -> np.ndarray:
+    """The scene as (size, size, 3) uint8 RGB, box-filtered down from `supersample` times the size."""
+    inner = size * supersample
+    x, y = pixel_grid(inner)
+    picture = (TEXTURES[scene.ground](scene.ground_seed, inner, x, y) * np.array(scene.tint, np.float32)).astype(np.float32)
+    for thing in scene.things:
+        paint(picture, thing, inner)
+    picture = np.clip(picture, 0, 1)
+    if supersample > 1:
+        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    return (picture * 255 + 0.5).astype(np.uint8)
+
+
+def shrink(picture: np.ndarray, size: int) -> np.ndarray:
+    """Area-averaged resize to (size, size)."""
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,76 @@
+"""`train mini-vae`: the mini world's autoencoder, on whole scenes and on crops of larger renders."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ...models.mini.vae import MiniVAE
+from ..loop import Loop, export, launch, options_parser, provenance
+from .render import shrink
+from .shards import Pictures
+
+SIZE = 128
+WEIGHTS = Path(__file__).parents[2] / "models" / "mini" / "mini_vae.safetensors"
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1], channels last."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+
+
+def training_crop(rng: np.random.RandomState, base: Pictures, large: Pictures) -> np.ndarray:
+    """Half whole scenes, a quarter crops at 256 px, a quarter crops at 512 px, half of all mirrored."""
+    kind = rng.rand()
+    if kind < 0.5:
+        picture = base[rng.randint(len(base))]
+    else:
+        picture = large[rng.randint(len(large))]
+        side = 2 * SIZE if kind < 0.77 else SIZE
+        y, x = rng.randint(0, picture.shape[0] - side + 1, 2)
+        picture = shrink(picture[y:y + side, x:x + side], SIZE)
+    return picture[:, ::-1] if rng.rand() < 0.5 else picture
+
+
+def detail(x: torch.Tensor) -> torch.Tensor:
+    return x - F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def local_energy(x: torch.Tensor) -> torch.Tensor:
+    return (F.avg_pool2d(x * x, 8, 4) + 1e-4).sqrt()
+
+
+def train(rank: int, options) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    vae = MiniVAE().to(options.device, memory_format=torch.channels_last)
+    loop = Loop("mini-vae", {"vae": vae}, rank, options, lr=1.5e-3, ema=0.999)
+    for step, generator in loop:
+        rng = np.random.RandomState(torch.randint(1 << 31, (), generator=generator).item())
+        x = to_tensor(np.stack([training_crop(rng, base, large) for _ in range(options.batch)])).to(options.device)
+        with torch.autocast(options.device, torch.bfloat16):
+            mean, logvar = (v.float() for v in vae.moments(x))
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            y = vae.decode(mean + noise * (0.5 * logvar).exp()).float()
+        error = y - x
+        mse = error.square().mean()
+        gradient = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+        energy = (local_energy(detail(y)) - local_energy(detail(x))).abs().mean()
+        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        loss = error.abs().mean() + 2 * mse + 0.3 * gradient + 0.2 * energy + 2e-4 * kl
+        loop.update(loss, psnr=10 * math.log10(4 / mse.item()), kl=kl.item(), gradient=gradient.item())
+    if rank == 0:
+        loop.load_average()
+        with torch.no_grad():
+            latents = torch.cat([vae.encode(to_tensor(np.stack([base[i] for i in range(j, j + 50)])).to(options.device)) for j in range(0, 2000, 50)])
+        metadata = {"format": "loupe.mini-vae", "scale_factor": f"{1 / latents.std().item():.6f}", **provenance("mini-vae", options, loop.seconds)}
+        export(WEIGHTS, vae.state_dict(), metadata)
+
+
+def main(argv: list[str]) -> None:
+    launch(train, options_parser("mini-vae", __doc__, steps=6000, batch=12).parse_args(argv))
