@@ -1,0 +1,4 @@
+from .checkpoint import load, save
+from .network import LSR
+
+__all__ = ["LSR", "load", "save"]
