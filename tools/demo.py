@@ -1,0 +1,142 @@
+"""python dev.py demo: the LSRNA-DemoFusion workflow on the bundled mini world, through the HTTP API."""
+
+import json
+import sys
+import tempfile
+import time
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .client import Client, WorkflowError, find_node, node_title
+from .server import PACK, Server, ServerError
+
+WORKFLOW = PACK / "workflows" / "api" / "lsrna_demofusion.json"
+OUTPUT = PACK / "output"
+NAMES = ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")  # titles of the SaveImage nodes, in order
+CELL = 8  # pixels of one latent cell
+
+
+class Progress:
+    """Prints a line for every node that runs: title, steps or regions done, seconds."""
+
+    def __init__(self, workflow):
+        self.workflow = workflow
+        self.node = None
+        self.printed = 0.0
+
+    def __call__(self, kind, data):
+        if kind == "executing":
+            self.finish()
+            self.node, self.done, self.started = data["node"], "", time.monotonic()
+        elif kind == "progress" and data["node"] == self.node:
+            self.done = f"{data['value']:.0f}/{data['max']:.0f}"
+            self.show()
+
+    def show(self, last=False):
+        now = time.monotonic()
+        terminal = sys.stdout.isatty()
+        if last or terminal or now - self.printed > 5:
+            line = f"  {node_title(self.workflow, self.node):<28} {self.done:>9} {now - self.started:6.1f} s"
+            print(f"\r{line}" if terminal else line, end="\n" if last or not terminal else "", flush=True)
+            self.printed = now
+
+    def finish(self):
+        if self.node:
+            self.show(last=True)
+            self.node = None
+
+
+def fit(picture, width, height):
+    """The picture in its own aspect at about width * height pixels, in whole latent cells."""
+    factor = (width * height / (picture.width * picture.height)) ** 0.5
+    size = [max(1, round(side * factor / CELL)) * CELL for side in picture.size]
+    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+
+
+def use_picture(workflow, client, file):
+    """Replace the drawn reference by a user's picture, at the size that the model draws at."""
+    with Image.open(file) as picture:
+        size = workflow[find_node(workflow, "EmptyLatentImage")]["inputs"]
+        picture = fit(picture, size["width"], size["height"])
+    size.update(width=picture.width, height=picture.height)
+    drawn = find_node(workflow, "KSampler")
+    vae = [find_node(workflow, "LoupeLoadMini"), 2]
+    workflow["image"] = {"class_type": "LoadImage", "inputs": {"image": client.upload(picture, "reference.png")}, "_meta": {"title": "Your picture"}}
+    workflow["encode"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["image", 0], "vae": vae}, "_meta": {"title": "Encode"}}
+    for node in workflow.values():
+        for name, value in node["inputs"].items():
+            if value == [drawn, 0]:
+                node["inputs"][name] = ["encode", 0]
+
+
+def set_options(workflow, options):
+    """Write prompt, seed and scale wherever the workflow has them."""
+    prompt = "" if options.prompt is None and options.image else options.prompt
+    if prompt is not None:
+        workflow[find_node(workflow, title="Prompt")]["inputs"]["text"] = prompt
+    for node in workflow.values():
+        if options.seed is not None and "seed" in node["inputs"]:
+            node["inputs"]["seed"] = options.seed
+        for name in ("scale", "scale_by"):
+            if name in node["inputs"]:
+                node["inputs"][name] = float(options.scale)
+
+
+def side_by_side(pictures, labels):
+    """One row of pictures at the size of the largest, with labels above."""
+    width = max(picture.width for picture in pictures)
+    height = max(picture.height for picture in pictures)
+    gap, head = max(4, width // 64), max(20, width // 14)
+    font = ImageFont.load_default(size=head * 0.6)
+    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + head), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, (picture, label) in enumerate(zip(pictures, labels)):
+        left = column * (width + gap)
+        draw.text((left + width / 2, head / 2), label, fill="black", font=font, anchor="mm")
+        sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (left, head))
+    return sheet
+
+
+def free_name(stem):
+    """The first of output/STEM_001, _002, … that is free."""
+    OUTPUT.mkdir(exist_ok=True)
+    number = 1
+    while (OUTPUT / f"{stem}_{number:03}.png").exists():
+        number += 1
+    return OUTPUT / f"{stem}_{number:03}.png"
+
+
+def make_pictures(host, options):
+    with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
+        started = time.monotonic()
+        print(f"starting ComfyUI from {host}", flush=True)
+        with Server(host, base) as server:
+            print(f"  ready after {time.monotonic() - started:.0f} s", flush=True)
+            client = Client(server.url)
+            workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
+            if options.image:
+                use_picture(workflow, client, options.image)
+            set_options(workflow, options)
+            progress = Progress(workflow)
+            try:
+                run = client.run(workflow, progress)
+            finally:
+                progress.finish()
+            return run.seconds, [client.images(run, find_node(workflow, "SaveImage", name))[0] for name in NAMES]
+
+
+def main(host, options, _):
+    started = time.monotonic()
+    (PACK / ".cache").mkdir(exist_ok=True)
+    try:
+        seconds, pictures = make_pictures(host, options)
+    except (WorkflowError, ServerError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    file = free_name(f"lsrna_demofusion_{options.scale}x")
+    pictures[-1].save(file)
+    compared = file.with_name(f"{file.stem}_compared.png")
+    side_by_side(pictures, NAMES).save(compared)
+    print(f"\n{file}   {pictures[-1].width} x {pictures[-1].height}\n{compared}   {' | '.join(NAMES)}")
+    print(f"{seconds:.0f} s for the workflow, {time.monotonic() - started:.0f} s in all")
+    return 0
