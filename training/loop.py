@@ -114,13 +114,11 @@ class Loop:
         self.figures.append({"loss": loss.item(), **figures})
 
     def _average_gradients(self) -> None:
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters])
+        flat = torch.cat([p.grad.reshape(-1) for p in self.parameters])
         dist.all_reduce(flat)
         flat /= self.options.ranks
-        offset = 0
-        for p in self.parameters:
-            p.grad = flat[offset:offset + p.numel()].view_as(p)
-            offset += p.numel()
+        for p, mean in zip(self.parameters, flat.split([p.numel() for p in self.parameters])):
+            p.grad.copy_(mean.view_as(p))
 
     def _log(self, bar: tqdm) -> None:
         mean = {k: sum(f[k] for f in self.figures) / len(self.figures) for k in self.figures[0]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def local_energy(x: torch.Tensor) -> torch.Tensor:
     return (F.avg_pool2d(x * x, 8, 4) + 1e-4).sqrt()
 
 
+@torch.no_grad()
+def latent_statistics(vae: MiniVAE, base: Pictures) -> dict[str, str]:
+    """`scale_factor` (one over the latents' deviation) and the least-squares map from scaled latents to RGB for previews."""
+    pictures = torch.cat([to_tensor(np.stack([base[i] for i in range(j, j + 50)])) for j in range(0, 2000, 50)])
+    device = next(vae.parameters()).device
+    latents = torch.cat([vae.encode(x.to(device)).cpu() for x in pictures.split(50)])
+    scale = 1 / latents.std().item()
+    samples = (latents * scale).movedim(1, -1).reshape(-1, latents.shape[1])
+    colours = F.avg_pool2d(pictures, 8).movedim(1, -1).reshape(-1, 3)
+    factors = torch.linalg.lstsq(torch.cat([samples, torch.ones(len(samples), 1)], 1), colours).solution
+    return {"scale_factor": f"{scale:.6f}", "latent_rgb_factors": json.dumps([[round(v, 4) for v in row] for row in factors.tolist()])}
+
+
 def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -66,9 +80,7 @@ def train(rank: int, options) -> None:
         loop.update(loss, psnr=10 * math.log10(4 / mse.item()), kl=kl.item(), gradient=gradient.item())
     if rank == 0:
         loop.load_average()
-        with torch.no_grad():
-            latents = torch.cat([vae.encode(to_tensor(np.stack([base[i] for i in range(j, j + 50)])).to(options.device)) for j in range(0, 2000, 50)])
-        metadata = {"format": "loupe.mini-vae", "scale_factor": f"{1 / latents.std().item():.6f}", **provenance("mini-vae", options, loop.seconds)}
+        metadata = {"format": "loupe.mini-vae", **latent_statistics(vae, base), **provenance("mini-vae", options, loop.seconds)}
         export(WEIGHTS, vae.state_dict(), metadata)
 
 

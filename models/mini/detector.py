@@ -1,0 +1,77 @@
+"""The mini world's object detector: shape, colour, centre and radius of every thing. For evaluation only."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+STRIDE = 4
+RADIUS_UNIT = 24.0
+
+
+class Detection(NamedTuple):
+    """Class indices, centre and radius in pixels of the picture."""
+
+    score: float
+    shape: int
+    colour: int
+    x: float
+    y: float
+    radius: float
+
+
+class ResBlock(nn.Module):
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(8, channels), nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+class Detector(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] to maps (B, shapes + colours + 1, H/4, W/4): centre logits, colour logits, log radius."""
+
+    def __init__(self, shapes: int = 8, colours: int = 8, channels: int = 48):
+        super().__init__()
+        self.shapes, self.colours = shapes, colours
+        self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.SiLU(), nn.Conv2d(24, channels, 3, stride=2, padding=1))
+        self.trunk = nn.Sequential(*(ResBlock(channels, d) for d in (1, 2, 4, 2, 1)))
+        self.head = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, shapes + colours + 1, 1))
+        nn.init.zeros_(self.head[2].weight)
+        nn.init.constant_(self.head[2].bias, -3)
+
+    def features(self, x: torch.Tensor) -> torch.Tensor:
+        """Trunk features (B, channels, H/4, W/4), for Fréchet distances."""
+        return self.trunk(self.stem(x))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(x))
+
+
+def detect(net: Detector, picture: np.ndarray, levels: tuple[int, ...] = (1,), threshold: float = 0.35) -> list[Detection]:
+    """Things in a uint8 RGB picture, best first. `levels` are shrink factors: (1, 2, 4) finds things of all sizes at 512 px."""
+    found = []
+    for level in levels:
+        small = picture if level == 1 else cv2.resize(picture, None, fx=1 / level, fy=1 / level, interpolation=cv2.INTER_AREA)
+        x = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        maps = net(x)[0]
+        centre = maps[:net.shapes].sigmoid()
+        peaks = (centre == F.max_pool2d(centre[None], 5, 1, 2)[0]) & (centre > threshold)
+        for shape, row, column in peaks.nonzero().tolist():
+            colour = int(maps[net.shapes:net.shapes + net.colours, row, column].argmax())
+            radius = RADIUS_UNIT * math.exp(float(maps[-1, row, column])) * level
+            found.append(Detection(float(centre[shape, row, column]), shape, colour, (column + 0.5) * STRIDE * level, (row + 0.5) * STRIDE * level, radius))
+    kept: list[Detection] = []
+    for d in sorted(found, reverse=True):
+        if all(math.hypot(d.x - e.x, d.y - e.y) > 0.8 * max(d.radius, e.radius) for e in kept):
+            kept.append(d)
+    return kept

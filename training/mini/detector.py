@@ -1,0 +1,96 @@
+"""`train mini-detector`: the centre-heatmap detector that the evaluation counts things with."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ...models.mini.detector import RADIUS_UNIT, STRIDE, Detector
+from ...models.mini.world import FOLDER
+from ..loop import Loop, export, launch, options_parser, provenance
+from .scenes import COLOURS, SHAPES, sample_scene
+from .shards import Pictures
+from .vae import to_tensor
+
+SIZE = 128
+LARGEST_RADIUS = 44
+
+
+def training_view(rng: np.random.RandomState, base: Pictures, large: Pictures):
+    """A 128 px view and its things as (shape, colour, x, y, radius) in pixels: whole, shrunk with reflected borders, or a zoom crop."""
+    if rng.rand() < 0.55:
+        i = rng.randint(len(base))
+        picture, scene = base[i], sample_scene(base.seed(i))
+        side = int(SIZE * rng.uniform(0.55, 1.0)) if rng.rand() < 0.5 else SIZE
+        pad = (SIZE - side) // 2
+        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        picture = cv2.copyMakeBorder(picture, pad, SIZE - side - pad, pad, SIZE - side - pad, cv2.BORDER_REFLECT)
+        x0 = y0 = -pad
+    else:
+        i = rng.randint(len(large))
+        scene, side = sample_scene(large.seed(i)), int(rng.uniform(SIZE, 300))
+        x0, y0 = rng.randint(0, side - SIZE + 1, 2)
+        picture = cv2.resize(large[i], (side, side), interpolation=cv2.INTER_AREA)[y0:y0 + SIZE, x0:x0 + SIZE]
+    things = [(SHAPES.index(t.shape), list(COLOURS).index(t.colour), t.x * side - x0, t.y * side - y0, t.radius * side) for t in scene.things]
+    picture = picture.astype(np.float32)
+    if rng.rand() < 0.5:
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+    if rng.rand() < 0.5:
+        picture = picture + rng.randn(*picture.shape).astype(np.float32) * rng.uniform(0, 8)
+    return picture, things
+
+
+def targets(things) -> tuple[np.ndarray, list]:
+    """Heatmaps (8, 32, 32) and the attribute targets (row, column, colour, log radius) at the centres."""
+    cells = SIZE // STRIDE
+    heat = np.zeros((len(SHAPES), cells, cells), np.float32)
+    rows, columns = np.mgrid[:cells, :cells]
+    attributes = []
+    for shape, colour, x, y, radius in things:
+        if not (0 <= x < SIZE and 0 <= y < SIZE) or radius > LARGEST_RADIUS:
+            continue
+        cx, cy, spread = x / STRIDE - 0.5, y / STRIDE - 0.5, max(0.8, radius / STRIDE / 4)
+        heat[shape] = np.maximum(heat[shape], np.exp(-((columns - cx) ** 2 + (rows - cy) ** 2) / (2 * spread * spread)))
+        column, row = (int(np.clip(round(c), 0, cells - 1)) for c in (cx, cy))
+        heat[shape, row, column] = 1
+        attributes.append((row, column, colour, math.log(radius / RADIUS_UNIT)))
+    return heat, attributes
+
+
+def train(rank: int, options) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    net = Detector().to(options.device, memory_format=torch.channels_last)
+    loop = Loop("mini-detector", {"detector": net}, rank, options, lr=2e-3, warmup=50, ema=0.99)
+    for step, generator in loop:
+        rng = np.random.RandomState(torch.randint(1 << 31, (), generator=generator).item())
+        views = [training_view(rng, base, large) for _ in range(options.batch)]
+        wanted = [targets(things) for _, things in views]
+        x = to_tensor(np.stack([picture for picture, _ in views])).to(options.device)
+        heat = torch.from_numpy(np.stack([h for h, _ in wanted])).to(options.device)
+        with torch.autocast(options.device, torch.bfloat16):
+            maps = net(x)
+        maps = maps.float()
+        p = maps[:, :net.shapes].sigmoid().clamp(1e-5, 1 - 1e-5)
+        centre = (heat == 1).float()
+        focal = -(centre * (1 - p) ** 2 * p.log() + (1 - centre) * (1 - heat) ** 4 * p ** 2 * (1 - p).log()).sum() / centre.sum().clamp(min=1)
+        spots = [(b, *a) for b, (_, attributes) in enumerate(wanted) for a in attributes]
+        b, row, column = (torch.tensor([s[i] for s in spots], device=options.device) for i in range(3))
+        at = maps[b, :, row, column]
+        colour = torch.tensor([s[3] for s in spots], device=options.device)
+        radius = torch.tensor([s[4] for s in spots], device=options.device)
+        attributes = F.cross_entropy(at[:, net.shapes:-1], colour) + (at[:, -1] - radius).abs().mean()
+        loop.update(focal + attributes, focal=focal.item(), attributes=attributes.item())
+    if rank == 0:
+        metadata = {"format": "loupe.mini-detector", "shapes": ",".join(SHAPES), "colours": ",".join(COLOURS)}
+        weights = {k[9:]: v for k, v in loop.averaged().items()}
+        export(FOLDER / "mini_detector.safetensors", weights, {**metadata, **provenance("mini-detector", options, loop.seconds)})
+
+
+def main(argv: list[str]) -> None:
+    launch(train, options_parser("mini-detector", __doc__, steps=1500, batch=24).parse_args(argv))
