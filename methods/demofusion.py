@@ -84,9 +84,9 @@ def scatter(subsets: Sequence[torch.Tensor], scale: int, height: int, width: int
     return x[..., -height:, -width:]
 
 
-def skip_residual(x: torch.Tensor, guidance: torch.Tensor, noise: torch.Tensor, sigma: float, c1: float) -> torch.Tensor:
-    """x pulled towards the guidance noised to the same level."""
-    return (1 - c1) * x + c1 * (guidance + sigma * noise)
+def skip_residual(x: torch.Tensor, noised: torch.Tensor, c1: float) -> torch.Tensor:
+    """x pulled towards `noised`, the guidance at the same noise level."""
+    return (1 - c1) * x + c1 * noised
 
 
 def fuse(local: torch.Tensor, dilated: torch.Tensor, c2: float) -> torch.Tensor:
@@ -142,7 +142,7 @@ def denoise(
     for i, t in enumerate(timesteps):
         c1, c2, c3 = schedule_weights(t, *alphas)
         c_in = (1 + sigmas[i] ** 2) ** -0.5
-        x = skip_residual(x, guidance, noise, sigmas[i], c1)
+        x = skip_residual(x, guidance + sigmas[i] * noise, c1)
 
         regions = jittered(layout, jitter, views) if isinstance(views, random.Random) else views[i]
         padded = F.pad(x, (jitter,) * 4)
