@@ -17,8 +17,8 @@ BUFFERS = ("relative_position_index", "attn_mask")
 
 
 class LatentSpace(NamedTuple):
-    """The latents a network was trained on: a class name of comfy.latent_formats, or "custom" with
-    its own scale factor (scaled = unscaled * scale_factor)."""
+    """The latents a network was trained on: a class name of comfy.latent_formats, or any name with its
+    own scale factor (scaled = unscaled * scale_factor)."""
 
     name: str
     channels: int

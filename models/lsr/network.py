@@ -146,6 +146,14 @@ class LSR(nn.Module):
         # the last layer is linear and the weights sum to one: it is applied to the mean
         return last(mean).permute(0, 3, 1, 2)
 
+    def memory(self, h: int, w: int, height: int, width: int, rows: int) -> int:
+        """Bytes that upscaling one (h, w) picture to (height, width) takes in chunks of `rows`."""
+        window, hidden = self.args["window"] ** 2, max(self.args["hidden"])
+        encoder = h * w * (8 * self.args["dim"] + (3 * max(self.args["heads"]) + 1) * window)
+        grid = h * w * (self.features + 2 * hidden)
+        chunk = rows * width * 4 * hidden
+        return 4 * (max(encoder, grid + chunk) + 3 * height * width * self.args["channels"])
+
     @staticmethod
     def chunk_rows(batch: int, width: int) -> int:
         """Output rows of a default chunk at `width` output columns."""

@@ -1,0 +1,21 @@
+"""Seeded Gaussian noise."""
+
+from collections.abc import Sequence
+
+import torch
+
+
+def seeded_noise(shape: Sequence[int], seed: int, batch_index: Sequence[int] | None = None) -> torch.Tensor:
+    """N(0, 1) of `shape` (B, ...), float32 on the CPU, from a generator of its own.
+
+    Samples are drawn one after another; `batch_index` names the draw of each sample, so that one
+    picture taken out of a batch gets the noise that it had in the batch.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    batch_index = list(batch_index or range(shape[0]))
+    draws = {}
+    for i in range(max(batch_index) + 1):
+        noise = torch.randn(*shape[1:], generator=generator)
+        if i in batch_index:
+            draws[i] = noise
+    return torch.stack([draws[i] for i in batch_index])

@@ -1,0 +1,32 @@
+"""Region-wise noise addition of LSRNA (Jeong et al., CVPR 2025): more noise where the picture has edges."""
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tensor:
+    """OpenCV's Canny edges of a picture (h, w, 3), RGB, 0..1, as (h, w) float32 of 0 and 255.
+
+    low, high: hysteresis thresholds on the L1 gradient of the 8-bit grey picture.
+    """
+    rgb = image.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
+    grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return torch.from_numpy(cv2.Canny(grey, low, high)).float()
+
+
+def strength_map(edge_map: torch.Tensor, size: tuple[int, int], e_min: float, e_max: float) -> torch.Tensor:
+    """Standard deviation of the noise for each latent cell, (H, W), from e_min to e_max.
+
+    edge_map: (h, w), averaged over the picture's share of each cell and stretched from its minimum to
+    its maximum. A picture without edges gives e_min everywhere. Raises ValueError for e_min > e_max
+    or a negative e_min.
+    """
+    if not 0 <= e_min <= e_max:
+        raise ValueError(f"The noise range is {e_min} to {e_max}; it needs 0 <= e_min <= e_max.")
+    pooled = F.adaptive_avg_pool2d(edge_map[None, None], size)[0, 0]
+    low, high = pooled.aminmax()
+    if low == high:
+        return torch.full_like(pooled, e_min)
+    return (pooled - low) / (high - low) * (e_max - e_min) + e_min

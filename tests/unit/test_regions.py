@@ -1,0 +1,134 @@
+import random
+
+import pytest
+import torch
+from loupe.methods.regions import (
+    BLENDS,
+    Region,
+    RegionLayout,
+    axis_starts,
+    jitter_range,
+    jittered,
+    merge,
+)
+
+
+def corners(regions):
+    return [[r.y, r.y + r.height, r.x, r.x + r.width] for r in regions]
+
+
+def layout_of(case):
+    window, stride = case["window"], case["stride"]
+    return RegionLayout(case["H"], case["W"], window, window, stride, stride)
+
+
+def test_views_of_the_reference(golden):
+    _, description = golden("df_views_cosine")
+    for case in description["views"]:
+        layout = layout_of(case)
+        # the papers' view runs past a canvas below its size; here it ends with the canvas
+        expected = [[y0, min(y1, case["H"]), x0, min(x1, case["W"])] for y0, y1, x0, x1 in case["no_jitter"]]
+        assert corners(layout.regions) == expected
+        assert jitter_range(case["window"], case["stride"]) == case["jitter_range"]
+        if "jitter_seed" not in case:
+            continue
+        moved = jittered(layout, case["jitter_range"], random.Random(case["jitter_seed"]))
+        assert corners(moved) == case["jitter_python_random"]
+
+
+def test_draws_of_the_reference(golden):
+    class Recorder(random.Random):
+        def randint(self, a, b):
+            value = super().randint(a, b)
+            self.calls.append([a, b, value])
+            return value
+
+    _, description = golden("df_views_cosine")
+    for case in description["views"]:
+        if "jitter_seed" not in case:
+            continue
+        rng = Recorder(case["jitter_seed"])
+        rng.calls = []
+        jittered(layout_of(case), case["jitter_range"], rng)
+        assert rng.calls == case["randint_calls_lo_hi_value"]
+
+
+@pytest.mark.parametrize("length,region,stride", [(5, 8, 4), (8, 8, 4), (9, 8, 4), (255, 128, 64), (100, 7, 7), (101, 7, 3)])
+def test_starts_cover_the_axis(length, region, stride):
+    starts = axis_starts(length, region, stride)
+    region = min(region, length)
+    assert starts[0] == 0 and starts[-1] + region == length
+    assert all(0 < b - a <= stride for a, b in zip(starts, starts[1:]))
+
+
+@pytest.mark.parametrize("height,width", [(64, 64), (47, 70), (20, 64), (33, 32)])
+@pytest.mark.parametrize("overlap", [0.5, 0.25, 0.75])
+def test_jitter_always_covers_the_canvas(height, width, overlap):
+    layout = RegionLayout.from_overlap(height, width, 32, 32, overlap)
+    jitter = (32 - layout.stride_width) // 2
+    rng = random.Random(0)
+    for _ in range(50):
+        count = torch.zeros(height + 2 * jitter, width + 2 * jitter)
+        for region in jittered(layout, jitter, rng):
+            assert 0 <= region.y <= count.shape[0] - region.height and 0 <= region.x <= count.shape[1] - region.width
+            region.crop(count).add_(1)
+        assert Region(jitter, jitter, height, width).crop(count).min() >= 1
+
+
+def test_jitter_beyond_half_the_overlap_is_refused():
+    layout = RegionLayout.from_overlap(64, 64, 32, 32, 0.5)
+    with pytest.raises(ValueError, match="jitter is 9 .* at most 8"):
+        jittered(layout, 9, random.Random(0))
+    # an axis that one region spans does not move
+    assert jittered(RegionLayout(32, 32, 32, 32, 32, 32), 9, random.Random(0)) == [Region(9, 9, 32, 32)]
+
+
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("size", [(64, 64), (47, 90), (20, 32)])
+def test_merge_returns_what_was_cropped(blend, size):
+    layout = RegionLayout.from_overlap(*size, 32, 24, 0.5, blend)
+    weights = layout.weights()
+    assert weights.shape == (layout.region_height, layout.region_width) and weights.min() > 0
+    x = torch.randn(2, 4, 3, *size)
+    back = merge([region.crop(x) for region in layout.regions], layout.regions, *size, weights)
+    torch.testing.assert_close(back, x)
+
+
+def test_merge_weighs_the_overlap():
+    layout = RegionLayout(1, 12, 1, 8, 1, 4, "linear")
+    parts = [torch.zeros(1, 8), torch.ones(1, 8)]
+    merged = merge(parts, layout.regions, 1, 12, layout.weights())
+    assert merged[0].tolist() == pytest.approx([0, 0, 0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1, 1, 1])
+
+
+def test_linear_blend_sums_to_a_constant_inside():
+    layout = RegionLayout(1, 100, 1, 20, 1, 10, "linear")
+    total = torch.zeros(1, 100)
+    for region in layout.regions:
+        region.crop(total).add_(layout.weights())
+    torch.testing.assert_close(total[:, 10:-10], torch.ones(1, 80))
+
+
+def test_region_is_clamped_to_the_canvas():
+    layout = RegionLayout.from_overlap(40, 300, 128, 128, 0.5)
+    assert (layout.region_height, layout.region_width, layout.stride_height, layout.stride_width) == (40, 128, 20, 64)
+    assert RegionLayout.from_overlap(40, 50, 128, 128).regions == [Region(0, 0, 40, 50)]
+
+
+@pytest.mark.parametrize("region,overlap,stride", [(100, 0.9, 10), (128, 0.5, 64), (10, 0.95, 1), (128, 0, 128)])
+def test_stride_from_overlap(region, overlap, stride):
+    assert RegionLayout.from_overlap(500, 500, region, region, overlap).stride_width == stride
+
+
+@pytest.mark.parametrize(
+    "args,message",
+    [
+        ((64, 64, 32, 32, 33, 16), "stride_height is 33"),
+        ((64, 64, 32, 32, 16, 0), "stride_width is 0"),
+        ((0, 64, 32, 32, 16, 16), "canvas height is 0"),
+        ((64, 64, 32, 32, 16, 16, "cubic"), "blend is 'cubic'"),
+    ],
+)
+def test_bad_layouts_are_refused(args, message):
+    with pytest.raises(ValueError, match=message):
+        RegionLayout(*args)
