@@ -1,0 +1,102 @@
+"""Latent super-resolution (LSRNA)."""
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..host.latents import samples_of
+from ..host.lsr import LatentUpscaler
+from .types import LSR
+
+FOLDER = "latent_upscale_models"
+BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "models", "mini")
+
+
+def lsr_files() -> list[str]:
+    """Names for the loader: the user's folder, then what ships with the pack."""
+    files = folder_paths.get_filename_list(FOLDER)
+    bundled = [name for name in sorted(os.listdir(BUNDLED)) if name.endswith("lsr.safetensors")]
+    return files + [name for name in bundled if name not in files]
+
+
+def lsr_path(name: str) -> str:
+    path = folder_paths.get_full_path(FOLDER, name)
+    bundled = os.path.join(BUNDLED, os.path.basename(name))
+    if path is None and os.path.isfile(bundled):
+        return bundled
+    return path or folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+class LoadLSR(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeLoadLSR",
+            display_name="Load Latent SR Model",
+            category="Loupe/loaders",
+            description="Loads a latent super-resolution network (LSR): the LSRNA authors' .pth or Loupe's .safetensors.",
+            search_aliases=["LSRNA", "latent upscale model", "LIIF", "SwinIR"],
+            inputs=[
+                io.Combo.Input("model_name", options=lsr_files(), tooltip="File in models/latent_upscale_models, or one that comes with Loupe. The file's latent kind (SDXL for the authors' .pth) must be that of your checkpoint."),
+            ],
+            outputs=[
+                LSR.Output("lsr", display_name="lsr", tooltip="For Upscale Latent (LSR) and DemoFusion Sampler."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name):
+        stat = os.stat(lsr_path(model_name))
+        return stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, model_name) -> io.NodeOutput:
+        return io.NodeOutput(LatentUpscaler.from_file(lsr_path(model_name), model_name))
+
+
+class LSRUpscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeLSRUpscale",
+            display_name="Upscale Latent (LSR)",
+            category="Loupe/latent",
+            description="Enlarges a finished latent with a trained network, by any factor or to an exact size, without decoding it. Add Region-wise Noise after it and denoise it again for new detail.",
+            search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
+            inputs=[
+                LSR.Input("lsr", tooltip="Latent SR model trained on this kind of latent."),
+                io.Latent.Input("samples", tooltip="Finished (noise-free) latent, picture or video; videos are enlarged frame by frame."),
+                io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. The paper's network is trained for 2 to 4. Used where width and height are 0."),
+                io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels, rounded down to a whole latent cell. 0: follows the height's factor, or scale_by when both are 0."),
+                io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels, rounded down to a whole latent cell. 0: follows the width's factor, or scale_by when both are 0."),
+            ],
+            outputs=[
+                io.Latent.Output("upscaled", display_name="latent", tooltip="The enlarged latent; a noise mask is dropped, because it no longer fits."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, lsr, samples, scale_by, width, height) -> io.NodeOutput:
+        low = samples_of(samples, "samples")
+        size = target_size(low.shape[-2:], scale_by, width, height, lsr.latent_format.spacial_downscale_ratio)
+        out = samples.copy()
+        if size != tuple(low.shape[-2:]):
+            out.pop("noise_mask", None)
+        out["samples"] = lsr.upscale(low, *size)
+        return io.NodeOutput(out)
+
+
+def target_size(low: tuple[int, int], scale_by: float, width: int, height: int, ratio: int) -> tuple[int, int]:
+    """Target (height, width) in latent cells for a latent of `low` cells; width and height in pixels."""
+    h, w = low
+    if not width and not height:
+        size = round(h * scale_by), round(w * scale_by)
+    else:
+        size = (height // ratio if height else round(h * (width // ratio) / w)), (width // ratio if width else round(w * (height // ratio) / h))
+    if size[0] < h or size[1] < w:
+        raise ValueError(f"The target is {size[1] * ratio}x{size[0] * ratio} pixels and samples is {w * ratio}x{h * ratio}; LSR only enlarges. Raise width, height or scale_by.")
+    return size
+
+
+NODES = [LoadLSR, LSRUpscale]
