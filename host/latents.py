@@ -1,0 +1,41 @@
+"""LATENT dicts at the border of the pack.
+
+A LATENT holds unscaled samples; everything inside works on scaled ones (`latent_format.process_in`).
+"""
+
+import comfy.utils
+import torch
+import torch.nn.functional as F
+
+
+def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
+    """The unscaled (B, C, ..., H, W) float32 samples of a LATENT. With `model` (ModelPatcher) they are
+    that model's, and a picture for a video model gets a time axis.
+
+    Raises ValueError for nested latents (audio with video), anything else without two spatial
+    dimensions, and another model's latents.
+    """
+    samples = latent["samples"]
+    if samples.is_nested or samples.ndim not in (4, 5):
+        raise ValueError(f"{socket} is a packed or nested latent; Loupe works on pictures and videos, (B, C, H, W) or (B, C, T, H, W). Separate the streams first.")
+    if model is not None:
+        latent_format = model.get_model_object("latent_format")
+        if samples.shape[1] != latent_format.latent_channels:
+            raise ValueError(f"{socket} has {samples.shape[1]} channels, the model's latents have {latent_format.latent_channels}. Use a latent made with this model's VAE.")
+        if latent_format.latent_dimensions == 3 and samples.ndim == 4:
+            samples = samples.unsqueeze(2)
+    return samples.float()
+
+
+def resize(samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Bicubic, frame by frame; the same size returns the same tensor."""
+    if samples.shape[-2:] == (height, width):
+        return samples
+    frames = samples.reshape(-1, 1, *samples.shape[-2:])
+    return F.interpolate(frames, size=(height, width), mode="bicubic").reshape(*samples.shape[:-2], height, width)
+
+
+def fit(samples: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """`samples` at the size, batch, device and dtype of `like`."""
+    samples = resize(samples.to(like), *like.shape[-2:])
+    return comfy.utils.repeat_to_batch_size(samples, like.shape[0]).expand_as(like)
