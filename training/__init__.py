@@ -6,5 +6,4 @@ COMMANDS = {
     "mini-unet": "mini.unet",
     "mini-lsr": "mini.lsr",
     "mini-detector": "mini.detector",
-    "mini-evaluate": "mini.evaluate",
 }

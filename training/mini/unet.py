@@ -17,6 +17,7 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+from tqdm import tqdm
 
 from ...models.mini.vae import MiniVAE
 from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
@@ -27,7 +28,7 @@ from .shards import Pictures
 from .text import UNKNOWN_ROW, Vocabulary, build_text_model, encode_text
 from .vae import to_tensor
 
-CROPS_PER_SCENE = 12
+CROPS_PER_SCENE = 10
 WHOLE_SHARE = 0.68
 
 
@@ -63,10 +64,10 @@ def encode(vae: MiniVAE, pictures: list[np.ndarray], device: str) -> torch.Tenso
     return torch.cat(out)
 
 
-def zoom_crops(large: Pictures, seed: int):
+def zoom_crops(large: Pictures, scenes: range):
     """Crops of 128 px from renders of side 192..512, most near a thing: (picture, side, y, x, full caption, visible caption)."""
-    rng = np.random.RandomState(seed)
-    for i in range(len(large)):
+    for i in scenes:
+        rng = np.random.RandomState(i)
         scene, picture = sample_scene(large.seed(i)), large[i]
         for _ in range(CROPS_PER_SCENE):
             side = 8 * rng.randint(24, 65)
@@ -80,26 +81,55 @@ def zoom_crops(large: Pictures, seed: int):
             yield resized[y:y + NATIVE_SIZE, x:x + NATIVE_SIZE], side, y, x, caption(scene), visible
 
 
+class Encoder:
+    """Pool worker: scaled latents and captions of one run of scenes."""
+
+    def __init__(self, options):
+        torch.set_num_threads(1)
+        self.device = options.device
+        self.vae, self.scale = load_vae()
+        self.vae.to(self.device)
+        self.base, self.large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+
+    def encode(self, pictures: list[np.ndarray]) -> np.ndarray:
+        return (encode(self.vae, pictures, self.device) * self.scale).numpy()
+
+    def __call__(self, job: tuple[str, range]):
+        kind, scenes = job
+        if kind == "whole":
+            words = [caption(sample_scene(self.base.seed(i))) for i in scenes]
+            return self.encode([self.base[i] for i in scenes]), words
+        if kind == "mirrored":
+            words = [mirrored(caption(sample_scene(self.base.seed(i)))) for i in scenes]
+            return self.encode([self.base[i][:, ::-1] for i in scenes]), words
+        crops = list(zoom_crops(self.large, scenes))
+        return self.encode([c[0] for c in crops]), [c[1:] for c in crops]
+
+
 def prepare(options) -> None:
     """Encode all training pictures once to `latents.safetensors`."""
     path = options.out / "latents.safetensors"
     if path.exists():
         return
-    vae, scale = load_vae()
-    vae.to(options.device)
-    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    encoder = Encoder(options)
+    jobs = [(kind, range(i, i + 500)) for kind in ("whole", "mirrored") for i in range(0, len(encoder.base), 500)]
+    jobs += [("zoom", range(i, i + 50)) for i in range(0, len(encoder.large), 50)]
+    if options.device == "cpu" and options.ranks > 1:
+        with torch.multiprocessing.get_context("fork").Pool(options.ranks) as pool:
+            done = list(tqdm(pool.imap(encoder, jobs), total=len(jobs), desc="encoding"))
+    else:
+        done = [encoder(job) for job in tqdm(jobs, desc="encoding")]
+    whole = [d for d, (kind, _) in zip(done, jobs) if kind != "zoom"]
+    zoom = [d for d, (kind, _) in zip(done, jobs) if kind == "zoom"]
     vocabulary = Vocabulary()
-    captions = [caption(sample_scene(base.seed(i))) for i in range(len(base))]
-    whole = [encode(vae, [base[j] for j in range(i, i + base.rows)], options.device) for i in range(0, len(base), base.rows)]
-    flipped = [encode(vae, [base[j][:, ::-1] for j in range(i, i + base.rows)], options.device) for i in range(0, len(base), base.rows)]
-    crops = list(zoom_crops(large, seed=5))
+    crops = [crop for _, part in zoom for crop in part]
     tensors = {
-        "whole": torch.cat(whole + flipped) * scale,
-        "whole_rows": vocabulary.rows(captions + [mirrored(c) for c in captions]),
-        "zoom": encode(vae, [c[0] for c in crops], options.device) * scale,
-        "zoom_place": torch.tensor([c[1:4] for c in crops]),
-        "zoom_rows": vocabulary.rows([c[4] for c in crops]),
-        "zoom_visible_rows": vocabulary.rows([c[5] for c in crops]),
+        "whole": torch.cat([torch.from_numpy(z) for z, _ in whole]),
+        "whole_rows": vocabulary.rows([words for _, part in whole for words in part]),
+        "zoom": torch.cat([torch.from_numpy(z) for z, _ in zoom]),
+        "zoom_place": torch.tensor([crop[:3] for crop in crops]),
+        "zoom_rows": vocabulary.rows([crop[3] for crop in crops]),
+        "zoom_visible_rows": vocabulary.rows([crop[4] for crop in crops]),
         "empty_rows": vocabulary.rows([""]),
     }
     save_file({k: v.contiguous() for k, v in tensors.items()}, path)

@@ -1,0 +1,5 @@
+"""Measurements. `COMMANDS` maps `python dev.py bench NAME` to a module of this package with `main(argv)`."""
+
+COMMANDS = {
+    "mini-world": "mini_world",
+}

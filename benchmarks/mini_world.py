@@ -1,0 +1,95 @@
+"""`bench mini-world`: what the bundled networks reach on held-out scenes (seeds of 6,000,000 and above)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..models import lsr
+from ..models.mini.world import FOLDER
+from ..training.mini.lsr import bicubic
+from ..training.mini.render import render
+from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
+from ..training.mini.unet import load_vae
+from ..training.mini.vae import to_tensor
+from .scoring import load_detector, psnr, score_pictures
+
+
+def held_out(count: int, size: int) -> torch.Tensor:
+    """(count, 3, size, size) in [-1, 1], all derived from the same 512 px renders."""
+    full = to_tensor(np.stack([render(sample_scene(HELD_OUT_SEED + i), 512, 1) for i in range(count)]))
+    return full if size == 512 else bicubic(full, size)
+
+
+def chunked(function, x: torch.Tensor) -> torch.Tensor:
+    return torch.cat([function(part) for part in x.split(8)])
+
+
+@torch.no_grad()
+def reconstruction(count: int) -> dict[str, dict[str, float]]:
+    """Autoencoder ceiling and latent upscaling: PSNR of the decoded picture to the true one, and L1 between scaled latents."""
+    vae, scale = load_vae()
+    net, _ = lsr.load(str(FOLDER / "mini_lsr.safetensors"))
+    pictures = {size: held_out(count, size) for size in (128, 256, 512)}
+    latents = {size: chunked(vae.encode, x) * scale for size, x in pictures.items()}
+
+    def quality(z: torch.Tensor, size: int) -> dict[str, float]:
+        return {"psnr": psnr(chunked(vae.decode, z / scale), pictures[size]), "latent_l1": (z - latents[size]).abs().mean().item()}
+
+    table = {f"autoencoder {size}": quality(latents[size], size) for size in pictures}
+    for low, high in ((128, 256), (128, 512), (256, 512)):
+        side = (high // 8, high // 8)
+        enlarged = F.interpolate(chunked(vae.decode, latents[low] / scale), (high, high), mode="bicubic")
+        table[f"{low} to {high}, bicubic latent"] = quality(F.interpolate(latents[low], side, mode="bicubic"), high)
+        table[f"{low} to {high}, bicubic picture"] = quality(chunked(vae.encode, enlarged.clamp(-1, 1)) * scale, high)
+        table[f"{low} to {high}, LSR"] = quality(chunked(lambda z: net(z, side), latents[low]), high)
+    return table
+
+
+@torch.inference_mode()
+def sampling(count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str, float]:
+    """Detector adherence of base samples through the host's own sampling."""
+    import comfy.sample
+
+    from ..host import mini
+
+    model, clip, vae = mini.load_model(), mini.load_clip(), mini.load_vae()
+    scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(count)]
+    negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
+    pictures = []
+    for i, scene in enumerate(scenes):
+        positive = clip.encode_from_tokens_scheduled(clip.tokenize(caption(scene)))
+        latent = torch.zeros(1, 4, 16, 16)
+        noise = comfy.sample.prepare_noise(latent, i)
+        out = comfy.sample.sample(model, noise, steps, cfg, "euler", "ddim_uniform", positive, negative, latent, disable_pbar=True, seed=i)
+        pictures.append((vae.decode(out)[0].numpy() * 255).round().astype(np.uint8))
+    if sheet:
+        sheet.parent.mkdir(parents=True, exist_ok=True)
+        rows = [np.concatenate(pictures[i:i + 8], 1) for i in range(0, count - count % 8, 8)]
+        cv2.imwrite(str(sheet), np.concatenate(rows)[..., ::-1])
+    net = load_detector()
+    truth = [render(scene, 128) for scene in scenes]
+    return {"samples": score_pictures(net, pictures, scenes), "true renders": score_pictures(net, truth, scenes)}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench mini-world", description=__doc__)
+    parser.add_argument("--scenes", type=int, default=48, help="held-out scenes for the autoencoder and LSR")
+    parser.add_argument("--captions", type=int, default=64, help="held-out captions for base samples")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--cfg", type=float, default=4.0)
+    parser.add_argument("--sheet", type=Path, help="write the samples as a contact sheet")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    results = {}
+    if options.scenes:
+        results |= reconstruction(options.scenes)
+    if options.captions:
+        results |= sampling(options.captions, options.steps, options.cfg, options.sheet)
+    print(json.dumps({name: {k: round(v, 3) for k, v in row.items()} for name, row in results.items()}, indent=1))

@@ -1,0 +1,63 @@
+"""Scores of pictures against the mini-world scenes they should show."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from ..models.mini.detector import Detection, Detector, detect
+from ..models.mini.world import FOLDER
+from ..training.mini.scenes import COLOURS, SHAPES, Scene, place
+
+
+class Adherence(NamedTuple):
+    """Counts over prompted things: found with the right shape, also the right colour, in the right slot; and things nobody asked for."""
+
+    shape: int
+    colour: int
+    slot: int
+    extra: int
+    prompted: int
+
+
+def load_detector() -> Detector:
+    net = Detector()
+    net.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_detector.safetensors").items()})
+    return net.eval()
+
+
+def adherence(detections: list[Detection], scene: Scene, size: int) -> Adherence:
+    """Match every prompted thing to the detection of its shape that fits best; `size` is the picture's side in pixels."""
+    left, shape, colour, slot = list(detections), 0, 0, 0
+    colours = list(COLOURS)
+    for thing in scene.things:
+        candidates = [d for d in left if SHAPES[d.shape] == thing.shape]
+        if not candidates:
+            continue
+        best = min(candidates, key=lambda d: (colours[d.colour] != thing.colour, abs(d.x / size - thing.x) + abs(d.y / size - thing.y)))
+        left.remove(best)
+        shape += 1
+        colour += colours[best.colour] == thing.colour
+        slot += place(best.x / size, best.y / size) == place(thing.x, thing.y)
+    return Adherence(shape, colour, slot, len(left), len(scene.things))
+
+
+@torch.no_grad()
+def score_pictures(net: Detector, pictures: list[np.ndarray], scenes: list[Scene]) -> dict[str, float]:
+    """Shares of prompted things (shape, colour, slot) and extra things a picture, over uint8 RGB pictures."""
+    totals = np.zeros(5)
+    for picture, scene in zip(pictures, scenes):
+        size = picture.shape[0]
+        levels = tuple(2 ** i for i in range(1 + int(np.log2(size / 128))))
+        totals += adherence(detect(net, picture, levels), scene, size)
+    shape, colour, slot, extra, prompted = totals
+    return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(pictures)}
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean over the batch of the PSNR in dB, for values in [-1, 1]."""
+    mse = (a.clamp(-1, 1) - b.clamp(-1, 1)).square().flatten(1).mean(1)
+    return (10 * torch.log10(4 / mse)).mean().item()
