@@ -296,6 +296,7 @@ def run_tests(python, hosts, arguments):
     lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
     wanted = [argument for argument in arguments if argument.startswith(("tests/", "tests\\"))]
     options = [argument for argument in arguments if argument not in wanted]
+    CACHE.mkdir(exist_ok=True)
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
     for title, host, folders in test_plan(hosts):

