@@ -10,7 +10,7 @@ from torch import nn
 
 from ...methods.regions import Region
 
-QUERIES_PER_CHUNK = 65536
+QUERIES_PER_CHUNK = 16384
 
 
 class Encoder(SwinIR):
@@ -93,7 +93,7 @@ class LSR(nn.Module):
         chunk_rows: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
-        """Upscale z to size (H, W), `chunk_rows` output rows at a time (by default 65536 queries).
+        """Upscale z to size (H, W), `chunk_rows` output rows at a time (by default 16384 queries).
 
         progress(done, total) is called with output rows after each chunk. h and w must be above 4
         where they are no multiple of the window, because the encoder pads by reflection.
@@ -135,14 +135,14 @@ class LSR(nn.Module):
         rows = axis_neighbours(grid.shape[1], size[0], region.y, region.height, grid.device)
         columns = axis_neighbours(grid.shape[2], size[1], region.x, region.width, grid.device)
 
-        mean = 0
+        mean = grid.new_zeros(())
         for y, dy, wy in rows:
             row = grid[:, y] + (dy[:, None] * to_y)[:, None]
             for x, dx, wx in columns:
-                hidden = F.relu_(row[:, :, x] + dx[:, None] * to_x)
+                hidden = F.relu_(row[:, :, x].add_(dx[:, None] * to_x))
                 for layer in inner:
                     hidden = F.relu_(layer(hidden))
-                mean = mean + hidden * (wy[:, None] * wx)[..., None]
+                mean = torch.addcmul(mean, hidden, (wy[:, None] * wx)[..., None])
         # the last layer is linear and the weights sum to one: it is applied to the mean
         return last(mean).permute(0, 3, 1, 2)
 

@@ -95,7 +95,8 @@ def test_window_is_a_part_of_the_whole_and_has_gradients(narrow):
     narrow.zero_grad()
 
 
-def test_a_network_learns_to_enlarge():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_network_learns_to_enlarge(mixed):
     torch.manual_seed(0)
     network = LSR(channels=1, dim=12, depths=(1,), heads=(2,), window=4, hidden=(16, 16), drop_path=0.1).train()
     target = torch.rand(8, 1, 16, 16)
@@ -103,7 +104,8 @@ def test_a_network_learns_to_enlarge():
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     losses = []
     for _ in range(40):
-        loss = (network.window(z, (16, 16), Region(0, 0, 16, 16)) - target).abs().mean()
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = (network.window(z, (16, 16), Region(0, 0, 16, 16)).float() - target).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
