@@ -95,7 +95,7 @@ def target_size(low: tuple[int, int], scale_by: float, width: int, height: int, 
     else:
         size = (height // ratio if height else round(h * (width // ratio) / w)), (width // ratio if width else round(w * (height // ratio) / h))
     if size[0] < h or size[1] < w:
-        raise ValueError(f"The target is {size[1] * ratio}x{size[0] * ratio} pixels and samples is {w * ratio}x{h * ratio}; LSR only enlarges. Raise width, height or scale_by.")
+        raise ValueError(f"The target is {size[1] * ratio}x{size[0] * ratio} pixels and samples is {w * ratio}x{h * ratio}; it can only be enlarged. Raise width, height or scale_by.")
     return size
 
 

@@ -1,12 +1,10 @@
 """Region-wise noise addition (RNA of LSRNA)."""
 
 import comfy.model_management
-import torch
 from comfy_api.latest import io
 
 from ..host.latents import samples_of
-from ..methods.noise import seeded_noise
-from ..methods.rna import edges, strength_map
+from ..host.rna import add_region_noise
 
 
 class RegionNoise(io.ComfyNode):
@@ -36,42 +34,13 @@ class RegionNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples, reference, e_min, e_max, seed, canny_low, canny_high) -> io.NodeOutput:
-        latent = samples_of(samples, "samples")
-        latent_format = model.get_model_object("latent_format")
-        if latent.shape[1] != latent_format.latent_channels:
-            raise ValueError(f"samples has {latent.shape[1]} channels, the latents of model have {latent_format.latent_channels}. Connect the model that the latent belongs to.")
-        size = tuple(latent.shape[-2:])
-        check_aspect(reference, size)
-
-        maps = torch.stack([strength_map(edges(picture[..., :3], canny_low, canny_high), size, e_min, e_max) for picture in reference])
-        noise = seeded_noise(latent.shape, seed, samples.get("batch_index"))
-        scaled = noise * spread(maps, latent)
-        # process_out is affine: its difference to zero is the noise alone, and none where the strength is 0
-        added = latent_format.process_out(scaled) - latent_format.process_out(torch.zeros_like(scaled))
+        latent = samples_of(samples, "samples", model)
+        noised, maps = add_region_noise(model, latent, reference, e_min, e_max, seed, (canny_low, canny_high), samples.get("batch_index"))
 
         out = samples.copy()
-        out["samples"] = latent + added.to(latent)
+        out["samples"] = noised
         preview = maps / max(e_max, 1e-6)
         return io.NodeOutput(out, preview[..., None].expand(*preview.shape, 3).to(comfy.model_management.intermediate_device()))
-
-
-def check_aspect(reference: torch.Tensor, size: tuple[int, int]) -> None:
-    height, width = reference.shape[1:3]
-    if abs(height * size[1] / (width * size[0]) - 1) > 0.1:
-        raise ValueError(f"reference is {width}x{height} pixels and samples {size[1]}x{size[0]} latent cells: their aspect ratios differ. Connect the decoded picture that the latent was enlarged from.")
-
-
-def spread(maps: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
-    """Strength maps (N, H, W) against a latent (B, C, [T,] H, W), for N of 1, B or B * T (sample after sample)."""
-    batch, frames = latent.shape[0], latent.shape[2:-2]
-    if len(maps) == batch * frames.numel():
-        maps = maps.unflatten(0, (batch, *frames))
-    elif len(maps) in (1, batch):
-        maps = maps[(slice(None), *[None] * len(frames))]
-    else:
-        counts = f"1 or {batch}" if not frames else f"1, {batch} (one for each video) or {batch * frames.numel()} (one for each latent frame)"
-        raise ValueError(f"reference has {len(maps)} pictures; connect {counts}.")
-    return maps.unsqueeze(1)
 
 
 NODES = [RegionNoise]

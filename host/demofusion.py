@@ -1,0 +1,122 @@
+"""DemoFusion's global path, skip residual and renormalization on the host's hooks."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from ..methods.demofusion import (
+    dilated_input,
+    dilated_subsets,
+    fuse,
+    renormalize,
+    scatter,
+    schedule_weights,
+    skip_residual,
+    statistics,
+)
+from .conditioning import Axis, View
+from .latents import fit
+from .sigmas import timestep
+from .step_edits import Edits, Run
+
+
+@dataclass(frozen=True)
+class DilatedPass:
+    """Every `scale`-th cell of the canvas as a picture of its own, mixed with the local prediction by
+    c2 = cf^alpha2.
+
+    scale 0 follows from the `reference` size (height, width, cells); 1 is off. blur_std: the blur of
+    the network's input, times c3 = 0.99 cf^alpha3 + 0.01. canvas_pixels: (height, width) told to
+    SDXL, the canvas itself by default.
+    """
+
+    reference: tuple[int, int]
+    scale: int = 0
+    alpha2: float = 1.0
+    alpha3: float = 1.0
+    blur_std: float = 0.8
+    canvas_pixels: tuple[int, int] | None = None
+
+    def scale_of(self, height: int, width: int) -> int:
+        return self.scale or max(1, round(max(height, width) / max(self.reference)))
+
+    def count(self, height: int, width: int) -> int:
+        scale = self.scale_of(height, width)
+        return 0 if scale == 1 else scale * scale
+
+    def largest(self, height: int, width: int) -> tuple[int, int, int]:
+        """(views at once, height, width) to make room for."""
+        scale = self.scale_of(height, width)
+        return (0, 0, 0) if scale == 1 else (1, -(-height // scale), -(-width // scale))
+
+    def fuse(self, call, local: list[torch.Tensor]) -> list[torch.Tensor]:
+        """`local` predictions of every guidance branch mixed with the dilated ones."""
+        (height, width), x = call.canvas, call.x
+        scale = self.scale_of(height, width)
+        if scale == 1:
+            return local
+        _, c2, c3 = schedule_weights(timestep(call.model.model_sampling, call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
+        shown = dilated_input(x, scale, self.blur_std * c3)
+        pictures = dilated_subsets(shown, scale)
+        pixels = self.canvas_pixels or tuple(side * call.cells for side in call.canvas)
+        rows, columns = pictures[0].shape[-2:]
+        views = [View(Axis(a - -height % scale, scale, rows), Axis(b - -width % scale, scale, columns), (*pixels, 0, 0, *pixels)) for a in range(scale) for b in range(scale)]
+        # the network sees the blurred latent, the step is taken from the sharp one
+        sharp = x - shown[..., -height:, -width:]
+        denoised = call.views(pictures, views)
+        return [mean if branch is None else fuse(mean, sharp + scatter(parts, scale, height, width), c2) for branch, mean, parts in zip(call.conds, local, denoised)]
+
+
+@dataclass(frozen=True, eq=False)
+class SkipResidual:
+    """Step edit: x <- (1 - c1) x + c1 (reference at this noise level), c1 = cf^alpha1.
+
+    reference: unscaled samples, resized to the canvas. The noise is the run's own.
+    """
+
+    key: ClassVar[str] = "skip_residual"
+    rank: ClassVar[int] = 0
+
+    reference: torch.Tensor
+    alpha1: float = 3.0
+
+    def __call__(self, run: Run) -> Edits:
+        reference = fit(run.model.process_latent_in(self.reference), run.noise)
+        noise = run.noise
+        if not noise.any():  # the sampler was told to add none
+            generator = torch.Generator().manual_seed(run.seed)
+            noise = torch.randn(noise.shape, generator=generator).to(noise)
+        sampling = run.model.model_sampling
+
+        def before(x, sigma):
+            c1 = schedule_weights(timestep(sampling, float(sigma)), self.alpha1)[0]
+            x.copy_(skip_residual(x, sampling.noise_scaling(sigma, noise, reference), c1))
+
+        return Edits(before=before)
+
+
+@dataclass(frozen=True, eq=False)
+class Renormalize:
+    """Step edit: the finished latent gets the reference's mean and standard deviation, picture by
+    picture. A run that stops early, or keeps a masked part, leaves that untouched.
+
+    reference: unscaled samples of any size.
+    """
+
+    key: ClassVar[str] = "renormalize"
+    rank: ClassVar[int] = 100
+
+    reference: torch.Tensor
+
+    def __call__(self, run: Run) -> Edits:
+        if run.sigmas[-1] > run.model.model_sampling.sigma_min * 1.001:
+            return Edits()
+        reference = run.model.process_latent_in(self.reference).to(run.noise)
+        mean, std = (value.reshape(-1, *[1] * (run.noise.ndim - 1)) for value in statistics(reference))
+
+        def finish(x):
+            out = renormalize(x, mean, std)
+            return out if run.denoise_mask is None else torch.lerp(x, out, run.denoise_mask)
+
+        return Edits(finish=finish)

@@ -1,0 +1,80 @@
+"""Denoising a canvas region by region (MultiDiffusion's fusion, DemoFusion's views)."""
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ..methods.regions import Region, RegionLayout, jitter_range, jittered, merge
+from .conditioning import Axis, View
+
+SIZES = ("native", "canvas", "unchanged")
+
+
+@dataclass(frozen=True)
+class RegionalDenoise:
+    """How a canvas is cut.
+
+    region, overlap, blend: see `RegionLayout.from_overlap`, cells; or a finished `layout`. jitter
+    moves the regions at every step, drawn from `seed`. batch: regions per network call, 0 for what
+    fits in memory. sizes: what SDXL is told about a region, "native" (a picture of its own size),
+    "canvas" (a crop of the canvas, counted from the jitter-padded border as DemoFusion does, of
+    `canvas_pixels` (height, width) or the canvas itself) or "unchanged".
+    """
+
+    region: tuple[int, int] = (128, 128)
+    overlap: float = 0.5
+    blend: str = "uniform"
+    layout: RegionLayout | None = None
+    jitter: bool = False
+    seed: int = 0
+    batch: int = 0
+    sizes: str = "native"
+    canvas_pixels: tuple[int, int] | None = None
+
+    def layout_of(self, height: int, width: int) -> RegionLayout:
+        if self.layout is None:
+            return RegionLayout.from_overlap(height, width, *self.region, self.overlap, self.blend)
+        if (self.layout.height, self.layout.width) != (height, width):
+            raise ValueError(f"regions is a layout of {self.layout.width} x {self.layout.height} latent cells, the sampled latent has {width} x {height}. Connect the sampled latent to the Region Layout node.")
+        return self.layout
+
+    def count(self, height: int, width: int) -> int:
+        return len(self.layout_of(height, width).regions)
+
+    def largest(self, height: int, width: int) -> tuple[int, int, int]:
+        """(regions at once, height, width) to make room for."""
+        layout = self.layout_of(height, width)
+        return min(self.batch or 1, len(layout.regions)), layout.region_height, layout.region_width
+
+    def jitter_of(self, layout: RegionLayout) -> int:
+        spans = ((layout.region_height, layout.stride_height, layout.height), (layout.region_width, layout.stride_width, layout.width))
+        ranges = [jitter_range(region, stride) for region, stride, length in spans if region < length]
+        return min(ranges) if self.jitter else 0
+
+    def draw(self, layout: RegionLayout, jitter: int, step: int) -> list[Region]:
+        """The regions of a step, in cells of the canvas padded by `jitter`."""
+        return jittered(layout, jitter, random.Random(f"{self.seed} {step}"))
+
+    def predict(self, call) -> list[torch.Tensor]:
+        """The denoised canvas of every guidance branch. One region is the host's own evaluation."""
+        layout = self.layout_of(*call.canvas)
+        if len(layout.regions) == 1:
+            return call.whole()
+        jitter = self.jitter_of(layout)
+        regions = self.draw(layout, jitter, call.step)
+        padded = F.pad(call.x, (jitter,) * 4)
+        views = [View(Axis(r.y - jitter, 1, r.height), Axis(r.x - jitter, 1, r.width), self._size_ids(r, call)) for r in regions]
+        weights = layout.weights(call.x.device)
+        denoised = call.views([region.crop(padded) for region in regions], views)
+        return [merge(parts, regions, *call.canvas, weights, jitter) for parts in denoised]
+
+    def _size_ids(self, region, call):
+        if self.sizes == "unchanged":
+            return None
+        if self.sizes == "native":
+            height, width = region.height * call.cells, region.width * call.cells
+            return (height, width, 0, 0, height, width)
+        height, width = self.canvas_pixels or (side * call.cells for side in call.canvas)
+        return (height, width, region.y * call.cells, region.x * call.cells, height, width)

@@ -1,0 +1,32 @@
+"""Noise levels of the running model, in the papers' terms."""
+
+import comfy.model_sampling
+import torch
+
+from ..methods.demofusion import ddim_sigmas
+
+
+def timestep(model_sampling, sigma: float) -> float:
+    """Training timestep, 0..999, that `sigma` stands for.
+
+    Flow models count 1000 * sigma; models without a table of discrete noise levels are read on
+    Stable Diffusion's.
+    """
+    if isinstance(model_sampling, comfy.model_sampling.CONST):
+        return 1000 * sigma
+    if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
+        model_sampling = comfy.model_sampling.ModelSamplingDiscrete()
+    return float(model_sampling.timestep(torch.tensor([sigma], device=model_sampling.log_sigmas.device)))
+
+
+def step_index(sample_sigmas: torch.Tensor, sigma: float) -> int:
+    """Step of the schedule that an evaluation at `sigma` belongs to; sub-steps of a multi-stage
+    sampler count to the step they lead to."""
+    return min(int((sample_sigmas > sigma * (1 + 1e-5)).sum()), max(len(sample_sigmas) - 2, 0))
+
+
+def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_zero: bool = True) -> torch.Tensor:
+    """The papers' DDIM grid for this model, (depth + 1,); see `methods.demofusion.ddim_sigmas`."""
+    table = model_sampling.sigmas.cpu()
+    stride = len(table) // 1000
+    return ddim_sigmas(table[stride - 1 :: stride], steps, depth, end_at_zero)

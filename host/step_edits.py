@@ -1,0 +1,123 @@
+"""Editing the sampler's state between evaluations.
+
+One SAMPLER_SAMPLE wrapper per model applies an ordered list of step edits. Samplers hold the state
+`x` in a local variable, so edits write into it:
+
+* `before` an evaluation whose sigma is in the schedule. Two-stage samplers evaluate a temporary
+  state at the next sigma first and the real one afterwards; both are edited.
+* at the `callback`, once a step, on `x` and `denoised`. Samplers differ in which of the two they go on
+  from, and Euler has taken its derivative by then: move both by the same amount.
+* `finish` returns the finished latent.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+KEY = "loupe_step_edits"
+
+# dpm_fast and dpm_adaptive leave the schedule's noise levels; the others evaluate a prediction and then
+# rebuild the state from older ones
+UNSUPPORTED = {
+    "dpm_fast_function": "dpm_fast",
+    "dpm_adaptive_function": "dpm_adaptive",
+    "sample_sa_solver": "sa_solver",
+    "sample_sa_solver_pece": "sa_solver_pece",
+    "sample_unipc": "uni_pc",
+    "sample_unipc_bh2": "uni_pc_bh2",
+}
+
+
+class Run(NamedTuple):
+    """One sampler run, as a step edit sees it. Latents are scaled; noise is unit noise."""
+
+    model: torch.nn.Module
+    sigmas: torch.Tensor
+    noise: torch.Tensor
+    latent_image: torch.Tensor | None
+    denoise_mask: torch.Tensor | None
+    seed: int
+
+
+class Edits(NamedTuple):
+    """What an edit does in one run; `before` and `callback` write in place."""
+
+    before: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # (x, sigma)
+    callback: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], None] | None = None  # (x, denoised, sigma, step)
+    finish: Callable[[torch.Tensor], torch.Tensor] | None = None  # (x)
+
+
+class StepEdits:
+    """`edits` are called with the Run and return Edits. They are shared between runs and keep nothing;
+    `key` makes them unique on a model, `rank` orders them."""
+
+    def __init__(self, edits: dict):
+        self.edits = edits
+
+    def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
+        run = Run(guider.inner_model, sigmas, noise, latent_image, denoise_mask, extra_args.get("seed") or 0)
+        active = [edit(run) for edit in sorted(self.edits.values(), key=lambda edit: edit.rank)]
+        sampler = executor.class_obj
+        function = getattr(sampler, "sampler_function", None)
+        if any(edits.before or edits.callback for edits in active):
+            _check(function, sampler, self.edits)
+            sampler.sampler_function = _edited(function, active)
+        try:
+            x = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+        finally:
+            if function is not None:
+                sampler.sampler_function = function
+        for edits in active:
+            if edits.finish is not None:
+                x = edits.finish(x)
+        return x
+
+
+def _check(function, sampler, edits):
+    name = type(sampler).__name__ if function is None else UNSUPPORTED.get(getattr(function, "__name__", None))
+    if name is not None:
+        raise ValueError(f"The sampler {name} cannot carry {', '.join(edits)}: its state cannot be edited step by step. Choose euler, or another of the sampler list such as dpmpp_2m.")
+
+
+def _edited(function, active):
+    def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
+        def edited_callback(info):
+            for edits in active:
+                if edits.callback is not None:
+                    edits.callback(info["x"], info["denoised"], sigmas[info["i"]], info["i"])
+            if callback is not None:
+                callback(info)
+
+        return function(_EditedModel(model, sigmas, active), x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
+
+    sample.__name__ = getattr(function, "__name__", "sample")
+    return sample
+
+
+class _EditedModel:
+    def __init__(self, model, sigmas, active):
+        self._model = model
+        self._levels = sigmas.tolist()
+        self._before = [edits.before for edits in active if edits.before is not None]
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def __call__(self, x, sigma, **kwargs):
+        if self._before and any(math.isclose(float(sigma[0]), level, rel_tol=1e-5) for level in self._levels):
+            for before in self._before:
+                before(x, sigma[0])
+        return self._model(x, sigma, **kwargs)
+
+
+def patch_step_edits(model, *edits):
+    """Clone of `model` (ModelPatcher) with `edits` added; one with the same key is replaced."""
+    model = model.clone()
+    before = model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY)
+    kept = before[0].edits if before else {}
+    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
+    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, StepEdits({**kept, **{edit.key: edit for edit in edits}}))
+    return model

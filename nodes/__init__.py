@@ -1,0 +1,10 @@
+from comfy_api.latest import ComfyExtension, io
+
+from . import demofusion, lsr, mini, region_layout, region_noise, regional_denoise
+
+NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, demofusion) for node in module.NODES]
+
+
+class LoupeExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
