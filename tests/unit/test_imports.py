@@ -15,7 +15,7 @@ ALLOWED = {
     "__init__.py": ({"nodes"}, {"comfy_api", "typing_extensions"}),
     "nodes": ({"host", "methods", "models"}, HOST_API | {"comfy", "torch"}),
     "host": ({"methods", "models"}, {"comfy", "comfy_extras", "latent_preview", "torch"}),
-    "methods": (set(), {"torch", "numpy", "cv2"}),
+    "methods": (set(), {"torch", "numpy", "cv2", "pywt"}),
     "models": ({"methods"}, {"torch", "numpy", "cv2", "safetensors", "spandrel"}),
     "training": ({"models", "methods"}, {"comfy", "torch", "numpy", "cv2", "safetensors", "tqdm", "PIL"}),
     "tools": (set(), None),

@@ -1,0 +1,129 @@
+"""C-Upscale's global structure prior (GSP; Tang et al., IJCV 2025).
+
+Each step pulls the low wavelet band of the predicted clean latent towards that of the low-resolution
+picture: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's
+output held constant. The gradient is written out: LL and the resizing are linear.
+
+Latents are scaled, (B, C, ..., H, W); everything works on the last two dimensions.
+"""
+
+import pywt
+import torch
+import torch.nn.functional as F
+
+from .demofusion import cosine_factor
+
+SCHEDULES = ("cosine", "linear", "increasing")
+PREDICTIONS = ("eps", "v", "flow", "x0")
+WAVELETS = tuple(pywt.wavelist(kind="discrete"))
+
+
+def schedule_weight(t: float, schedule: str = "cosine") -> float:
+    """s(t) at timestep t of the model's 1000; "cosine" and "linear" fall to 0, "increasing" rises to 1."""
+    if schedule == "cosine":
+        return cosine_factor(t)
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule is {schedule!r}; use one of {', '.join(SCHEDULES)}.")
+    return t / 1000 if schedule == "linear" else 1 - t / 1000
+
+
+def low_band(x: torch.Tensor, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+    """LL band after `levels` wavelet transforms, orthonormal for an orthogonal wavelet (PyWavelets'
+    dwt2 in mode "symmetric"). Returns (..., h, w), h = (H + filter length - 1) // 2 a level."""
+    planes = x.reshape(-1, 1, *x.shape[-2:])
+    for _ in range(levels):
+        planes = _analyse(planes, wavelet)
+    return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
+
+
+def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+    """Transpose of `low_band` on (..., height, width)."""
+    length = pywt.Wavelet(wavelet).dec_len
+    sizes = [(height, width)]
+    for _ in range(levels - 1):
+        sizes.append(tuple((side + length - 1) // 2 for side in sizes[-1]))
+    planes = band.reshape(-1, 1, *band.shape[-2:])
+    for size in reversed(sizes):
+        planes = _analyse_adjoint(planes, *size, wavelet)
+    return planes.reshape(*band.shape[:-2], height, width)
+
+
+def gradient(denoised: torch.Tensor, reference: torch.Tensor, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+    """dL/dx0 of L = sum (LL(denoised) - LL(reference))^2, shape of `denoised`.
+
+    A reference of another size is compared at that size, against area averages of `denoised`.
+    """
+    if reference.shape[-2:] == denoised.shape[-2:]:
+        deviation = denoised - reference
+        return 2 * low_band_adjoint(low_band(deviation, wavelet, levels), *deviation.shape[-2:], wavelet, levels)
+    rows, columns = (_area_averages(n, m, denoised) for n, m in zip(denoised.shape[-2:], reference.shape[-2:]))
+    return rows.mT @ gradient(rows @ denoised @ columns.mT, reference, wavelet, levels) @ columns
+
+
+def kappa(
+    weight: float,
+    t: float,
+    sigma: float,
+    prediction: str = "eps",
+    schedule: str = "cosine",
+    mode: str = "paper",
+    clamp: bool = True,
+    area: float = 1.0,
+) -> float:
+    """Fraction of the low band's deviation that one step removes from the sampler's state.
+
+    mode "paper": 2 weight s(t) (dx0/dz)^2, where the network's output stays constant in z; "kappa":
+    weight s(t). sigma is k-diffusion's x = x0 + sigma * eps ("flow": unused). area: canvas cells for
+    each compared cell, above 1 when the comparison is made at a smaller size. clamp keeps it at 1 or
+    below; from 2 on the sampling diverges.
+    """
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"prediction is {prediction!r}; use one of {', '.join(PREDICTIONS)}.")
+    value = weight * schedule_weight(t, schedule)
+    if mode == "paper":
+        # the state x is z sqrt(1 + sigma^2), which leaves v and flow without a factor
+        value *= 2 / area * (1 + sigma**2 if prediction in ("eps", "x0") else 1)
+    return min(value, 1.0) if clamp else value
+
+
+def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+    """What a step adds to the sampler's state and to `denoised` alike (the network's output stays):
+    -kappa times the low band of denoised - reference."""
+    area = denoised.shape[-2:].numel() / reference.shape[-2:].numel()
+    return gradient(denoised, reference, wavelet, levels).mul_(-kappa * area / 2)
+
+
+def _blocks(wavelet, height, width):
+    return wavelet in ("haar", "db1") and height % 2 == width % 2 == 0
+
+
+def _analyse(planes, wavelet):
+    if _blocks(wavelet, *planes.shape[-2:]):
+        return 2 * F.avg_pool2d(planes, 2)
+    taps = _taps(wavelet, planes)
+    extended = planes[..., _reflected(planes.shape[-2], len(taps)), :][..., _reflected(planes.shape[-1], len(taps))]
+    return F.conv2d(extended, (taps[:, None] * taps)[None, None], stride=2)
+
+
+def _analyse_adjoint(band, height, width, wavelet):
+    if _blocks(wavelet, height, width):
+        return 0.5 * band.repeat_interleave(2, -2).repeat_interleave(2, -1)
+    taps = _taps(wavelet, band)
+    extended = F.conv_transpose2d(band, (taps[:, None] * taps)[None, None], stride=2)
+    rows = band.new_zeros(*band.shape[:-2], height, extended.shape[-1]).index_add_(-2, _reflected(height, len(taps)).to(band.device), extended)
+    return band.new_zeros(*band.shape[:-2], height, width).index_add_(-1, _reflected(width, len(taps)).to(band.device), rows)
+
+
+def _taps(wavelet, like):
+    return torch.tensor(pywt.Wavelet(wavelet).dec_lo[::-1], device=like.device, dtype=like.dtype)
+
+
+def _reflected(size, length):
+    """Cells that a filter of `length` reads, mirrored at both ends with the end cell repeated."""
+    index = torch.arange(2 - length, 2 * ((size + length - 1) // 2)) % (2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
+
+
+def _area_averages(size, smaller, like):
+    """(smaller, size) matrix of the area resize along one axis."""
+    return F.adaptive_avg_pool1d(torch.eye(size, device=like.device, dtype=like.dtype)[None], smaller)[0].mT
