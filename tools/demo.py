@@ -1,6 +1,7 @@
 """python dev.py demo: the LSRNA-DemoFusion workflow on the bundled mini world, through the HTTP API."""
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,7 +18,10 @@ CELL = 8  # pixels of one latent cell
 
 
 class Progress:
-    """Prints a line for every node that runs: title, steps or regions done, seconds."""
+    """Prints a line for every node that runs: title, seconds, what is done.
+
+    A regional sampler sends two progress bars, steps and network calls; the one with the lower total is the steps.
+    """
 
     def __init__(self, workflow):
         self.workflow = workflow
@@ -27,16 +31,19 @@ class Progress:
     def __call__(self, kind, data):
         if kind == "executing":
             self.finish()
-            self.node, self.done, self.started = data["node"], "", time.monotonic()
+            self.node, self.bars, self.started = data["node"], {}, time.monotonic()
         elif kind == "progress" and data["node"] == self.node:
-            self.done = f"{data['value']:.0f}/{data['max']:.0f}"
+            unfinished = {total: value for total, value in self.bars.items() if value < total}
+            self.bars = {**unfinished, data["max"]: data["value"]}
             self.show()
 
     def show(self, last=False):
         now = time.monotonic()
         terminal = sys.stdout.isatty()
         if last or terminal or now - self.printed > 5:
-            line = f"  {node_title(self.workflow, self.node):<28} {self.done:>9} {now - self.started:6.1f} s"
+            names = ("step", "regions") if len(self.bars) == 2 else ("",)
+            done = ", ".join(f"{name} {value:.0f}/{total:.0f}" for name, (total, value) in zip(names, sorted(self.bars.items())))
+            line = f"  {node_title(self.workflow, self.node):<28} {now - self.started:6.1f} s  {done:<40}"
             print(f"\r{line}" if terminal else line, end="\n" if last or not terminal else "", flush=True)
             self.printed = now
 
@@ -128,6 +135,7 @@ def make_pictures(host, options):
 def main(host, options, _):
     started = time.monotonic()
     (PACK / ".cache").mkdir(exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads
     try:
         seconds, pictures = make_pictures(host, options)
     except (WorkflowError, ServerError) as error:

@@ -1,0 +1,60 @@
+"""One ComfyUI server with the pack, in the host that LOUPE_HOST_DIR names."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
+sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
+
+from loupe_tools.client import Client
+from loupe_tools.server import Server
+
+
+@pytest.fixture(scope="session")
+def host():
+    if "LOUPE_HOST_DIR" not in os.environ:
+        pytest.exit("Set LOUPE_HOST_DIR to an unpacked ComfyUI, or run: python dev.py test tests/e2e", 4)
+    return Path(os.environ["LOUPE_HOST_DIR"]).resolve()
+
+
+@pytest.fixture(scope="session")
+def server(host, tmp_path_factory):
+    with Server(host, tmp_path_factory.mktemp("base")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server):
+    return Client(server.url)
+
+
+@pytest.fixture
+def demo_workflow():
+    """The demo's workflow at 2x, with fewer steps."""
+    workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion.json").read_text(encoding="utf-8"))
+    for node in workflow.values():
+        if "scale_by" in node["inputs"]:
+            node["inputs"]["scale_by"] = 2.0
+        if node["class_type"] == "LoupeDemoFusionSampler":
+            node["inputs"].update(steps=20, denoise_depth=12)
+    return workflow
+
+
+@pytest.fixture(scope="session")
+def likeness():
+    """likeness(picture, reference): correlation of two PIL pictures at the smaller one's size, 1 for the same."""
+
+    def compare(picture, reference):
+        size = min(picture.size, reference.size)
+        a, b = (np.asarray(p.convert("RGB").resize(size), float).ravel() for p in (picture, reference))
+        return np.corrcoef(a, b)[0, 1]
+
+    return compare

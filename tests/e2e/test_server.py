@@ -1,0 +1,51 @@
+"""What must hold on every supported host: the nodes are there, described, and the demo's workflow runs."""
+
+import numpy as np
+import pytest
+from loupe_tools.client import find_node
+
+NODES = [
+    "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
+    "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeLoadMini",
+]
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    from loupe_tools.client import Client
+
+    return Client(server.url).get_json("/object_info")
+
+
+def test_pack_loads_without_complaint(server, info):
+    log = server.log_file.read_text(errors="replace")
+    assert "IMPORT FAILED" not in log
+    assert "ComfyUI-Loupe" in log
+
+
+def test_every_node_is_there(info):
+    assert sorted(name for name in info if name.startswith("Loupe")) == sorted(NODES)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_node_is_described(info, name):
+    node = info[name]
+    assert node["category"].startswith("Loupe/")
+    assert node["display_name"] != name
+    assert node["description"]
+    inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    assert [key for key, (_, *options) in inputs.items() if not (options and options[0].get("tooltip"))] == []
+
+
+def test_demo_workflow(client, demo_workflow, likeness):
+    events = []
+    run = client.run(demo_workflow, lambda kind, data: events.append((kind, data)))
+    pictures = {title: client.images(run, find_node(demo_workflow, "SaveImage", title))[0] for title in ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")}
+    assert pictures["Reference"].size == (128, 128)
+    for title in ("Bicubic latent", "LSR", "LSRNA-DemoFusion"):
+        assert pictures[title].size == (256, 256)
+        assert np.asarray(pictures[title]).std() > 10
+        assert likeness(pictures[title], pictures["Reference"]) > 0.8, title
+    sampler = find_node(demo_workflow, "LoupeDemoFusionSampler")
+    steps = [data["value"] for kind, data in events if kind == "progress" and data["node"] == sampler and data["max"] == 12]
+    assert steps == list(range(1, 13))

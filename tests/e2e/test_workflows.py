@@ -1,0 +1,128 @@
+"""The bundled workflows through the HTTP API, and what users do with them: again, stop, mistakes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loupe_tools.client import WorkflowError, find_node
+from PIL import Image
+
+API = Path(__file__).resolve().parents[2] / "workflows" / "api"
+BUNDLED = [file for file in sorted(API.glob("*.json")) if "LoupeLoadMini" in file.read_text(encoding="utf-8")]
+
+RESULT = "LSRNA-DemoFusion"
+
+
+def result(client, run, workflow):
+    return client.images(run, find_node(workflow, "SaveImage", RESULT))[0]
+
+
+def sampler_of(workflow):
+    return workflow[find_node(workflow, "LoupeDemoFusionSampler")]["inputs"]
+
+
+@pytest.mark.parametrize("file", BUNDLED, ids=lambda file: file.stem)
+def test_bundled_workflow_runs_as_shipped(client, likeness, file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    run = client.run(workflow)
+    saved = {node_id: client.images(run, node_id) for node_id, node in workflow.items() if node["class_type"] == "SaveImage"}
+    assert saved
+    pictures = sorted((picture for pictures in saved.values() for picture in pictures), key=lambda picture: picture.width)
+    assert pictures[-1].width > pictures[0].width
+    for picture in pictures:
+        assert np.asarray(picture).std() > 10
+        assert likeness(picture, pictures[0]) > 0.8
+
+
+def test_again_is_cached_and_equal(client, demo_workflow):
+    first = client.run(demo_workflow)
+    again = client.run(demo_workflow)
+    assert again.seconds < 2
+    assert set(again.cached) == set(demo_workflow)
+    assert result(client, again, demo_workflow) == result(client, first, demo_workflow)
+
+
+def test_a_cached_model_sampled_again_gives_the_same_picture(client, demo_workflow):
+    first = result(client, client.run(demo_workflow), demo_workflow)
+    sampler_of(demo_workflow)["seed"] += 1
+    other = client.run(demo_workflow)
+    assert find_node(demo_workflow, "LoupeLoadMini") in other.cached
+    assert result(client, other, demo_workflow) != first
+    sampler_of(demo_workflow)["seed"] -= 1
+    again = client.run(demo_workflow)
+    assert find_node(demo_workflow, "LoupeDemoFusionSampler") not in again.cached
+    assert result(client, again, demo_workflow) == first
+
+
+def test_interrupted_then_run(client, demo_workflow):
+    first = result(client, client.run(demo_workflow), demo_workflow)
+    sampler = find_node(demo_workflow, "LoupeDemoFusionSampler")
+    demo_workflow[sampler]["inputs"]["seed"] += 2
+    seen = []
+
+    def stop_in_the_second_step(kind, data):
+        if kind == "progress" and data["node"] == sampler and data["max"] == 12:
+            seen.append(data["value"])
+            if data["value"] == 1:
+                client.interrupt()
+
+    with pytest.raises(WorkflowError) as stopped:
+        client.run(demo_workflow, stop_in_the_second_step)
+    assert stopped.value.interrupted
+    assert max(seen) <= 2
+    demo_workflow[sampler]["inputs"]["seed"] -= 2
+    assert result(client, client.run(demo_workflow), demo_workflow) == first
+
+
+def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
+    """Regional Denoise and DemoFusion on the MODEL, in either order, before the stock KSampler."""
+    drawn, mini = find_node(demo_workflow, "KSampler"), find_node(demo_workflow, "LoupeLoadMini")
+    low, high = [drawn, 0], [find_node(demo_workflow, "LoupeLSRUpscale"), 0]
+    regional = {"region_width": 16, "region_height": 16, "overlap": 0.5, "blend": "uniform", "jitter": False, "jitter_seed": 0, "size_conditioning": "native", "batch": 0}
+    fusion = {"reference": low, "guidance": high, "skip_exponent": 3.0, "dilation_exponent": 1.0, "blur_exponent": 1.0, "blur": 0.8, "dilation": 0, "renormalize": True}
+    pictures = []
+    for first, second in (("LoupeRegionalDenoise", "LoupeDemoFusion"), ("LoupeDemoFusion", "LoupeRegionalDenoise")):
+        settings = {"LoupeRegionalDenoise": regional, "LoupeDemoFusion": fusion}
+        workflow = {key: node for key, node in demo_workflow.items() if node["class_type"] != "SaveImage"}
+        workflow["first"] = {"class_type": first, "inputs": {"model": [mini, 0], **settings[first]}}
+        workflow["second"] = {"class_type": second, "inputs": {"model": ["first", 0], **settings[second]}}
+        workflow["sampled"] = {"class_type": "KSampler", "inputs": {**demo_workflow[drawn]["inputs"], "model": ["second", 0], "latent_image": high, "steps": 8, "denoise": 0.6}}
+        workflow["decoded"] = {"class_type": "VAEDecode", "inputs": {"samples": ["sampled", 0], "vae": [mini, 2]}}
+        workflow["saved"] = {"class_type": "SaveImage", "inputs": {"images": ["decoded", 0], "filename_prefix": "patches"}}
+        workflow["low"] = {"class_type": "SaveImage", "inputs": {"images": [find_node(demo_workflow, title="Decode the reference"), 0], "filename_prefix": "low"}}
+        run = client.run(workflow)
+        pictures.append(client.images(run, "saved")[0])
+    assert pictures[0].size == (256, 256)
+    assert pictures[0] == pictures[1]
+    assert likeness(pictures[0], client.images(run, "low")[0]) > 0.8
+
+
+def test_picture_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
+    from loupe_tools.demo import use_picture
+
+    y, x = np.mgrid[0:300, 0:450]
+    Image.fromarray(np.stack([x / 450, y / 300, (x + y) / 750], -1).__mul__(255).astype("uint8")).save(tmp_path / "mine.png")
+    use_picture(demo_workflow, client, tmp_path / "mine.png")
+    picture = result(client, client.run(demo_workflow), demo_workflow)
+    assert picture.size == (2 * 160, 2 * 104)
+    assert likeness(picture, Image.open(tmp_path / "mine.png")) > 0.8
+
+
+def test_bad_size_is_refused_before_sampling(client, demo_workflow):
+    sampler_of(demo_workflow)["width"] = 64
+    with pytest.raises(WorkflowError, match="DemoFusion Sampler: .*(width|scale_by)") as refused:
+        client.run(demo_workflow)
+    assert not refused.value.interrupted
+
+
+def test_value_out_of_range_names_node_and_input(client, demo_workflow):
+    sampler_of(demo_workflow)["cfg"] = -1.0
+    with pytest.raises(WorkflowError, match="DemoFusion Sampler: .*cfg"):
+        client.run(demo_workflow)
+
+
+def test_foreign_file_is_no_lsr(client, demo_workflow):
+    demo_workflow[find_node(demo_workflow, "LoupeLoadLSR")]["inputs"]["model_name"] = "mini_unet.safetensors"
+    with pytest.raises(WorkflowError, match="Load Latent SR Model: .*model_name"):
+        client.run(demo_workflow)
