@@ -65,7 +65,7 @@ def sd15():
 
 def sd3():
     embedder = {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 128}}
-    return _build(comfy.supported_models.SD3, {"in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": POOLED, "context_embedder_config": embedder, "num_patches": 64, "pos_embed_max_size": 16, "pos_embed_scaling_factor": None})
+    return _build(comfy.supported_models.SD3, {"in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": POOLED, "context_embedder_config": embedder, "num_patches": 256, "pos_embed_max_size": 16, "pos_embed_scaling_factor": None})
 
 
 def flux():
@@ -153,6 +153,24 @@ def sample(model, latent, sampler="euler", steps=3, cfg=4.0, positive=None, nega
         sigmas = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, "normal", denoise).sigmas
     noise_tensor = noise(latent.shape, seed) if noise_tensor is None else noise_tensor
     return comfy.sample.sample_custom(model, noise_tensor, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent, disable_pbar=True, seed=seed, **kwargs)
+
+
+def evaluate(model, x, conds, sigma=2.0, size=None):
+    """One CALC_COND_BATCH call as a sampler makes it: denoised predictions per guidance branch."""
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(*conds)
+    guider.set_cfg(3.0)
+    found = []
+
+    class Probe(comfy.samplers.Sampler):
+        def sample(self, wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
+            timestep = torch.full((x.shape[0],), sigma)
+            branches = [wrap.conds["positive"], wrap.conds["negative"]]
+            found.extend(comfy.samplers.calc_cond_batch(wrap.inner_model, branches, x, timestep, extra_args["model_options"]))
+            return x
+
+    guider.sample(torch.zeros_like(x), torch.zeros_like(x), Probe(), torch.tensor([sigma, 0.0]), seed=0)
+    return found
 
 
 def relative(a, b):
