@@ -71,10 +71,14 @@ class RegionalDenoise:
         return [merge(parts, regions, *call.canvas, weights, jitter) for parts in denoised]
 
     def _size_ids(self, region, call):
-        if self.sizes == "unchanged":
-            return None
-        if self.sizes == "native":
-            height, width = region.height * call.cells, region.width * call.cells
-            return (height, width, 0, 0, height, width)
-        height, width = self.canvas_pixels or (side * call.cells for side in call.canvas)
-        return (height, width, region.y * call.cells, region.x * call.cells, height, width)
+        return size_ids(self.sizes, region, self.canvas_pixels or tuple(side * call.cells for side in call.canvas), call.cells)
+
+
+def size_ids(sizes: str, region: Region, canvas_pixels: tuple[int, int], cells: int) -> tuple[int, int, int, int, int, int] | None:
+    """What SDXL is told about `region`, see `RegionalDenoise`; `cells` are pixels per latent cell."""
+    if sizes == "unchanged":
+        return None
+    if sizes == "native":
+        height, width = region.height * cells, region.width * cells
+        return (height, width, 0, 0, height, width)
+    return (*canvas_pixels, region.y * cells, region.x * cells, *canvas_pixels)
