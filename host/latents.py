@@ -27,15 +27,15 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
     return samples.float()
 
 
-def resize(samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bicubic, frame by frame; the same size returns the same tensor."""
+def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubic") -> torch.Tensor:
+    """Frame by frame, by torch's interpolation `kernel`; the same size returns the same tensor."""
     if samples.shape[-2:] == (height, width):
         return samples
     frames = samples.reshape(-1, 1, *samples.shape[-2:])
-    return F.interpolate(frames, size=(height, width), mode="bicubic").reshape(*samples.shape[:-2], height, width)
+    return F.interpolate(frames, size=(height, width), mode=kernel).reshape(*samples.shape[:-2], height, width)
 
 
-def fit(samples: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def fit(samples: torch.Tensor, like: torch.Tensor, kernel: str = "bicubic") -> torch.Tensor:
     """`samples` at the size, batch, device and dtype of `like`."""
-    samples = resize(samples.to(like), *like.shape[-2:])
+    samples = resize(samples.to(like), *like.shape[-2:], kernel)
     return comfy.utils.repeat_to_batch_size(samples, like.shape[0]).expand_as(like)

@@ -84,14 +84,17 @@ def _check(function, sampler, edits):
 
 def _edited(function, active):
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
+        edited = _EditedModel(model, sigmas, active)
+
         def edited_callback(info):
             for edits in active:
                 if edits.callback is not None:
-                    edits.callback(info["x"], info["denoised"], sigmas[info["i"]], info["i"])
+                    # not info["x"]: ipndm and deis report the state that they began with
+                    edits.callback(edited.evaluated, info["denoised"], sigmas[info["i"]], info["i"])
             if callback is not None:
                 callback(info)
 
-        return function(_EditedModel(model, sigmas, active), x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
+        return function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
 
     sample.__name__ = getattr(function, "__name__", "sample")
     return sample
@@ -102,6 +105,7 @@ class _EditedModel:
         self._model = model
         self._levels = sigmas.tolist()
         self._before = [edits.before for edits in active if edits.before is not None]
+        self.evaluated = None
 
     def __getattr__(self, name):
         return getattr(self._model, name)
@@ -110,6 +114,7 @@ class _EditedModel:
         if self._before and any(math.isclose(float(sigma[0]), level, rel_tol=1e-5) for level in self._levels):
             for before in self._before:
                 before(x, sigma[0])
+        self.evaluated = x
         return self._model(x, sigma, **kwargs)
 
 

@@ -1,8 +1,16 @@
 from comfy_api.latest import ComfyExtension, io
 
-from . import demofusion, lsr, mini, region_layout, region_noise, regional_denoise
+from . import (
+    demofusion,
+    lsr,
+    mini,
+    region_layout,
+    region_noise,
+    regional_denoise,
+    structure_prior,
+)
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, demofusion) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, demofusion) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):
