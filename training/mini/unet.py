@@ -94,8 +94,7 @@ class Encoder:
     def encode(self, pictures: list[np.ndarray]) -> np.ndarray:
         return (encode(self.vae, pictures, self.device) * self.scale).numpy()
 
-    def __call__(self, job: tuple[str, range]):
-        kind, scenes = job
+    def run(self, kind: str, scenes: range):
         if kind == "whole":
             words = [caption(sample_scene(self.base.seed(i))) for i in scenes]
             return self.encode([self.base[i] for i in scenes]), words
@@ -106,21 +105,26 @@ class Encoder:
         return self.encode([c[0] for c in crops]), [c[1:] for c in crops]
 
 
+def encode_job(job: tuple):
+    options, kind, scenes = job
+    return Encoder(options).run(kind, scenes)
+
+
 def prepare(options) -> None:
     """Encode all training pictures once to `latents.safetensors`."""
     path = options.out / "latents.safetensors"
     if path.exists():
         return
-    encoder = Encoder(options)
-    jobs = [(kind, range(i, i + 500)) for kind in ("whole", "mirrored") for i in range(0, len(encoder.base), 500)]
-    jobs += [("zoom", range(i, i + 50)) for i in range(0, len(encoder.large), 50)]
+    base, large = len(Pictures(options.out / "scenes", "base")), len(Pictures(options.out / "scenes", "large"))
+    jobs = [(options, kind, range(i, i + 500)) for kind in ("whole", "mirrored") for i in range(0, base, 500)]
+    jobs += [(options, "zoom", range(i, i + 50)) for i in range(0, large, 50)]
     if options.device == "cpu" and options.ranks > 1:
         with torch.multiprocessing.get_context("fork").Pool(options.ranks) as pool:
-            done = list(tqdm(pool.imap(encoder, jobs), total=len(jobs), desc="encoding"))
+            done = list(tqdm(pool.imap(encode_job, jobs), total=len(jobs), desc="encoding"))
     else:
-        done = [encoder(job) for job in tqdm(jobs, desc="encoding")]
-    whole = [d for d, (kind, _) in zip(done, jobs) if kind != "zoom"]
-    zoom = [d for d, (kind, _) in zip(done, jobs) if kind == "zoom"]
+        done = [encode_job(job) for job in tqdm(jobs, desc="encoding")]
+    whole = [d for d, (_, kind, _) in zip(done, jobs) if kind != "zoom"]
+    zoom = [d for d, (_, kind, _) in zip(done, jobs) if kind == "zoom"]
     vocabulary = Vocabulary()
     crops = [crop for _, part in zoom for crop in part]
     tensors = {
