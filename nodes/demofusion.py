@@ -39,7 +39,7 @@ class DemoFusion(io.ComfyNode):
             description="Keeps a large picture coherent while it is denoised: every step is drawn towards the reference (skip residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it together with Regional Denoise, in any order.",
             search_aliases=["LSRNA", "skip residual", "dilated sampling", "high resolution fix"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
                 io.Latent.Input("reference", tooltip="The finished picture at its native size, as a latent. Its size sets the dilation, its statistics the final contrast."),
                 *method_inputs(),
                 io.Int.Input("dilation", default=0, min=0, max=64, advanced=True, tooltip="Take every n-th cell in the global pass. 0: the canvas in multiples of the reference. 1: no global pass."),
@@ -67,9 +67,9 @@ class DemoFusionSampler(io.ComfyNode):
             description="Enlarges a finished latent and draws new detail into it. Alone it is DemoFusion; with an LSR, a VAE and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock sampler (Euler).",
             search_aliases=["LSRNA", "upscale", "high resolution", "DemoFusion"],
             inputs=[
-                io.Model.Input("model"),
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
+                io.Conditioning.Input("positive", tooltip="What the picture shows. Describe the whole picture: every region sees it."),
+                io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input("reference", tooltip="The finished picture at the model's native size, as a latent."),
                 io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. Used where width and height are 0."),
                 io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0."),

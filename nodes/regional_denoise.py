@@ -18,7 +18,7 @@ class RegionalDenoiseNode(io.ComfyNode):
             description="Shows the model a large latent in overlapping regions of its native size and averages what it sees, at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each region.",
             search_aliases=["tiled diffusion", "MultiDiffusion", "tiled sampling", "views"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
                 io.Int.Input("region_width", default=128, min=8, max=8192, tooltip="Region width in latent cells: 128 are 1024 pixels on SDXL, its native size. A region as large as the latent changes nothing."),
                 io.Int.Input("region_height", default=128, min=8, max=8192, tooltip="Region height in latent cells: 128 are 1024 pixels on SDXL, its native size."),
                 io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, tooltip="Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster and shows seams earlier."),

@@ -21,7 +21,7 @@ class StructurePriorNode(io.ComfyNode):
             description="Keeps the composition of a small picture while a large one is denoised: at every step the coarse structure of the prediction is pulled to that of the reference. Costs next to nothing and works with every model.",
             search_aliases=["C-Upscale", "GSP", "wavelet", "low frequency", "structure guidance"],
             inputs=[
-                io.Model.Input("model"),
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
                 io.Latent.Input("reference", tooltip="The small picture as a latent of this model, any size of the same aspect ratio."),
                 io.Float.Input("weight", default=0.2, min=0.0, max=10.0, step=0.01, tooltip="How far a step goes. Paper: 0.2; 1.0 shows artefacts. 0 changes nothing."),
                 io.Combo.Input("schedule", options=list(SCHEDULES), default="cosine", tooltip="How the weight changes while noise goes down. cosine (paper) and linear fade out; increasing holds on to the end and blurs."),
