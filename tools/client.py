@@ -50,8 +50,8 @@ def node_title(workflow, node_id):
 
 def refusal(workflow, answer):
     """What /prompt said against a workflow, as node, input and reason."""
-    lines = [answer["error"]["message"]]
-    for node_id, errors in (answer.get("node_errors") or {}).items():
+    lines = [answer.get("error", {}).get("message", "Some outputs failed validation")]
+    for node_id, errors in answer["node_errors"].items():
         lines += [f"{node_title(workflow, node_id)}: {error['message']}: {error['details']}" for error in errors["errors"]]
     return "\n".join(lines)
 
@@ -107,8 +107,11 @@ class Client:
         async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0) as socket:
             async with session.post("/prompt", json={"prompt": workflow, "client_id": self.id}) as answer:
                 accepted = await answer.json()
-                if answer.status != 200:
-                    raise WorkflowError(refusal(workflow, accepted))
+            if accepted.get("error") or accepted["node_errors"]:
+                if "prompt_id" in accepted:  # the server runs the outputs that are valid
+                    await session.post("/queue", json={"delete": [accepted["prompt_id"]]})
+                    await session.post("/interrupt", json={"prompt_id": accepted["prompt_id"]})
+                raise WorkflowError(refusal(workflow, accepted))
             run = Run(accepted["prompt_id"])
             await self._follow(socket, workflow, run, watch)
             async with session.get(f"/history/{run.prompt_id}") as answer:
