@@ -1,6 +1,7 @@
 import asyncio
 import sys
 
+import comfy.model_sampling
 import comfy.samplers
 import comfy.utils
 import pytest
@@ -149,6 +150,12 @@ def test_the_paper_s_grid_reads_as_its_own_timesteps(name):
         assert times == ddim_timesteps(50, 30)
     assert [step_index(sigmas, float(sigma)) for sigma in sigmas[:-1]] == list(range(30))
     assert step_index(sigmas, float(sigmas[3] + sigmas[4]) / 2) == 4
+
+
+def test_models_without_a_table_of_timesteps_are_read_on_stable_diffusion_s():
+    sampling = comfy.model_sampling.ModelSamplingContinuousEDM()
+    sigma = float(comfy.model_sampling.ModelSamplingDiscrete().sigmas[581])
+    assert timestep(sampling, sigma) == 581
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.utils
 import pytest
@@ -206,3 +207,24 @@ def test_a_noise_mask_keeps_its_part():
     mask[..., 4:9, 3:] = 0
     out = tiny.sample(model, latent, noise_mask=mask)
     torch.testing.assert_close(torch.where(mask > 0, latent, out), latent, rtol=1e-5, atol=1e-5)
+
+
+def test_another_pack_s_attention_patch_works_before_and_after():
+    """A replaced cross attention, in the slot that adapters use."""
+
+    def shrink(q, k, v, extra_options):
+        assert len(q) % len(extra_options["cond_or_uncond"]) == 0
+        return comfy.ldm.modules.attention.optimized_attention(q, k, v * 0.5, extra_options["n_heads"])
+
+    def adapter(model):
+        model = model.clone()
+        model.set_model_attn2_replace(shrink, "middle", 0, 0)
+        return model
+
+    def loupe(model):
+        return patch_demofusion(regional(model, jitter=True), tiny.noise((1, 4, 8, 8)))
+
+    model, latent = tiny.sdxl(), tiny.noise((1, 4, 16, 16))
+    out = tiny.sample(loupe(adapter(model)), latent)
+    assert torch.equal(tiny.sample(adapter(loupe(model)), latent), out)
+    assert not torch.allclose(tiny.sample(loupe(model), latent), out, rtol=1e-3)
