@@ -25,7 +25,7 @@ from ..loop import Loop, export, launch, options_parser, provenance
 from .render import shrink
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
-from .text import UNKNOWN_ROW, Vocabulary, build_text_model, encode_text
+from .text import UNKNOWN_ROW, Vocabulary, build_text_model, encode_text, pretrain
 from .vae import to_tensor
 
 CROPS_PER_SCENE = 10
@@ -184,7 +184,10 @@ def train(rank: int, options) -> None:
     vocabulary = Vocabulary()
     data = load_file(options.out / "latents.safetensors")
     unet = initialise(UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)).to(device)
-    text = build_text_model(vocabulary).to(device)
+    text = build_text_model(vocabulary)
+    if rank == 0 and not (options.out / "mini-unet.checkpoint.pt").exists():
+        print(f"text encoder reads captions back with loss {pretrain(text, vocabulary, attention):.3f}")
+    text.to(device)
     betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
     alphas = torch.cumprod(1 - betas, 0).float()
     loop = Loop("mini-unet", {"unet": unet, "text": text}, rank, options, lr=7e-4, weight_decay=1e-3, warmup=200, hold=0.4, ema=0.999)
