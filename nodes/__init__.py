@@ -4,13 +4,14 @@ from . import (
     demofusion,
     lsr,
     mini,
+    pixelsmith,
     region_layout,
     region_noise,
     regional_denoise,
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, demofusion) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, demofusion, pixelsmith) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):

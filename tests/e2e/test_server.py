@@ -6,7 +6,7 @@ from loupe_tools.client import Client, find_node
 
 NODES = [
     "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
-    "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeLoadMini",
+    "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
 ]
 
 
