@@ -284,6 +284,15 @@ def test_plan(hosts):
     return plan
 
 
+def split_paths(arguments):
+    """pytest's arguments as (paths of tests, everything else)."""
+    paths, options = [], []
+    for before, argument in zip(["", *arguments], arguments):
+        is_path = argument.startswith(("tests/", "tests\\")) and before not in ("--deselect", "--ignore")
+        (paths if is_path else options).append(argument)
+    return paths, options
+
+
 def select(folders, wanted):
     """What of `folders` a run takes when the arguments name tests: pytest's own folder/file.py::name."""
     if not wanted:
@@ -294,8 +303,7 @@ def select(folders, wanted):
 
 def run_tests(python, hosts, arguments):
     lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
-    wanted = [argument for argument in arguments if argument.startswith(("tests/", "tests\\"))]
-    options = [argument for argument in arguments if argument not in wanted]
+    wanted, options = split_paths(arguments)
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "junit.xml"
     passed = failed = broken = 0

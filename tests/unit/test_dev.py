@@ -128,6 +128,11 @@ def test_wrong_arguments_stop_before_setting_up(arguments):
     assert stopped.value.code == 2
 
 
+def test_paths_are_told_from_options():
+    arguments = ["-x", "tests/unit", "--deselect", "tests/unit/test_dev.py", "tests/e2e/test_server.py::test_demo_workflow"]
+    assert dev.split_paths(arguments) == (["tests/unit", "tests/e2e/test_server.py::test_demo_workflow"], ["-x", "--deselect", "tests/unit/test_dev.py"])
+
+
 def test_named_tests_go_to_the_runs_that_hold_them():
     wanted = ["tests/unit/test_dev.py::test_x", "tests/e2e"]
     assert dev.select(["tests/unit", "tests/host"], wanted) == ["tests/unit/test_dev.py::test_x"]
