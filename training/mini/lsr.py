@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from tqdm import tqdm
 
 from ...methods.regions import Region
 from ...models.lsr import LSR
@@ -45,17 +46,16 @@ def pyramid(vae, picture, scale: float) -> dict[int, torch.Tensor]:
 
 
 def prepare(options) -> None:
-    """Encode every large picture and its mirror image once to `lsr_pairs.safetensors`."""
+    """Encode the large pictures once to `lsr_pairs.safetensors`."""
     path = options.out / "lsr_pairs.safetensors"
     if path.exists():
         return
     vae, scale = load_vae()
     large = Pictures(options.out / "scenes", "large")
     latents: dict[int, list[torch.Tensor]] = {}
-    for i in range(len(large)):
-        for picture in (large[i], large[i][:, ::-1]):
-            for side, z in pyramid(vae, picture, scale).items():
-                latents.setdefault(side, []).append(z.half())
+    for i in tqdm(range(min(options.pictures, len(large))), desc="encoding"):
+        for side, z in pyramid(vae, large[i], scale).items():
+            latents.setdefault(side, []).append(z.half())
     save_file({str(side): torch.cat(z) for side, z in latents.items()}, path)
 
 
@@ -103,6 +103,7 @@ def train(rank: int, options) -> None:
 def main(argv: list[str]) -> None:
     parser = options_parser("mini-lsr", __doc__, steps=6000, batch=12)
     parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--pictures", type=int, default=2000, help="512 px pictures to learn from")
     parser.add_argument("--pixel-weight", type=float, default=1.0)
     options = parser.parse_args(argv)
     prepare(options)
