@@ -12,7 +12,11 @@ import comfy.conds
 import comfy.model_base
 import comfy.utils
 import torch
+import torch.nn.functional as F
 
+from ..methods.regions import Region
+
+REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
 SIZE_IDS = 6 * 256  # SDXL appends six embedded sizes to the pooled text
 
 
@@ -50,6 +54,11 @@ class View(NamedTuple):
     x: Axis
     size_ids: tuple[int, int, int, int, int, int] | None = None
 
+    @property
+    def region(self) -> Region | None:
+        """Where it lies on the canvas, None when it is spread over all of it."""
+        return Region(self.y.offset, self.x.offset, self.y.count, self.x.count) if self.y.step == self.x.step == 1 else None
+
     def latent(self, tensor: torch.Tensor) -> torch.Tensor:
         """This view of a (..., H, W) tensor on the latent grid."""
         return self.x.take(self.y.take(tensor, -2), -1)
@@ -73,21 +82,105 @@ class View(NamedTuple):
         return (*area[: n - 2], y[1], x[1], *area[n:-2], y[0], x[0])
 
 
-def signature(conds: list, view: View) -> tuple:
-    """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call."""
-    return tuple((_area(cond, view), _boxes(cond, view)) for branch in conds if branch is not None for cond in branch if "area" in cond or "gligen" in cond)
+class Miniature(NamedTuple):
+    """The whole canvas shown as one small picture of `height` x `width` cells; otherwise as `View`."""
+
+    height: int
+    width: int
+    canvas: tuple[int, int]
+    size_ids: tuple[int, int, int, int, int, int] | None = None
+
+    region = None
+
+    def latent(self, tensor: torch.Tensor) -> torch.Tensor:
+        planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
+        return F.interpolate(planes, (self.height, self.width), mode="area").reshape(*tensor.shape[:-2], self.height, self.width)
+
+    def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
+        return comfy.utils.common_upscale(image, self.width * ratio, self.height * ratio, "area", "disabled")
+
+    def area(self, area: tuple[int, ...]) -> tuple[int, ...]:
+        n = len(area) // 2
+        y, x = self.height / self.canvas[0], self.width / self.canvas[1]
+        return (*area[: n - 2], max(1, round(area[n - 2] * y)), max(1, round(area[n - 1] * x)), *area[n:-2], int(area[-2] * y), int(area[-1] * x))
 
 
-def stack(conds: list, views: list[View], canvas: tuple[int, int], batch: int, model, cache: dict) -> list:
+def has_region_prompts(branch: list) -> bool:
+    return any(REGION in cond for cond in branch)
+
+
+def select(branch: list, view: View | Miniature) -> list:
+    """The conds of a guidance branch that speak about `view`: those of the region that it shows most of,
+    where regions have prompts of their own, else those of the whole canvas."""
+    own = [cond[REGION] for cond in branch if REGION in cond]
+    if not own:
+        return branch
+    region = view.region
+    best = None if region is None else region if region in own else max(own, key=region.overlap)
+    if best is None or not region.overlap(best):
+        return [cond for cond in branch if REGION not in cond]
+    # the mask is for samplers that do not know about regions
+    return [{key: value for key, value in cond.items() if key != "mask"} for cond in branch if cond.get(REGION) == best]
+
+
+def view_uuid(original: uuid.UUID, views: list) -> uuid.UUID:
+    """Identity of a cond shown in `views`; the host's caches go by it."""
+    return uuid.uuid5(original, str(views))
+
+
+def signature(conds: list, view: View | Miniature) -> tuple:
+    """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call, and
+    prompts of different regions must be alike in kind."""
+    found = []
+    for branch in conds:
+        chosen = select(branch or [], view)
+        found += [(_area(cond, view), _boxes(cond, view)) for cond in chosen if "area" in cond or "gligen" in cond]
+        found += [_kind(cond) for cond in chosen if chosen is not branch]
+    return tuple(found)
+
+
+def _kind(cond):
+    shapes = tuple((name, tuple(value.cond.shape) if torch.is_tensor(value.cond) else None) for name, value in cond["model_conds"].items())
+    return shapes, id(cond.get("control")), id(cond.get("hooks")), *(cond.get(key) for key in ("strength", "mask_strength", "timestep_start", "timestep_end"))
+
+
+def stack(conds: list, views: list[View | Miniature], canvas: tuple[int, int], batch: int, model, cache: dict) -> list:
     """`conds` of the whole canvas (H, W cells, `batch` pictures) rewritten for `views`.
 
     conds is the host's: per guidance branch None or a list of dicts. Views must share shape and
     `signature`. Tensors on the latent grid (masks, concatenated latents) are cropped, ControlNet
-    hints in pixels, areas and GLIGEN boxes clipped, SDXL's sizes replaced; everything else is left
-    to the host, which repeats it. Nothing of the input is changed. `cache` lives for one run.
+    hints in pixels, areas and GLIGEN boxes clipped, SDXL's sizes replaced, each view given the prompt
+    of its region; everything else is left to the host, which repeats it. Nothing of the input is
+    changed. `cache` lives for one run.
     """
     controls = {}
-    return [branch and [_cond(cond, views, canvas, batch, model, cache, controls) for cond in branch if "area" not in cond or _area(cond, views[0])] for branch in conds]
+
+    def rewritten(branch):
+        if not has_region_prompts(branch):
+            return [_cond(cond, views, canvas, batch, model, cache, controls) for cond in branch if "area" not in cond or _area(cond, views[0])]
+        columns = zip(*(select(branch, view) for view in views), strict=True)
+        return [_joined(column, views, canvas, batch, model, cache, controls) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
+
+    return [branch and rewritten(branch) for branch in conds]
+
+
+def _joined(column, views, canvas, batch, model, cache, controls):
+    """One cond out of the one of each view, their rows view after view."""
+    parts = [_cond({key: value for key, value in cond.items() if key != "control"}, [view], canvas, batch, model, cache, controls) for cond, view in zip(column, views)]
+    out = parts[0].copy()
+    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], batch) for name in out["model_conds"]}
+    if "mask" in out:
+        out["mask"] = torch.cat([part["mask"] for part in parts])
+    if "control" in column[0]:
+        out["control"] = _control(column[0]["control"], views, canvas, batch, cache, controls)
+    out["uuid"] = view_uuid(column[0]["uuid"], views)
+    return out
+
+
+def _joined_rows(conds, batch):
+    if not torch.is_tensor(conds[0].cond):
+        return conds[0]
+    return conds[0]._copy_with(torch.cat([comfy.utils.repeat_to_batch_size(cond.cond, batch) for cond in conds]))
 
 
 def _cond(cond, views, canvas, batch, model, cache, controls):
@@ -102,7 +195,7 @@ def _cond(cond, views, canvas, batch, model, cache, controls):
         elif key == "control":
             out[key] = _control(value, views, canvas, batch, cache, controls)
         elif key == "uuid":
-            out[key] = uuid.uuid5(value, str(views))
+            out[key] = view_uuid(value, views)
         elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == canvas:
             out[key] = _latents(value, views, batch)
     return out

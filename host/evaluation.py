@@ -11,7 +11,8 @@ import torch
 from comfy import model_management
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-from .conditioning import View, signature, stack
+from .attention import AttentionPrior
+from .conditioning import Miniature, View, has_region_prompts, signature, stack
 from .demofusion import DilatedPass
 from .regional import RegionalDenoise
 from .sigmas import step_index
@@ -32,33 +33,41 @@ class Call:
         self.step = step_index(self.sample_sigmas, self.sigma)
         self.cells = model.latent_format.spacial_downscale_ratio  # pixels per latent cell
         self.bar = None
+        self.attended = None
 
     def whole(self) -> list[torch.Tensor]:
         """The host's own evaluation of the whole canvas."""
-        return self.executor(self.model, self.conds, self.x, self.timestep, self.model_options)
+        return self.executor(self.model, self.conds, self.x, self.timestep, self._options())
 
-    def views(self, pictures: list[torch.Tensor], views: list[View]) -> list[list[torch.Tensor]]:
-        """Denoised predictions, per guidance branch and view, of equally large `pictures`."""
+    def views(self, pictures: list[torch.Tensor], views: list[View | Miniature], conds: list | None = None) -> list[list[torch.Tensor]]:
+        """Denoised predictions, per guidance branch and view, of equally large `pictures`. `conds`: other
+        than the call's."""
+        branches = self.conds if conds is None else conds
         groups = {}
         for i, view in enumerate(views):
-            groups.setdefault(signature(self.conds, view), []).append(i)
-        denoised = [[None] * len(views) for _ in self.conds]
+            groups.setdefault(signature(branches, view), []).append(i)
+        denoised = [[None] * len(views) for _ in branches]
         size = self.batch or self._batch_that_fits(pictures[0].shape)
         for group in groups.values():
             for start in range(0, len(group), size):
                 part = group[start : start + size]
                 model_management.throw_exception_if_processing_interrupted()
-                conds = stack(self.conds, [views[i] for i in part], self.canvas, len(self.x), self.model, self.state)
+                shown = [views[i] for i in part]
+                conds = stack(branches, shown, self.canvas, len(self.x), self.model, self.state)
                 x = torch.cat([pictures[i] for i in part])
-                out = self.executor(self.model, conds, x, self.timestep.repeat(len(part)), self.model_options)
+                out = self.executor(self.model, conds, x, self.timestep.repeat(len(part)), self._options(shown))
                 for branch, prediction in zip(denoised, out):
                     for i, picture in zip(part, prediction.chunk(len(part))):
                         branch[i] = picture
                 self.bar.update(len(part))
         return denoised
 
+    def _options(self, views=None):
+        return self.model_options if self.attended is None else self.attended.options(self.model_options, views)
+
     def _batch_that_fits(self, shape):
-        rows = sum(len(branch) for branch in self.conds if branch) * shape[0]
+        # a region with a prompt of its own sees no other
+        rows = sum(1 if has_region_prompts(branch) else len(branch) for branch in self.conds if branch) * shape[0]
         required = 1.5 * self.model.memory_required([max(rows, 1), *shape[1:]])
         free = self.model.current_patcher.get_free_memory(self.x.device)
         return min(max(int(free / required), 1), LARGEST_BATCH)
@@ -71,17 +80,21 @@ class Evaluation:
 
     regional: RegionalDenoise | None = None
     dilated: DilatedPass | None = None
+    attention: AttentionPrior | None = None
     steps_before: int = 0
     steps_total: int = 0
     state: dict = field(default_factory=dict, init=False, compare=False)
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
         call = Call(executor, model, conds, x, timestep, model_options, self.state, self.regional.batch if self.regional else 0)
-        parts = sum(part.count(*call.canvas) for part in (self.regional, self.dilated) if part is not None)
+        parts = sum(part.count(*call.canvas) for part in (self.regional, self.dilated, self.attention) if part is not None)
         call.bar = comfy.utils.ProgressBar((self.steps_total or len(call.sample_sigmas) - 1) * parts)
         call.bar.current = (self.steps_before + call.step) * parts
 
+        if self.attention is not None:
+            call.attended = self.attention.attend(call)
         local = call.whole() if self.regional is None else self.regional.predict(call)
+        call.attended = None
         return local if self.dilated is None else self.dilated.fuse(call, local)
 
     def prepare(self, executor, model, noise_shape, conds, *args, **kwargs):
@@ -93,8 +106,7 @@ class Evaluation:
             raise ValueError("The conditioning holds a style model's attention mask, which is tied to the whole canvas. Set the style model's strength type to 'multiply' or remove it.")
         height, width = noise_shape[-2:]
         sizes = [(1, height, width) if self.regional is None else self.regional.largest(height, width)]
-        if self.dilated is not None:
-            sizes.append(self.dilated.largest(height, width))
+        sizes += [part.largest(height, width) for part in (self.dilated, self.attention) if part is not None]
         rows, height, width = max(sizes, key=lambda size: size[0] * size[1] * size[2])
         return executor(model, [noise_shape[0] * rows, *noise_shape[1:-2], height, width], conds, *args, **kwargs)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..methods.regions import Region, RegionLayout, jitter_range, jittered, merge
-from .conditioning import Axis, View
+from .conditioning import Axis, View, has_region_prompts
 
 SIZES = ("native", "canvas", "unchanged")
 
@@ -60,7 +60,7 @@ class RegionalDenoise:
     def predict(self, call) -> list[torch.Tensor]:
         """The denoised canvas of every guidance branch. One region is the host's own evaluation."""
         layout = self.layout_of(*call.canvas)
-        if len(layout.regions) == 1:
+        if len(layout.regions) == 1 and not any(has_region_prompts(branch or []) for branch in call.conds):
             return call.whole()
         jitter = self.jitter_of(layout)
         regions = self.draw(layout, jitter, call.step)

@@ -25,6 +25,12 @@ class Region(NamedTuple):
         """View of the last two dimensions of `tensor` (..., H, W) inside this region."""
         return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
 
+    def overlap(self, other: "Region") -> int:
+        """Cells that both cover."""
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        return max(height, 0) * max(width, 0)
+
 
 def axis_starts(length: int, region: int, stride: int) -> list[int]:
     """Starts of the regions along one axis: every `stride` cells, the last one shifted back to end

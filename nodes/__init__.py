@@ -1,6 +1,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    attention_prior,
     demofusion,
     lsr,
     mini,
@@ -11,7 +12,7 @@ from . import (
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, demofusion, pixelsmith) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):

@@ -1,0 +1,180 @@
+"""C-Upscale's regional attention prior on the host's attention hooks.
+
+Before the regions of an evaluation, the network sees the small picture at the same noise level with
+the global prompt, and the output of its cross-attention layers is kept until the evaluation ends.
+The regions' layers read it at their place.
+"""
+
+from dataclasses import dataclass
+
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    Downsample,
+    UNetModel,
+    Upsample,
+)
+
+from ..methods.attention_prior import (
+    attended_region,
+    bilinear_weights,
+    compose,
+    token_centres,
+)
+from ..methods.noise import seeded_noise
+from .conditioning import REGION, Axis, Miniature, View, view_uuid
+
+LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
+NOISES = ("fixed", "fresh")
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionPrior:
+    """reference: the small picture at the model's native area, unscaled (B, C, h, w).
+
+    weight: share of the prior where a region has a prompt of its own; weight_alone: where all regions
+    share the global prompt. layers: a key of LAYERS; finest: leaves out layers with fewer cells to the
+    side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed`.
+    """
+
+    reference: torch.Tensor
+    weight: float = 0.5
+    weight_alone: float = 1.0
+    layers: str = "all"
+    finest: int = 1
+    noise: str = "fixed"
+    seed: int = 0
+
+    def check(self, model) -> None:
+        """Raises ValueError for a model (ModelPatcher) without cross-attention that the host lets patch,
+        and for videos."""
+        if not isinstance(model.get_model_object("diffusion_model"), UNetModel) or self.reference.ndim != 4:
+            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of UNet models (SD 1.5, SD 2, SDXL). Leave it out: the Structure Prior and Region Prompts work with every model.")
+
+    def count(self, height: int, width: int) -> int:
+        return 1 if self.weight or self.weight_alone else 0
+
+    def largest(self, height: int, width: int) -> tuple[int, int, int]:
+        """(pictures at once, height, width) to make room for."""
+        return 1, *self.reference.shape[-2:]
+
+    def attend(self, call) -> "Attended | None":
+        """Shows the network the small picture; None where the prior has no part in the evaluation."""
+        branch = call.conds[0]
+        if not branch or not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
+            return None
+        if any("area" in cond for cond in branch):
+            raise ValueError("positive is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
+        reference, noise = self._run(call)
+        if self.noise == "fresh":
+            noise = seeded_noise(reference.shape, (self.seed + 1 + call.step) % 2**64).to(reference)
+        size = tuple(reference.shape[-2:])
+        pixels = tuple(side * call.cells for side in size)
+        whole = [cond for cond in branch if REGION not in cond]
+        if not whole:
+            raise ValueError("positive holds prompts of regions, but none of the whole picture, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
+        call.attended = Attended(self, [cond["uuid"] for cond in whole], call.canvas)
+        x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
+        call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
+        return call.attended
+
+    def _run(self, call):
+        """Scaled reference and noise of this run."""
+        if "attention_prior" not in call.state:
+            reference = comfy.utils.repeat_to_batch_size(call.model.process_latent_in(self.reference).to(call.x), len(call.x))
+            call.state["attention_prior"] = reference, seeded_noise(reference.shape, self.seed).to(reference)
+        return call.state["attention_prior"]
+
+
+class Attended:
+    """What the cross-attention layers made of the small picture, for the length of one evaluation."""
+
+    def __init__(self, prior: AttentionPrior, uuids: list, canvas: tuple[int, int]):
+        self.prior, self.uuids, self.canvas = prior, uuids, canvas
+        self.values = {}
+
+    def options(self, model_options: dict, views: list | None = None) -> dict:
+        """`model_options` for a network call on `views`, or on the whole canvas."""
+        if views and isinstance(views[0], Miniature):
+            patch = Capture(self, views)
+        else:
+            patch = Read(self, views)
+        options = model_options["transformer_options"]
+        patches = options.get("patches", {})
+        # last in the list, behind what other patches do to the layer's output
+        patches = {**patches, "attn2_output_patch": [*patches.get("attn2_output_patch", ()), patch]}
+        return {**model_options, "transformer_options": {**options, "patches": patches}}
+
+
+class _Layers:
+    """A patch on the outputs (rows, tokens, C) of the chosen cross-attention layers. Rows come in equal
+    chunks, each with the guidance branch and the cond that it belongs to."""
+
+    def __init__(self, attended: Attended, views: list | None):
+        self.attended = attended
+        if views is None:
+            height, width = attended.canvas
+            self.views, self.sources = [View(Axis(0, 1, height), Axis(0, 1, width))], {uuid: uuid for uuid in attended.uuids}
+        else:
+            self.views, self.sources = views, {view_uuid(uuid, views): uuid for uuid in attended.uuids}
+
+    def __call__(self, n, extra_options):
+        prior = self.attended.prior
+        rows, columns = extra_options["activations_shape"][-2:]
+        if extra_options["block"][0] not in LAYERS[prior.layers] or extra_options["original_shape"][-2] < prior.finest * rows:
+            return n
+        layer = (*extra_options["block"], extra_options["block_index"])
+        chunks = list(n.chunk(len(extra_options["uuids"])))
+        for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])):
+            if branch == 0:
+                chunks[i] = self.chunk(chunks[i], layer, uuid, rows, columns)
+        return torch.cat(chunks)
+
+
+class Capture(_Layers):
+    def chunk(self, n, layer, uuid, rows, columns):
+        self.attended.values[layer, self.sources[uuid]] = n.unflatten(1, (rows, columns))
+        return n
+
+
+class Read(_Layers):
+    def __init__(self, attended, views):
+        super().__init__(attended, views)
+        self.weights = {}
+
+    def chunk(self, n, layer, uuid, rows, columns):
+        attended = self.attended
+        weight = attended.prior.weight_alone if uuid in self.sources else attended.prior.weight
+        # a region's own prompt is composed with the first of the whole canvas
+        values = attended.values[layer, self.sources.get(uuid, attended.uuids[0])]
+        if weight == 0:
+            return n
+        prior = attended_region(values, *self._weights(values, rows, columns))
+        return compose(n, prior, weight)
+
+    def _weights(self, values, rows, columns):
+        """Where the tokens of the views lie in `values` (B, h, w, C)."""
+        key = rows, columns, *values.shape[1:3]
+        if key not in self.weights:
+            height, width = self.attended.canvas
+            y = torch.stack([token_centres(*view.y, rows, height) for view in self.views])
+            x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
+            self.weights[key] = bilinear_weights(y, values.shape[1]).to(values), bilinear_weights(x, values.shape[2]).to(values)
+        return self.weights[key]
+
+
+def attended_bytes(network: UNetModel, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
+    """Memory of what is kept for a picture of `height` x `width` cells during an evaluation."""
+    total, cells = 0, 1
+    stages = [("input", stage) for stage in network.input_blocks] + [("middle", network.middle_block)] + [("output", stage) for stage in network.output_blocks]
+    for part, stage in stages:
+        for layer in stage:
+            if isinstance(layer, Downsample):
+                cells *= 2
+            elif isinstance(layer, Upsample):
+                cells //= 2
+            elif isinstance(layer, SpatialTransformer) and part in LAYERS[layers] and cells >= finest:
+                channels = sum(block.attn2.to_out[0].out_features for block in layer.transformer_blocks)
+                total += channels * -(-height // cells) * -(-width // cells) * element_size
+    return total

@@ -1,0 +1,39 @@
+"""C-Upscale's regional attention prior (RAP; Tang et al., IJCV 2025)."""
+
+from comfy_api.latest import io
+
+from ..host.attention import LAYERS, NOISES, AttentionPrior
+from ..host.evaluation import patch_evaluation
+from ..host.latents import samples_of
+
+
+class AttentionPriorNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeAttentionPrior",
+            display_name="Regional Attention Prior (RAP)",
+            category="Loupe/sampling",
+            description="Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in the prompt steers the same part of the large one. One more network call at the small size for each step. UNet models (SD 1.5, SDXL).",
+            search_aliases=["C-Upscale", "RAP", "cross attention", "duplicated objects"],
+            inputs=[
+                io.Model.Input("model", tooltip="Use it with Regional Denoise, in any order."),
+                io.Latent.Input("reference", tooltip="The small picture as a latent, at the model's native area (1024 x 1024 pixels for SDXL), whatever the size of the large one."),
+                io.Float.Input("weight", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="Share of the prior where a region has its own prompt from Region Prompts. Paper: 0.5, the mean of both."),
+                io.Float.Input("weight_alone", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the prior where the regions have only the global prompt. 1.0 replaces their attention. 0 for both weights changes nothing."),
+                io.Combo.Input("layers", options=list(LAYERS), default="all", advanced=True, tooltip="Cross-attention layers that take part: all of them, those of the encoder (down), the middle, or the decoder (up)."),
+                io.Int.Input("finest", default=1, min=1, max=64, advanced=True, tooltip="Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine layers out and saves a quarter of the memory."),
+                io.Combo.Input("noise", options=list(NOISES), default="fixed", advanced=True, tooltip="Noise on the small picture. fixed: the same at every step, smoother. fresh: drawn again at every step."),
+                io.Int.Input("noise_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, advanced=True, control_after_generate=False, tooltip="Seed of that noise; the sampler's seed does not change it."),
+            ],
+            outputs=[io.Model.Output("patched", display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, noise_seed) -> io.NodeOutput:
+        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, noise_seed)
+        prior.check(model)
+        return io.NodeOutput(patch_evaluation(model, attention=prior))
+
+
+NODES = [AttentionPriorNode]
