@@ -22,9 +22,9 @@ from ..methods.noise import seeded_noise
 from ..methods.pixelsmith import denoise
 from ..methods.pixelsmith_plan import Sweep, plan
 from ..methods.regions import Region
-from . import regional, step_edits
+from . import evaluation, regional, step_edits
 from .conditioning import Axis, View
-from .evaluation import Call, patch_evaluation
+from .evaluation import Call
 
 KEY = "loupe_pixelsmith"
 PUBLISHED = "published"
@@ -131,14 +131,16 @@ def sample(
 
     patch_size: cells. order: see `methods.pixelsmith_plan.plan`. noise_mask: 0 keeps the guidance.
 
-    Raises ValueError for what cannot be planned, for a model that carries step edits, and for a flow
-    model whose noise is not unit noise.
+    Raises ValueError for what cannot be planned, for a model that carries this pack's patches, and for
+    a flow model whose noise is not unit noise.
     """
     if getattr(model.get_model_object("model_sampling"), "noise_scale", 1.0) != 1.0:
         raise ValueError("model is trained with scaled noise, for which PixelSmith's mixing of noise levels is not defined. Use an eps, v or flow model with unit noise.")
     carried = [key for edits in model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, step_edits.KEY) for key in edits.edits]
+    if model.get_wrappers(WrappersMP.CALC_COND_BATCH, evaluation.KEY):
+        carried.append("regional patches")
     if carried:
-        raise ValueError(f"model carries {', '.join(carried)}, which edits every step of a whole canvas; PixelSmith's canvas holds two noise levels at a time. Connect the model without it.")
+        raise ValueError(f"model carries {', '.join(carried)}, which work on a canvas at one noise level; PixelSmith cuts the canvas itself and holds two levels at a time. Connect the model from before those nodes.")
     height, width = guidance.shape[-2:]
     sweeps = plan(height, width, patch_size, len(sigmas) - 1, guided_steps, seed, order)
     logging.info("PixelSmith: %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.levels) for sweep in sweeps))
@@ -149,7 +151,7 @@ def sample(
 
 def sample_planned(model, positive, negative, guidance, noise, sigmas, sweeps, guided_steps, cfg, seed, patches: PatchStack, sizes="canvas", noise_mask=None, callback=None):
     """`sample` with the sweeps and the noise given."""
-    model = patch_evaluation(model, regional=patches, dilated=None)
+    model = evaluation.patch_evaluation(model, regional=patches)
     sampler = comfy.samplers.KSAMPLER(sample_pixelsmith, {"sweeps": sweeps, "guided_steps": guided_steps, "sizes": sizes})
     disable_pbar = not comfy.utils.PROGRESS_BAR_ENABLED
     return comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, guidance, noise_mask=noise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed).float()

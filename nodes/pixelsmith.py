@@ -18,7 +18,7 @@ class PixelSmithSampler(io.ComfyNode):
             description="Draws new detail into an enlarged latent, patch by patch at the model's native size, while the first steps follow the latent's structure. Needs memory for a few patches and the canvas, at any size. Enlarge the picture and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) and Region-wise Noise for LSRNA-PixelSmith.",
             search_aliases=["PixelSmith", "LSRNA", "upscale", "high resolution", "slider", "patch denoising"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node. Regional Denoise on it has no effect here."),
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node, but without Regional Denoise or DemoFusion: PixelSmith cuts the canvas itself."),
                 io.Conditioning.Input("positive", tooltip="What the picture shows. Describe the whole picture: every patch sees it."),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input("guidance", tooltip="The picture at its final size, as a latent: a Lanczos-enlarged picture after VAE Encode (paper), or a latent after Upscale Latent (LSR) and Region-wise Noise 0.4 to 0.8. A noise mask on it limits what is redrawn."),
