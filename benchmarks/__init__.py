@@ -2,4 +2,5 @@
 
 COMMANDS = {
     "mini-world": "mini_world",
+    "upscaling": "upscaling",
 }

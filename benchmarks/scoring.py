@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from ..models.mini.detector import Detection, Detector, detect
@@ -55,6 +56,19 @@ def score_pictures(net: Detector, pictures: list[np.ndarray], scenes: list[Scene
         totals += adherence(detect(net, picture, levels), scene, size)
     shape, colour, slot, extra, prompted = totals
     return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(pictures)}
+
+
+@torch.no_grad()
+def frechet_distance(net: Detector, pictures: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Fréchet distance between detector features (averaged over 16 x 16 cells) of two sets of equally large pictures."""
+    def moments(images):
+        rows = [F.avg_pool2d(net.features(torch.from_numpy(im).permute(2, 0, 1)[None].float() / 127.5 - 1), 16, 8).flatten(2)[0].T for im in images]
+        features = torch.cat(rows).double()
+        return features.mean(0), features.T.cov()
+
+    (mean1, cov1), (mean2, cov2) = moments(pictures), moments(truth)
+    cross = torch.linalg.eigvals(cov1 @ cov2).real.clamp(min=0).sqrt().sum()
+    return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -56,7 +56,7 @@ def prepare(options) -> None:
     for i in tqdm(range(min(options.pictures, len(large))), desc="encoding"):
         for side, z in pyramid(vae, large[i], scale).items():
             latents.setdefault(side, []).append(z.half())
-    save_file({str(side): torch.cat(z) for side, z in latents.items()}, path)
+    save_file({str(side): torch.cat(z).contiguous() for side, z in latents.items()}, path)
 
 
 def draw(data: dict[str, torch.Tensor], count: int, g: torch.Generator):
