@@ -39,6 +39,9 @@ INSTALLER = "uv==0.13.8"
 TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5"]
 SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wheels of torch bring CUDA
 
+# glibc hands every large buffer back to the system and faults it in again; small networks on a CPU spend most of their time so
+KEEP_BUFFERS = {name: str(1 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
+
 ROOMS = {"train": "training", "bench": "benchmarks"}
 
 
@@ -363,6 +366,7 @@ def main(arguments):
     if arguments[:1] == ["inside"]:
         return inside(Path(arguments[1]), arguments[2], arguments[3:])
     options, rest = parse(arguments)
+    os.environ.update({**KEEP_BUFFERS, **os.environ})
     testing = options.command == "test"
     python, hosts = use_existing(options.comfyui, options.python, testing) if options.comfyui else set_up(testing)
     if testing:
