@@ -2,5 +2,6 @@
 
 COMMANDS = {
     "mini-world": "mini_world",
+    "pixelsmith": "pixelsmith",
     "upscaling": "upscaling",
 }
