@@ -5,6 +5,7 @@
     python dev.py serve    start ComfyUI with the pack, for the browser
     python dev.py train    train a bundled network
     python dev.py bench    run a benchmark
+    python dev.py templates   make the template browser's workflows again (docs/contributing.md)
 
 The first run makes .venv and unpacks ComfyUI into .host; later runs start at once.
 --comfyui PATH uses an existing ComfyUI and its Python instead.
@@ -310,20 +311,22 @@ def run_tests(python, hosts, arguments):
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
-    for title, host, folders in test_plan(hosts):
-        folders = select(folders, wanted)
-        if not folders:
-            continue
-        print(f"\n{title}", flush=True)
-        report.unlink(missing_ok=True)
-        code = call(
-            [python, ROOT / "dev.py", "inside", host, "pytest", *folders, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-            cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1"},
-        )
-        counts = read_counts(report)
-        passed, failed = passed + counts[0], failed + counts[1]
-        broken |= code not in (0, 5)  # 5: the arguments deselect every test of this run
-    shutil.rmtree(CACHE / "pytest", ignore_errors=True)
+    try:
+        for title, host, folders in test_plan(hosts):
+            folders = select(folders, wanted)
+            if not folders:
+                continue
+            print(f"\n{title}", flush=True)
+            report.unlink(missing_ok=True)
+            code = call(
+                [python, ROOT / "dev.py", "inside", host, "pytest", *folders, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
+                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1"},
+            )
+            counts = read_counts(report)
+            passed, failed = passed + counts[0], failed + counts[1]
+            broken |= code not in (0, 5)  # 5: the arguments deselect every test of this run
+    finally:
+        shutil.rmtree(CACHE / "pytest", ignore_errors=True)
     if lint:
         print("\nruff check failed, see above")
     print(f"\n{passed} passed, {failed} failed")
@@ -338,7 +341,7 @@ def parse(arguments):
     host.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
     host.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|train|bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|train|bench|templates")
 
     demo = commands.add_parser("demo", parents=[host], allow_abbrev=False, help="make a picture into output/")
     demo.add_argument("--prompt", help="what to draw; with --image, what the picture shows")
@@ -350,6 +353,7 @@ def parse(arguments):
     commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
     for name in ROOMS:
         commands.add_parser(name, parents=[host], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
+    commands.add_parser("templates", parents=[host], allow_abbrev=False, add_help=False, help="make the template browser's workflows")
 
     options, rest = parser.parse_known_args(arguments)
     if options.command == "demo" and rest:
