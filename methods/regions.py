@@ -113,6 +113,18 @@ def _axis_weights(region, stride, blend):
     return torch.ones(region)
 
 
+def crop_images(images: torch.Tensor, layout: RegionLayout) -> list[torch.Tensor]:
+    """The regions of pictures (B, h, w, C) of any resolution, as (B, ., ., C) of equal size."""
+    height, width = images.shape[1:3]
+    y, x = height / layout.height, width / layout.width
+    rows, columns = max(1, round(layout.region_height * y)), max(1, round(layout.region_width * x))
+    crops = []
+    for region in layout.regions:
+        top, left = min(round(region.y * y), height - rows), min(round(region.x * x), width - columns)
+        crops.append(images[:, top : top + rows, left : left + columns])
+    return crops
+
+
 def jittered(layout: RegionLayout, jitter: int, rng: random.Random) -> list[Region]:
     """The layout's regions, each moved by up to `jitter` cells, in coordinates of the canvas padded
     by `jitter` on all four sides.

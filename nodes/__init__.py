@@ -8,11 +8,12 @@ from . import (
     pixelsmith,
     region_layout,
     region_noise,
+    region_prompts,
     regional_denoise,
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, region_prompts, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):

@@ -14,7 +14,7 @@ HOST_API = {"comfy_api", "folder_paths", "node_helpers", "latent_preview"}
 ALLOWED = {
     "__init__.py": ({"nodes"}, {"comfy_api", "typing_extensions"}),
     "nodes": ({"host", "methods", "models"}, HOST_API | {"comfy", "torch"}),
-    "host": ({"methods", "models"}, {"comfy", "comfy_extras", "latent_preview", "torch"}),
+    "host": ({"methods", "models"}, {"comfy", "comfy_extras", "latent_preview", "torch", "transformers", "PIL"}),
     "methods": (set(), {"torch", "numpy", "cv2", "pywt"}),
     "models": ({"methods"}, {"torch", "numpy", "cv2", "safetensors", "spandrel"}),
     "training": ({"models", "methods"}, {"comfy", "torch", "numpy", "cv2", "safetensors", "tqdm", "PIL"}),

@@ -7,6 +7,7 @@ from loupe.methods.regions import (
     Region,
     RegionLayout,
     axis_starts,
+    crop_images,
     jitter_range,
     jittered,
     merge,
@@ -132,3 +133,24 @@ def test_stride_from_overlap(region, overlap, stride):
 def test_bad_layouts_are_refused(args, message):
     with pytest.raises(ValueError, match=message):
         RegionLayout(*args)
+
+
+@pytest.mark.parametrize("height, width", [(10, 15), (80, 120), (33, 50)])
+def test_pictures_of_any_resolution_are_cropped(height, width):
+    layout = RegionLayout.from_overlap(10, 15, 4, 6)
+    ramp = torch.stack(torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij"), -1)
+    crops = crop_images(ramp[None], layout)
+    assert len(crops) == len(layout.regions) and len({crop.shape for crop in crops}) == 1
+    for crop, region in zip(crops, layout.regions):
+        start = torch.tensor([region.y / 10, region.x / 15])
+        end = torch.tensor([(region.y + 4) / 10, (region.x + 6) / 15])
+        assert (crop[0, 0, 0] - start).abs().max() < 1 / height
+        assert (crop[0, -1, -1] - end).abs().max() < 2 / height
+    assert (crops[0][0, 0, 0] == 0).all() and torch.equal(crops[-1][0, -1, -1], ramp[-1, -1])
+
+
+def test_overlap_counts_common_cells():
+    region = Region(2, 3, 4, 5)
+    assert region.overlap(region) == 20
+    assert region.overlap(Region(4, 0, 10, 4)) == Region(4, 0, 10, 4).overlap(region) == 2
+    assert region.overlap(Region(6, 3, 4, 5)) == 0

@@ -1,0 +1,85 @@
+"""Prompts of regions (C-Upscale's regional semantic prior, RSP; Tang et al., IJCV 2025), as text."""
+
+import json
+import re
+
+# the paper's own wording is not published
+INSTRUCTION = (
+    "The image is one crop of a larger picture. The whole picture shows: {prompt}. "
+    "Describe only what is visible in this crop: objects, materials, textures, lighting, style. "
+    "Do not mention things that are not in the crop. One sentence, at most 50 words, no preamble."
+)
+
+THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+QUOTES = "\"'`“”‘’ "
+LABEL = re.compile(r"^(?:(?:sure|certainly|of course)\b[^.:]{0,40}[,.:!]\s*)?(?:here(?:'s| is)[^.:]{0,60}:|(?:caption|description|answer)\s*:)\s*", re.IGNORECASE)
+PREAMBLE = re.compile(
+    r"^(?:in (?:this|the) (?:image|crop|picture|photo),?\s+(?:there (?:is|are)\s+|we (?:can )?see\s+)?"
+    r"|(?:the|this) (?:image|crop|picture|photo)(?: is| of)?(?: a crop of)?\s*(?:shows|depicts|features|displays|contains|captures|of)\s+)",
+    re.IGNORECASE,
+)
+
+
+def instruction(prompt: str, template: str = INSTRUCTION) -> str:
+    """What a language model is asked about a crop of the picture that `prompt` describes."""
+    return template.replace("{prompt}", " ".join(prompt.split()).rstrip(". ") or "not described")
+
+
+def clean_caption(text: str) -> str:
+    """A model's answer as a prompt: one line without quotes, thoughts and phrases like "The image shows"."""
+    text = " ".join(THOUGHT.sub(" ", text).replace("**", "").split())
+    text = LABEL.sub("", text.strip(QUOTES)).strip(QUOTES)
+    return PREAMBLE.sub("", text)
+
+
+def format_prompts(prompts: list[str]) -> str:
+    """Prompts as an editable JSON list, one line a region."""
+    return json.dumps(prompts, indent=1, ensure_ascii=False)
+
+
+def parse_prompts(text: str, count: int) -> list[str]:
+    """The prompts of `count` regions in row-major order, "" where the global prompt is to be used.
+
+    `text` is a JSON list of strings, a JSON object from region numbers (from 1) to strings, in which
+    regions may be missing, or plain text with one line a region. Empty text leaves all to the global
+    prompt. Raises ValueError that names the entry at fault.
+    """
+    if not text.strip():
+        return [""] * count
+    if not text.lstrip().startswith(("[", "{")):
+        lines = [line.strip() for line in text.split("\n")]
+        while len(lines) > count and not lines[-1]:
+            lines.pop()
+        return _counted(lines, count, "lines")
+    try:
+        entries = json.loads(text)
+    except json.JSONDecodeError as error:
+        line = text.splitlines()[min(error.lineno, len(text.splitlines())) - 1].strip()
+        raise ValueError(f"prompts is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {line[:60]!r}. Correct it, or write one line for each region.") from error
+    if isinstance(entries, dict):
+        return _numbered(entries, count)
+    for i, entry in enumerate(entries, 1):
+        _check(entry, i)
+    return _counted([entry.strip() for entry in entries], count, "entries")
+
+
+def _counted(prompts, count, what):
+    if len(prompts) != count:
+        last = f"the last is {prompts[-1][:60]!r}" if len(prompts) < count else f"entry {count + 1} is {prompts[count][:60]!r}"
+        raise ValueError(f"prompts has {len(prompts)} {what}, regions has {count} regions; {last}. Write one for each region, row by row; an empty one uses the global prompt.")
+    return prompts
+
+
+def _numbered(entries, count):
+    prompts = [""] * count
+    for key, entry in entries.items():
+        if not key.isdecimal() or not 1 <= int(key) <= count:
+            raise ValueError(f"prompts names region {key!r}; regions are numbered from 1 to {count}, row by row.")
+        _check(entry, key)
+        prompts[int(key) - 1] = entry.strip()
+    return prompts
+
+
+def _check(entry, name):
+    if not isinstance(entry, str):
+        raise ValueError(f"prompts entry {name} is {json.dumps(entry)[:60]}, not a text in quotes.")

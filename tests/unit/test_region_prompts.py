@@ -1,0 +1,56 @@
+import json
+
+import pytest
+from loupe.methods.region_prompts import (
+    clean_caption,
+    format_prompts,
+    instruction,
+    parse_prompts,
+)
+
+
+@pytest.mark.parametrize("answer, prompt", [
+    ("A red star on grass.", "A red star on grass."),
+    ('"The image shows a red star\non grass."\n', "a red star on grass."),
+    ("In this crop, there is a fox.", "a fox."),
+    ("Sure! Here is a description of the crop: wet stones, moss", "wet stones, moss"),
+    ("Caption: 'wet stones'", "wet stones"),
+    ("<think>The crop is a sky.\nNothing else.</think>\n\nPale blue sky", "Pale blue sky"),
+    ("<think>cut off in the mid", ""),
+    ("**The picture depicts** a wall", "a wall"),
+    ("The photographer holds a camera", "The photographer holds a camera"),
+    ("  ", ""),
+])
+def test_captions_are_cleaned(answer, prompt):
+    assert clean_caption(answer) == prompt
+
+
+def test_the_instruction_carries_the_global_prompt():
+    assert "The whole picture shows: a {red} star, on grass. Describe" in instruction(" a {red} star,\non grass. ")
+    assert "shows: not described." in instruction("")
+    assert instruction("fox", "Say {prompt}!") == "Say fox!"
+
+
+def test_prompts_are_read_in_every_form():
+    prompts = ["a fox", "", 'a "quoted", ünïcode wall']
+    assert parse_prompts(format_prompts(prompts), 3) == prompts
+    assert parse_prompts("a fox\n\na wall\n", 3) == ["a fox", "", "a wall"]
+    assert parse_prompts("\na fox\n", 3) == ["", "a fox", ""]
+    assert parse_prompts(json.dumps({"3": " a wall "}), 3) == ["", "", "a wall"]
+    assert parse_prompts("", 4) == parse_prompts("\n  \n", 4) == [""] * 4
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a\nb", r"2 lines, regions has 3 regions; the last is 'b'"),
+    ('["a", "b", "c", "d"]', r"4 entries, regions has 3 regions; entry 4 is 'd'"),
+    ('["a", 5, "c"]', r"entry 2 is 5, not a text"),
+    ('["a", ["b"], "c"]', r'entry 2 is \["b"\], not a text'),
+    ('[\n "a",\n "b" "c"\n]', r"not valid JSON.*line 3, column 6, near '\"b\" \"c\"'"),
+    ('["a"', r"not valid JSON"),
+    ('{"4": "a"}', r"region '4'; regions are numbered from 1 to 3"),
+    ('{"first": "a"}', r"region 'first'"),
+    ('{"1": null}', r"entry 1 is null"),
+])
+def test_what_is_wrong_is_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_prompts(text, 3)
