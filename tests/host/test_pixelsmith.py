@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
+from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from loupe.host.demofusion import SkipResidual
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.pixelsmith import KEY, PatchStack, sample, sample_planned
@@ -92,7 +93,7 @@ def test_one_patch_is_stock_euler(name):
 @pytest.mark.parametrize("name", tiny.MODELS)
 def test_batches_of_patches_equal_single_ones(name):
     model = tiny.MODELS[name]()
-    guidance = latent_of(model, 2, 20, 28)
+    guidance = latent_of(model, 2, 12, 20)
     one = run(model, guidance, 3, batch=1)
     for batch in (3, 0):
         assert tiny.relative(run(model, guidance, 3, batch=batch), one) < 1e-3
@@ -181,6 +182,14 @@ def test_patches_after_guidance_see_the_patches():
     assert all(shape[1:] == (4, 8, 8) for shape in shapes)
 
 
+def test_perturbed_attention_guidance_acts_on_every_patch():
+    model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 20))
+    (guided,) = PerturbedAttentionGuidance.execute(model, 3.0).args
+    out = run(guided, guidance)
+    assert tiny.relative(run(guided, guidance, batch=1), out) < 1e-3
+    assert tiny.relative(run(model, guidance), out) > 1e-2
+
+
 def test_lora_like_patches_of_the_weights_hold():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 16))
     patched = model.clone()
@@ -254,6 +263,13 @@ def test_models_with_patches_of_a_whole_canvas_are_refused():
         run(patch_evaluation(model, regional=RegionalDenoise((4, 4))), guidance)
     with pytest.raises(ValueError, match="model carries skip_residual"):
         run(patch_step_edits(model, SkipResidual(guidance)), guidance)
+
+
+def test_scaled_noise_is_refused():
+    model = tiny.flux()
+    model.model.model_sampling.noise_scale = 8.0
+    with pytest.raises(ValueError, match="scaled noise"):
+        run(model, latent_of(model, 1, 16, 16))
 
 
 def test_a_canvas_smaller_than_a_patch_is_refused_by_axis():

@@ -133,6 +133,20 @@ def test_a_pair_of_pictures_is_two_single_ones(sdxl_sigmas):
         torch.testing.assert_close(denoise(predict, guidance[i : i + 1], noise[i : i + 1], sigmas, sweeps, 3), pair[i : i + 1], rtol=1e-5, atol=1e-5)
 
 
+def test_frames_of_a_video_are_denoised_alike(sdxl_sigmas):
+    guidance, noise = torch.randn(2, 1, 4, 3, 30, 40)
+    sigmas = ddim_sigmas(sdxl_sigmas, 4, end_at_zero=True).tolist()
+    sweeps = plan(30, 40, 16, 4, 3, 0)
+
+    def predict(pictures, regions, step):
+        return [(picture + region.y / 50).tanh() for picture, region in zip(pictures, regions)]
+
+    video = denoise(predict, guidance, noise, sigmas, sweeps, 3)
+    for frame in range(3):
+        alone = denoise(predict, guidance[:, :, frame], noise[:, :, frame], sigmas, sweeps, 3)
+        torch.testing.assert_close(video[:, :, frame], alone, rtol=1e-5, atol=1e-5)
+
+
 def test_flow_is_the_same_method(sdxl_sigmas):
     """A flow state is (1 - s) times the k-diffusion state at sigma = s / (1 - s)."""
     guidance, noise = torch.randn(2, 1, 4, 40, 56)
