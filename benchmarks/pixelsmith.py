@@ -164,7 +164,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench pixelsmith", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=8, help="most patches in a network call")
     parser.add_argument("--runs", type=int, default=4, help="seeds to average the calls over")
-    parser.add_argument("--pictures", type=int, default=10, help="held-out captions for the evaluation, 0 for none")
+    parser.add_argument("--pictures", type=int, default=6, help="held-out captions for the evaluation, 0 for none")
     parser.add_argument("--scale", type=int, default=2, choices=(2, 4))
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--sheet", help="write the pictures as a contact sheet: base, then the methods in the table's order")
