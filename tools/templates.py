@@ -20,11 +20,18 @@ THUMBNAIL = 400  # pixels
 NOTES = {
     "lsrna_demofusion": "Draws a picture at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
     "lsrna_demofusion_sdxl": "Draws a picture at 1024 px, enlarges its latent with the LSR network, adds noise where it has edges and lets SDXL draw the detail, region by region. Lower e_max or denoise_depth to stay closer to the reference; for 4096 px set scale_by to 4, about 2000 network evaluations.",
-    "lsrna_demofusion_patches": "LSRNA-DemoFusion taken apart: LSR and RNA make the latent, Regional Denoise and DemoFusion patch the model, the stock KSampler runs the last 30 of 50 steps. Put a LoRA, a ControlNet or another sampler wherever it goes in a plain workflow.",
+    "lsrna_demofusion_patches": "LSRNA-DemoFusion taken apart: LSR and RNA make the latent, Regional Denoise and DemoFusion patch the model, the stock KSampler runs the last 30 of 50 steps, and the picture is the sampler node's to the last bit. Put a LoRA, a ControlNet or another sampler wherever it goes in a plain workflow.",
+    "pixelsmith": "Enlarges a picture of the mini world to 2x and then to 4x with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure for the first guided_steps. Fewer guided_steps leave more to the model.",
+    "lsrna_pixelsmith": "Enlarges the latent four times with LSR, adds noise at its edges and lets PixelSmith redraw it patch by patch in the last 30 of 50 steps. The picture is never enlarged as pixels or encoded again.",
+    "cupscale": "C-Upscale: the regions are redrawn with prompts of their own (RSP) while two priors hold them to the structure (GSP) and the attention (RAP) of the whole picture. The same regions without the three stand beside it for comparison.",
+    "cupscale_sdxl": "Draws a picture at 1024 px and enlarges it twice with C-Upscale: Structure Prior and Attention Prior hold every region to the whole picture. Region Prompts takes a line of text for each region, from a captioner or by hand; left empty, all regions see the whole prompt.",
+    "cupscale_image_sdxl": "Enlarges a picture of yours twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the picture, a lower one redraws more.",
+    "cupscale_fast_sdxl": "C-Upscale with a LoRA for few steps: eight steps without guidance draw the reference, the last four of eight the enlargement. Another few-step LoRA works as well; set steps and start_at_step to suit it.",
 }
 
 MODELS = {
     "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"),
+    "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
     "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
 }
 
@@ -33,7 +40,7 @@ PICTURES = {"LATENT", "IMAGE", "MASK"}
 OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
 
 TITLE, SLOT, WIDGET = 30, 20, 24
-WIDTH, TEXT, PICTURE = 300, (400, 140), (360, 420)
+WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
 NOTE = 110
 WINDOW = 16, 9
@@ -109,14 +116,13 @@ def slots(definition):
 def size_of(node, definition):
     """Width and height without the title bar."""
     inputs = [(kind, options) for _, kind, options, _ in inputs_of(definition)]
-    if any(options.get("multiline") for _, options in inputs):
-        return TEXT
-    if definition["output_node"]:
+    if definition["output_node"] or any(options.get("image_upload") for _, options in inputs):
         return PICTURE
     sockets = sum(not is_widget(kind, options) for kind, options in inputs)
+    texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6
-    widgets = len(widget_values(node, definition))
-    return WIDTH, height + (WIDGET * widgets + 8 if widgets else 0)
+    widgets = len(widget_values(node, definition)) - texts
+    return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
 
 
 def properties(key, node, definition):
@@ -269,9 +275,13 @@ def make_template(workflow, info, note):
     }
 
 
-def template_name(name, workflow):
-    """Name of the template: those that run on the bundled model end in _mini."""
-    return f"{name}_mini" if any(node["class_type"] == "LoupeLoadMini" for node in workflow.values()) else name
+def is_mini(workflow):
+    """Whether it runs on the bundled model."""
+    return any(node["class_type"] == "LoupeLoadMini" for node in workflow.values())
+
+
+def template_file(name, workflow):
+    return WORKFLOWS / f"{name}{'_mini' if is_mini(workflow) else ''}.json"
 
 
 # Thumbnails
@@ -295,23 +305,30 @@ def make_thumbnail(client, workflow, info):
     return before_and_after(first, last), run.seconds
 
 
+def stand_in(name, workflows):
+    """The workflow of the mini world whose run illustrates `name`: itself, or the one that `name` begins with."""
+    return max((mini for mini in workflows if is_mini(workflows[mini]) and name.startswith(mini)), key=len, default=None)
+
+
 def make_all(client, names, thumbnails):
+    """Write the templates, and the thumbnails that show the same runs, of `names` or all workflows."""
     info = client.get_json("/object_info")
-    for file in sorted((WORKFLOWS / "api").glob("*.json")):
-        if names and file.stem not in names:
-            continue
-        workflow = json.loads(file.read_text(encoding="utf-8"))
-        if file.stem not in NOTES:
-            raise ValueError(f"{file.name} has no text in NOTES of tools/templates.py; write two sentences")
-        target = WORKFLOWS / f"{template_name(file.stem, workflow)}.json"
-        target.write_text(json.dumps(make_template(workflow, info, NOTES[file.stem]), indent=2) + "\n", encoding="utf-8")
-        print(target.relative_to(PACK), flush=True)
-        if thumbnails and target.stem.endswith("_mini"):
-            picture, seconds = make_thumbnail(client, workflow, info)
-            twins = [target, target.with_stem(f"{file.stem}_sdxl")]  # SDXL's files do not come with the pack
-            for twin in twins[: 1 + (WORKFLOWS / "api" / twins[1].name).exists()]:
-                picture.save(twin.with_suffix(".jpg"), quality=88)
-                print(f"{twin.with_suffix('.jpg').relative_to(PACK)}   {seconds:.0f} s", flush=True)
+    workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((WORKFLOWS / "api").glob("*.json"))}
+    if not set(names) <= set(workflows):
+        raise ValueError(f"workflows/api has {', '.join(workflows)}; unknown: {', '.join(set(names) - set(workflows))}")
+    for name in names or workflows:
+        if name not in NOTES:
+            raise ValueError(f"{name} has no text in NOTES of tools/templates.py; write two sentences")
+        file = template_file(name, workflows[name])
+        file.write_text(json.dumps(make_template(workflows[name], info, NOTES[name]), indent=2) + "\n", encoding="utf-8")
+        print(file.relative_to(PACK), flush=True)
+    for name in (names or workflows) if thumbnails else ():
+        if is_mini(workflows[name]):
+            picture, seconds = make_thumbnail(client, workflows[name], info)
+            for shown in [other for other in workflows if stand_in(other, workflows) == name]:
+                file = template_file(shown, workflows[shown]).with_suffix(".jpg")
+                picture.save(file, quality=88)
+                print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
 
 
 def main(host, _, arguments):

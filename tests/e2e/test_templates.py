@@ -1,0 +1,142 @@
+"""Every template of the browser opens, holds the values of its API workflow, and names the files it needs."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from loupe_tools.client import Client
+from PIL import Image
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
+SCALARS = {"INT": [int], "FLOAT": [int, float], "STRING": [str], "BOOLEAN": [bool]}
+NOTES = {"Note", "MarkdownNote"}
+
+pytestmark = pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+
+
+@pytest.fixture(scope="module")
+def info(server):
+    return Client(server.url).get_json("/object_info")
+
+
+@pytest.fixture
+def template(file):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def workflow(file):
+    """The API workflow that the template is made from."""
+    twins = [WORKFLOWS / "api" / f"{stem}.json" for stem in (file.stem, file.stem.removesuffix("_mini"))]
+    return json.loads(next(twin for twin in twins if twin.exists()).read_text(encoding="utf-8"))
+
+
+def nodes_of(template):
+    return [node for node in template["nodes"] if node["type"] not in NOTES]
+
+
+def declared(definition):
+    """{name: (type, options)} of a node's inputs, in order."""
+    inputs = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
+    typed = {name: (kind, options[0] if options else {}) for name, (kind, *options) in inputs.items()}
+    return {name: ("COMBO", {**options, "options": kind}) if isinstance(kind, list) else (kind, options) for name, (kind, options) in typed.items()}
+
+
+def widgets_of(node, definition):
+    """[(name, value, type, options)] by position, without what only the page has."""
+    values, found = list(node["widgets_values"]), []
+    for name, (kind, options) in declared(definition).items():
+        if kind in ("COMBO", *SCALARS) and not options.get("forceInput"):
+            found.append((name, values.pop(0), kind, options))
+            if name in ("seed", "noise_seed") or options.get("control_after_generate"):
+                assert values.pop(0) in ("fixed", "increment", "decrement", "randomize")
+            if options.get("image_upload"):
+                assert values.pop(0) == "image"
+    assert values == [], f"{node['type']} has values left over"
+    return found
+
+
+def fits(value, kind, options):
+    if kind == "COMBO":
+        return value in options["options"] or "image_upload" in options
+    return type(value) in SCALARS[kind] and (kind in ("STRING", "BOOLEAN") or options.get("min", -math.inf) <= value <= options.get("max", math.inf))
+
+
+def test_widget_values_are_the_right_ones(info, template):
+    wrong = []
+    for node in nodes_of(template):
+        assert node["type"] in info
+        downloads = [model["name"] for model in node["properties"].get("models", [])]
+        values = widgets_of(node, info[node["type"]])
+        wrong += [f"{node['type']}.{name} = {value!r}" for name, value, *rest in values if not fits(value, *rest) and value not in downloads]
+    assert wrong == []
+
+
+def test_slots_are_the_hosts(info, template):
+    for node in nodes_of(template):
+        definition = info[node["type"]]
+        inputs = declared(definition)
+        assert {slot["name"] for slot in node["inputs"]} == set(inputs)
+        for slot in node["inputs"]:
+            assert slot["type"] == inputs[slot["name"]][0]
+        assert [slot["type"] for slot in node["outputs"]] == definition["output"]
+
+
+def test_links_agree_with_their_slots(template):
+    nodes = {node["id"]: node for node in template["nodes"]}
+    links = {link[0]: link for link in template["links"]}
+    assert len(links) == len(template["links"])
+    for number, source, output, target, place, kind in links.values():
+        assert number in nodes[source]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][place]["link"] == number
+        assert nodes[source]["outputs"][output]["type"] == nodes[target]["inputs"][place]["type"] == kind
+    used = [slot["link"] for node in nodes.values() for slot in node["inputs"] if slot["link"] is not None]
+    given = [link for node in nodes.values() for slot in node["outputs"] for link in slot["links"]]
+    assert sorted(used) == sorted(given) == sorted(links)
+    assert template["last_node_id"] == max(nodes) and template["last_link_id"] == max(links)
+
+
+def test_says_what_its_api_workflow_says(info, template, workflow):
+    links = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
+    said = {}
+    for node in nodes_of(template):
+        inputs = {name: value for name, value, *_ in widgets_of(node, info[node["type"]])}
+        inputs.update({slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"]})
+        title = node.get("title", info[node["type"]]["display_name"])
+        said[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
+    assert said == workflow
+
+
+def test_files_to_download_are_named(template):
+    for node in nodes_of(template):
+        files = [value for value in node["widgets_values"] if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".ckpt"))]
+        named = {model["name"]: model for model in node["properties"].get("models", [])}
+        missing = [name for name in files if name not in named and not (WORKFLOWS.parent / "models" / "mini" / name).exists()]
+        assert missing == []
+        for model in named.values():
+            assert model["name"] in files
+            assert model["url"].startswith("https://") and model["url"].endswith(model["name"])
+            assert model["directory"]
+
+
+def test_nothing_overlaps(template):
+    boxes = [(node["pos"][0], node["pos"][1] - 30, node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in template["nodes"]]
+    groups = [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in template["groups"])]
+    for some in (boxes, groups):
+        for number, a in enumerate(some):
+            for b in some[:number]:
+                assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3]
+    homes = [sum(g[0] <= b[0] and g[1] <= b[1] and g[2] >= b[2] and g[3] >= b[3] for g in groups) for b in boxes]
+    noted = [node["type"] in NOTES for node in template["nodes"]]
+    assert sum(noted) == 1
+    assert [home == (0 if note else 1) for home, note in zip(homes, noted)] == [True] * len(homes)
+
+
+def test_browser_gets_template_and_thumbnail(client, file, tmp_path):
+    (folder,) = [name for name, stems in client.get_json("/workflow_templates").items() if file.stem in stems]
+    assert client.get(f"/api/workflow_templates/{folder}/{file.name}") == file.read_bytes()
+    (tmp_path / "thumbnail.jpg").write_bytes(client.get(f"/api/workflow_templates/{folder}/{file.stem}.jpg"))
+    with Image.open(tmp_path / "thumbnail.jpg") as picture:
+        assert picture.format == "JPEG" and 200 <= picture.width <= 400
