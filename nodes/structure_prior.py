@@ -32,7 +32,7 @@ class StructurePriorNode(io.ComfyNode):
                 io.Combo.Input("wavelet", options=list(WAVELETS), default="haar", advanced=True, tooltip="Wavelet whose low band is compared. Paper: haar."),
                 io.Int.Input("levels", default=1, min=1, max=6, advanced=True, tooltip="Wavelet levels: each halves what counts as coarse. Paper: 1."),
             ],
-            outputs=[io.Model.Output("patched", display_name="model")],
+            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the prior, for any sampler but the few that cannot carry step edits.")],
         )
 
     @classmethod
