@@ -27,17 +27,12 @@ NOTES = {
     "cupscale_sdxl": "Draws a picture at 1024 px and enlarges it twice with C-Upscale: Structure Prior and Attention Prior hold every region to the whole picture. Region Prompts takes a line of text for each region, from a captioner or by hand; left empty, all regions see the whole prompt.",
     "cupscale_image_sdxl": "Enlarges a picture of yours twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the picture, a lower one redraws more.",
     "cupscale_fast_sdxl": "C-Upscale with a LoRA for few steps: eight steps without guidance draw the reference, the last four of eight the enlargement. Another few-step LoRA works as well; set steps and start_at_step to suit it.",
-    "cupscale": "Draws a picture at the mini world's native 128 px and enlarges it twice with C-Upscale: region prompts, the structure prior and the attention prior on top of Regional Denoise, the last 22 of 50 steps. Beside it the same regions without the priors.",
-    "cupscale_sdxl": "Draws a picture at 1024 px and enlarges it with C-Upscale: Regional Denoise, the structure prior and the attention prior, the last 22 of 50 steps. Write one prompt a region into Region Prompts, or let Caption Regions write them; empty, all regions use the global prompt. For 4096 px set scale_by to 4.",
-    "cupscale_image_sdxl": "Enlarges your own picture with C-Upscale. The first resize brings it to the area that SDXL knows, for the two priors; the second makes the canvas. Describe the picture in the prompt, and its regions in Region Prompts if you like.",
-    "cupscale_fast_sdxl": "C-Upscale with a few-step LoRA: no guidance, 8 steps for the picture and the last 4 for the canvas, about a tenth of the network time.",
 }
 
 MODELS = {
     "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"),
     "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
     "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
-    "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
 }
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
