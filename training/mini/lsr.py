@@ -97,14 +97,14 @@ def train(rank: int, options) -> None:
     if rank == 0:
         loop.load_average()
         space = LatentSpace("custom", 4, scale)
-        save_lsr(net.eval(), FOLDER / "mini_lsr.safetensors", space, dtype=torch.float16, metadata=provenance("mini-lsr", options, loop.seconds))
+        save_lsr(net.eval(), FOLDER / "mini_lsr.safetensors", space, dtype=torch.float16, metadata={**provenance("mini-lsr", options, loop.seconds), "pixel_weight": str(options.pixel_weight)})
 
 
 def main(argv: list[str]) -> None:
     parser = options_parser("mini-lsr", __doc__, steps=6000, batch=12)
     parser.add_argument("--lr", type=float, default=8e-4)
     parser.add_argument("--pictures", type=int, default=2000, help="512 px pictures to learn from")
-    parser.add_argument("--pixel-weight", type=float, default=1.0)
+    parser.add_argument("--pixel-weight", type=float, default=4.0)
     options = parser.parse_args(argv)
     prepare(options)
     launch(train, options)
