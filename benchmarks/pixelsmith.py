@@ -119,7 +119,9 @@ def methods(world: World, scale: int) -> dict[str, Callable]:
 def evaluate(count: int, scale: int, cfg: float, sheet: str | None) -> None:
     """Adherence of the enlarged pictures, likeness to the base picture and cost, for every method."""
     import comfy.sample
+    import comfy.utils
 
+    comfy.utils.set_progress_bar_enabled(False)
     world = load_world(cfg)
     scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(count)]
     negative = world.prompt("")
