@@ -15,6 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
     UNetModel,
     Upsample,
 )
+from comfy.ldm.pixart.pixartms import PixArtMS
 
 from ..methods.attention_prior import (
     attended_region,
@@ -24,6 +25,7 @@ from ..methods.attention_prior import (
 )
 from ..methods.noise import seeded_noise
 from .conditioning import REGION, Axis, Miniature, View, view_uuid
+from .pixart import patch_cross_attention
 
 LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
 NOISES = ("fixed", "fresh")
@@ -49,8 +51,14 @@ class AttentionPrior:
     def check(self, model) -> None:
         """Raises ValueError for a model (ModelPatcher) without cross-attention that the host lets patch,
         and for videos."""
-        if not isinstance(model.get_model_object("diffusion_model"), UNetModel) or self.reference.ndim != 4:
-            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of UNet models (SD 1.5, SD 2, SDXL). Leave it out: the Structure Prior and Region Prompts work with every model.")
+        if not isinstance(model.get_model_object("diffusion_model"), (UNetModel, PixArtMS)) or self.reference.ndim != 4:
+            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of models with cross-attention layers of their own (SD 1.5, SD 2, SDXL, PixArt). Leave it out: the Structure Prior and Region Prompts work with every model.")
+        if isinstance(model.get_model_object("diffusion_model"), PixArtMS) and self.layers != "all":
+            raise ValueError(f"layers is {self.layers!r}; PixArt has no encoder and decoder. Set layers to 'all'.")
+
+    def hooked(self, model):
+        """Clone of `model` (ModelPatcher) that calls attn2_output_patch, which PixArt does not by itself."""
+        return patch_cross_attention(model) if isinstance(model.get_model_object("diffusion_model"), PixArtMS) else model
 
     def count(self, height: int, width: int) -> int:
         return 1 if self.weight or self.weight_alone else 0
@@ -81,10 +89,12 @@ class AttentionPrior:
 
     def _run(self, call):
         """Scaled reference and noise of this run."""
-        if "attention_prior" not in call.state:
+
+        def make():
             reference = comfy.utils.repeat_to_batch_size(call.model.process_latent_in(self.reference).to(call.x), len(call.x))
-            call.state["attention_prior"] = reference, seeded_noise(reference.shape, self.seed).to(reference)
-        return call.state["attention_prior"]
+            return reference, seeded_noise(reference.shape, self.seed).to(reference)
+
+        return call.state.recent.get("attention_prior", make)
 
 
 class Attended:

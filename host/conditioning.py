@@ -4,7 +4,6 @@
 all pictures of the first view, then all of the second.
 """
 
-import copy
 import uuid
 from typing import NamedTuple
 
@@ -15,9 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from ..methods.regions import Region
+from .controls import cut_control
+from .recent import Recent
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
-SIZE_IDS = 6 * 256  # SDXL appends six embedded sizes to the pooled text
+EMBEDDED = 256  # width of one of SDXL's embedded sizes
 
 
 class Axis(NamedTuple):
@@ -47,7 +48,7 @@ class View(NamedTuple):
     """A part of the canvas shown to the network as a picture of its own.
 
     size_ids are SDXL's (height, width, crop_top, crop_left, target_height, target_width) in pixels,
-    None to leave what the conditioning says.
+    None to leave what the conditioning says. Other models are told those of them that they know.
     """
 
     y: Axis
@@ -81,6 +82,12 @@ class View(NamedTuple):
             return None
         return (*area[: n - 2], y[1], x[1], *area[n:-2], y[0], x[0])
 
+    def within(self, area: tuple[int, ...]) -> "View":
+        """What this view sees of an area, as a view of a canvas that is the area alone."""
+        seen, n = self.area(area), len(area) // 2
+        y, x = (Axis(axis.offset + axis.step * first - start, axis.step, count) for axis, first, start, count in zip(self[:2], seen[-2:], area[-2:], seen[n - 2 : n]))
+        return View(y, x, self.size_ids)
+
 
 class Miniature(NamedTuple):
     """The whole canvas shown as one small picture of `height` x `width` cells; otherwise as `View`."""
@@ -103,6 +110,10 @@ class Miniature(NamedTuple):
         n = len(area) // 2
         y, x = self.height / self.canvas[0], self.width / self.canvas[1]
         return (*area[: n - 2], max(1, round(area[n - 2] * y)), max(1, round(area[n - 1] * x)), *area[n:-2], int(area[-2] * y), int(area[-1] * x))
+
+    def within(self, area: tuple[int, ...]) -> "Miniature":
+        n = len(area) // 2
+        return Miniature(*self.area(area)[n - 2 : n], tuple(area[n - 2 : n]), self.size_ids)
 
 
 def has_region_prompts(branch: list) -> bool:
@@ -144,36 +155,80 @@ def _kind(cond):
     return shapes, id(cond.get("control")), id(cond.get("hooks")), *(cond.get(key) for key in ("strength", "mask_strength", "timestep_start", "timestep_end"))
 
 
-def stack(conds: list, views: list[View | Miniature], canvas: tuple[int, int], batch: int, model, cache: dict) -> list:
-    """`conds` of the whole canvas (H, W cells, `batch` pictures) rewritten for `views`.
+# what is tied to the whole canvas in a form that cannot be cut: by model family (some are of later
+# hosts), and by key of the conditioning
+UNCUT_FAMILIES = {
+    "StableCascade_B": "its small prior picture",
+    "HiDreamO1": "its layout of the whole picture",
+    "PiD": "its low resolution latent",
+}
+UNCUT_KEYS = {
+    "attention_mask_img_shape": "a style model's attention mask. Set the style model's strength type to 'multiply' or remove it",
+    "keyframe_idxs": "keyframes placed by token. Remove the keyframe guides",
+}
+
+
+def check(model, conds: dict) -> None:
+    """Raises ValueError for conditioning of `model` (BaseModel) that no view can be given its part of.
+
+    conds: the guider's, by name.
+    """
+    family = next((name for name in UNCUT_FAMILIES if isinstance(model, getattr(comfy.model_base, name, ()))), None)
+    if family is not None:
+        raise ValueError(f"model is {family}, which is told about the whole canvas by {UNCUT_FAMILIES[family]}; it cannot be shown regions. Sample it without Loupe's patches.")
+    for branch in conds.values():
+        for cond in branch:
+            for key in UNCUT_KEYS.keys() & cond.keys():
+                raise ValueError(f"The conditioning of {type(model).__name__} holds {UNCUT_KEYS[key]}: it is tied to the whole canvas and cannot be cut to regions.")
+
+
+class Cut(NamedTuple):
+    """`views` of the canvas `x` (B, C, ..., H, W) of `canvas` cells, shown to `model` in one network call."""
+
+    views: list
+    x: torch.Tensor
+    canvas: tuple[int, int]
+    model: comfy.model_base.BaseModel
+    recent: Recent
+    controls: dict  # of this call, by what they are made of
+
+    def within(self, area: tuple[int, ...]) -> "Cut":
+        """The area as a canvas of its own."""
+        n = len(area) // 2
+        size = tuple(min(size, side - start) for size, side, start in zip(area[n - 2 : n], self.canvas, area[-2:]))
+        return self._replace(views=[view.within(area) for view in self.views], canvas=size)
+
+
+def stack(conds: list, views: list[View | Miniature], x: torch.Tensor, model, recent: Recent) -> list:
+    """`conds` of the whole canvas `x` (B, C, ..., H, W) rewritten for `views`.
 
     conds is the host's: per guidance branch None or a list of dicts. Views must share shape and
     `signature`. Tensors on the latent grid (masks, concatenated latents) are cropped, ControlNet
-    hints in pixels, areas and GLIGEN boxes clipped, SDXL's sizes replaced, each view given the prompt
-    of its region; everything else is left to the host, which repeats it. Nothing of the input is
-    changed. `cache` lives for one run.
+    hints in pixels, areas and GLIGEN boxes clipped, sizes that the model is told replaced, each view
+    given the prompt of its region; everything else is left to the host, which repeats it. Nothing of
+    the input is changed.
     """
-    controls = {}
+    cut = Cut(views, x, tuple(x.shape[-2:]), model, recent, {})
 
     def rewritten(branch):
         if not has_region_prompts(branch):
-            return [_cond(cond, views, canvas, batch, model, cache, controls) for cond in branch if "area" not in cond or _area(cond, views[0])]
+            return [_cond(cond, cut) for cond in branch if "area" not in cond or _area(cond, views[0])]
         columns = zip(*(select(branch, view) for view in views), strict=True)
-        return [_joined(column, views, canvas, batch, model, cache, controls) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
+        return [_joined(column, cut) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
 
     return [branch and rewritten(branch) for branch in conds]
 
 
-def _joined(column, views, canvas, batch, model, cache, controls):
+def _joined(column, cut):
     """One cond out of the one of each view, their rows view after view."""
-    parts = [_cond({key: value for key, value in cond.items() if key != "control"}, [view], canvas, batch, model, cache, controls) for cond, view in zip(column, views)]
+    parts = [_rewritten(cond, cut._replace(views=[view])) for cond, view in zip(column, cut.views)]
     out = parts[0].copy()
-    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], batch) for name in out["model_conds"]}
+    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], len(cut.x)) for name in out["model_conds"]}
     if "mask" in out:
         out["mask"] = torch.cat([part["mask"] for part in parts])
-    if "control" in column[0]:
-        out["control"] = _control(column[0]["control"], views, canvas, batch, cache, controls)
-    out["uuid"] = view_uuid(column[0]["uuid"], views)
+    if "control" in out:
+        out["control"] = _control(column[0], cut)
+    out["uuid"] = view_uuid(column[0]["uuid"], cut.views)
     return out
 
 
@@ -183,45 +238,116 @@ def _joined_rows(conds, batch):
     return conds[0]._copy_with(torch.cat([comfy.utils.repeat_to_batch_size(cond.cond, batch) for cond in conds]))
 
 
-def _cond(cond, views, canvas, batch, model, cache, controls):
+def _cond(cond, cut):
+    out = cut.recent.get((id(cond), tuple(cut.views), len(cut.x)), lambda: (cond, _rewritten(cond, cut)))[1]
+    return {**out, "control": _control(cond, cut)} if "control" in cond else out
+
+
+def _control(cond, cut):
+    # the host fits the hint to the area of a cond that has one
+    return cut_control(cond["control"], cut.within(cond["area"]) if "area" in cond else cut)
+
+
+def _rewritten(cond, cut):
+    """`cond` for the views of `cut`, its control as it was."""
     out = cond.copy()
     for key, value in cond.items():
         if key == "model_conds":
-            out[key] = {name: _model_cond(name, c, views, canvas, batch, model) for name, c in value.items()}
+            out[key] = {name: _model_cond(name, c, cut) for name, c in value.items()}
         elif key == "area":
-            out[key] = _area(cond, views[0])
+            out[key] = _area(cond, cut.views[0])
         elif key == "gligen":
-            out[key] = (value[0], value[1], _boxes(cond, views[0]))
-        elif key == "control":
-            out[key] = _control(value, views, canvas, batch, cache, controls)
+            boxes = _boxes(cond, cut.views[0])
+            out[key] = (value[0] if boxes else "empty", value[1], boxes)
         elif key == "uuid":
-            out[key] = view_uuid(value, views)
-        elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == canvas:
-            out[key] = _latents(value, views, batch)
+            out[key] = view_uuid(value, cut.views)
+        elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == cut.canvas:
+            out[key] = _latents(value, cut)
+    if "area" in cond and "mask" not in cond:
+        out["mask"] = _latents(area_weights(cond["area"], cut.x), cut)
     return out
 
 
-def _model_cond(name, cond, views, canvas, batch, model):
+def _model_cond(name, cond, cut):
     value = cond.cond
-    if name == "y" and views[0].size_ids is not None and isinstance(model, comfy.model_base.SDXL):
-        return cond._copy_with(_with_size_ids(value, views, batch, model))
-    if torch.is_tensor(value) and value.ndim >= 4 and value.shape[-2:] == canvas:
-        return cond._copy_with(_latents(value, views, batch))
+    if isinstance(cond, comfy.conds.CONDConstant):
+        return cond
     if isinstance(cond, comfy.conds.CONDList):
-        return cond._copy_with([_latents(v, views, batch) if v.shape[-2:] == canvas else v for v in value])
-    return cond
+        return cond._copy_with([_tensor(v, cut) for v in value])
+    if not torch.is_tensor(value):
+        return cond
+    if cut.views[0].size_ids is not None:
+        sizes = _sizes(name, value, cut)
+        if sizes is not None:
+            return cond._copy_with(sizes)
+    if name == "camera_conditions":  # Wan's, in pixels
+        ratio = value.shape[-1] // cut.canvas[1]
+        return cond._copy_with(torch.cat([view.pixels(_rows(value, cut), ratio) for view in cut.views]))
+    return cond._copy_with(_tensor(value, cut))
 
 
-def _latents(tensor, views, batch):
-    tensor = comfy.utils.repeat_to_batch_size(tensor, batch)
-    return torch.cat([view.latent(tensor) for view in views])
+def _tensor(value, cut):
+    if value.ndim >= 4 and value.shape[-2:] == cut.canvas:
+        return _latents(value, cut)
+    # the host counts the rows of all views
+    return value if len(value) == 1 else _rows(value, cut)
 
 
-def _with_size_ids(y, views, batch, model):
-    ids = torch.tensor([view.size_ids for view in views], dtype=torch.float32)
-    sizes = model.embedder(ids.flatten()).reshape(len(views), SIZE_IDS).to(y)
-    pooled = comfy.utils.repeat_to_batch_size(y[:, :-SIZE_IDS], batch)
-    return torch.cat([pooled.repeat(len(views), 1), sizes.repeat_interleave(batch, 0)], dim=1)
+def _rows(value, cut):
+    return comfy.utils.repeat_to_batch_size(value, len(cut.x))
+
+
+def _latents(tensor, cut):
+    tensor = _rows(tensor, cut)
+    return torch.cat([view.latent(tensor) for view in cut.views])
+
+
+def _sizes(name, value, cut):
+    """What models are told about the size of their picture, in `value`'s place; None where it is not that."""
+    ids = torch.tensor([view.size_ids for view in cut.views], dtype=torch.float32)
+    height, width, top, left, target_height, target_width = ids.unbind(1)
+    embedded = {comfy.model_base.SDXL: ids, comfy.model_base.SDXLRefiner: ids[:, :4]}
+    plain = {
+        (comfy.model_base.PixArt, "c_size"): ids[:, :2],
+        (comfy.model_base.PixArt, "c_ar"): (height / width)[:, None],
+        (comfy.model_base.HunyuanDiT, "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
+    }
+    for family, sizes in embedded.items():
+        if name == "y" and isinstance(cut.model, family):
+            return _with_size_ids(value, sizes, cut)
+    for (family, key), sizes in plain.items():
+        if name == key and isinstance(cut.model, family):
+            return sizes.to(value).repeat_interleave(len(cut.x), 0)
+    return None
+
+
+def _with_size_ids(y, ids, cut):
+    # after the pooled text; the refiner's fifth number is no size
+    sizes = cut.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
+    numbers = 6 if isinstance(cut.model, comfy.model_base.SDXL) else 5
+    start = y.shape[1] - EMBEDDED * numbers
+    rows = _rows(y, cut).repeat(len(cut.views), 1)
+    rows[:, start : start + sizes.shape[1]] = sizes.repeat_interleave(len(cut.x), 0)
+    return rows
+
+
+def area_weights(area: tuple[int, ...], x: torch.Tensor) -> torch.Tensor:
+    """The host's weights of an area (..., height, width, ..., y, x) on the canvas `x` (B, C, ..., H, W):
+    1, falling towards those of its sides that lie inside the canvas; 0 elsewhere. (1, ..., H, W)."""
+    weights, n = x.new_ones(1), len(area) // 2
+    for dim, length in enumerate(x.shape[2:], n - (x.ndim - 2)):
+        start = area[n + dim] if dim >= 0 else 0
+        size = min(area[dim], length - start) if dim >= 0 else length
+        ramp = min(8, size // 4)
+        side = torch.zeros(length)
+        side[start : start + size] = 1
+        for i in range(ramp):
+            if start != 0:
+                side[start + i] *= (i + 1) / ramp
+            if start + size < length:
+                side[start + size - 1 - i] *= (i + 1) / ramp
+        weights = weights[..., None] * side.to(x)
+    return weights
 
 
 def _area(cond, view):
@@ -233,45 +359,3 @@ def _boxes(cond, view):
         return None
     clipped = ((box[0], view.area(box[1:])) for box in cond["gligen"][2])
     return tuple((embedding, *box) for embedding, box in clipped if box is not None)
-
-
-def _control(control, views, canvas, batch, cache, controls):
-    # both guidance branches must get the same object, or the host runs them one by one
-    if id(control) not in controls:
-        # a hint that goes through a VAE is worth keeping for the run
-        memory = cache.setdefault("controls", {}) if control.vae is not None else {}
-        key = (id(control), tuple(views))
-        if key not in memory:
-            memory[key] = _crop_control(control, views, canvas, batch, cache)
-        out = memory[key]
-        if control.previous_controlnet is not None:
-            out.previous_controlnet = _control(control.previous_controlnet, views, canvas, batch, cache, controls)
-        clones = getattr(control, "multigpu_clones", None)  # a later host
-        if clones:
-            out.multigpu_clones = {device: _control(clone, views, canvas, batch, cache, controls) for device, clone in clones.items()}
-        controls[id(control)] = out
-    return controls[id(control)]
-
-
-def _crop_control(control, views, canvas, batch, cache):
-    out = copy.copy(control)
-    out.cond_hint = None
-    out.extra_concat = None
-    if hasattr(control, "control_input"):
-        out.control_input = None
-    if control.cond_hint_original is None:
-        return out
-    ratio = control.compression_ratio
-    if control.vae is not None:
-        ratio *= control.vae.spacial_compression_encode()
-
-    def crop(image, method):
-        key = ("hint", id(image))
-        if key not in cache:
-            cache[key] = comfy.utils.common_upscale(image, canvas[1] * ratio, canvas[0] * ratio, method, "center")
-        whole = comfy.utils.repeat_to_batch_size(cache[key], batch)
-        return torch.cat([view.pixels(whole, ratio) for view in views])
-
-    out.cond_hint_original = crop(control.cond_hint_original, control.upscale_algorithm)
-    out.extra_concat_orig = [crop(c, control.upscale_algorithm) if c.shape[-2:] != (1, 1) else c for c in control.extra_concat_orig]
-    return out

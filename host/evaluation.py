@@ -4,6 +4,9 @@ One CALC_COND_BATCH wrapper per model evaluates the canvas in parts; nodes only 
 the order in which they patch a model does not matter.
 """
 
+import logging
+import math
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
 import comfy.utils
@@ -12,8 +15,25 @@ from comfy import model_management
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from .attention import AttentionPrior
-from .conditioning import Miniature, View, has_region_prompts, signature, stack
+from .conditioning import (
+    Cut,
+    Miniature,
+    View,
+    check,
+    has_region_prompts,
+    signature,
+    stack,
+)
+from .controls import cut_hint_patches, hint_patches
 from .demofusion import DilatedPass
+from .positions import (
+    ROPE_OPTIONS,
+    Shift,
+    check_positions,
+    patch_size,
+    shifted_options,
+)
+from .recent import Recent
 from .regional import RegionalDenoise
 from .sigmas import step_index
 
@@ -21,16 +41,30 @@ KEY = "loupe_evaluation"
 LARGEST_BATCH = 16
 
 
+class RunState:
+    """What lives from the first to the last evaluation of one run."""
+
+    def __init__(self, sample_sigmas: torch.Tensor, model_options: dict):
+        self.sample_sigmas = sample_sigmas
+        self.levels = sample_sigmas.tolist()
+        self.recent = Recent()
+        self.batches = {}  # views per network call, by the shape of a picture
+        self.hints = hint_patches(model_options)
+        self.progress = 0
+
+
 class Call:
     """One CALC_COND_BATCH call: `x` (B, C, ..., H, W) at noise level `sigma`, step `step`."""
 
-    def __init__(self, executor, model, conds, x, timestep, model_options, state, batch):
+    def __init__(self, executor, model, conds, x, timestep, model_options, state: RunState, batch: int):
         self.executor, self.model, self.conds, self.x, self.timestep, self.model_options = executor, model, conds, x, timestep, model_options
         self.state, self.batch = state, batch
         self.canvas = tuple(x.shape[-2:])
-        self.sigma = float(timestep[0])
-        self.sample_sigmas = model_options["transformer_options"]["sample_sigmas"]
-        self.step = step_index(self.sample_sigmas, self.sigma)
+        # the only time that an evaluation waits for the device
+        self.sigma, total = torch.stack([timestep[0].float(), x.sum(dtype=torch.float32)]).tolist()
+        self.step = step_index(state.levels, self.sigma)
+        check_finite(total, state.levels, self.step)
+        state.recent.begin(self.step)
         self.cells = model.latent_format.spacial_downscale_ratio  # pixels per latent cell
         self.bar = None
         self.attended = None
@@ -39,38 +73,114 @@ class Call:
         """The host's own evaluation of the whole canvas."""
         return self.executor(self.model, self.conds, self.x, self.timestep, self._options())
 
-    def views(self, pictures: list[torch.Tensor], views: list[View | Miniature], conds: list | None = None) -> list[list[torch.Tensor]]:
+    def views(self, pictures: list[torch.Tensor], views: list[View | Miniature], conds: list | None = None, placed: bool = False) -> list[list[torch.Tensor]]:
         """Denoised predictions, per guidance branch and view, of equally large `pictures`. `conds`: other
-        than the call's."""
+        than the call's. `placed`: the network counts positions from the canvas's corner."""
         branches = self.conds if conds is None else conds
+        alone = self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
         groups = {}
         for i, view in enumerate(views):
-            groups.setdefault(signature(branches, view), []).append(i)
+            groups.setdefault(view if alone else signature(branches, view), []).append(i)
         denoised = [[None] * len(views) for _ in branches]
-        size = self.batch or self._batch_that_fits(pictures[0].shape)
-        for group in groups.values():
-            for start in range(0, len(group), size):
-                part = group[start : start + size]
+        shape = pictures[0].shape
+        for waiting in groups.values():
+            while waiting:
+                part = waiting[: self._batch(shape)]
                 model_management.throw_exception_if_processing_interrupted()
-                shown = [views[i] for i in part]
-                conds = stack(branches, shown, self.canvas, len(self.x), self.model, self.state)
-                x = torch.cat([pictures[i] for i in part])
-                out = self.executor(self.model, conds, x, self.timestep.repeat(len(part)), self._options(shown))
-                for branch, prediction in zip(denoised, out):
+                predictions = self._predict(branches, [pictures[i] for i in part], [views[i] for i in part], placed)
+                if predictions is None:
+                    self._halve(shape, len(part))
+                    continue
+                for branch, prediction in zip(denoised, predictions):
                     for i, picture in zip(part, prediction.chunk(len(part))):
                         branch[i] = picture
                 self.bar.update(len(part))
+                waiting = waiting[len(part) :]
         return denoised
 
+    def _predict(self, branches, pictures, views, placed):
+        """Per branch the predictions of all views stacked; None where memory runs out and fewer views may do."""
+        conds = stack(branches, views, self.x, self.model, self.state.recent)
+        options, shift = self._placed(self._options(views), views) if placed else (self._options(views), None)
+        try:
+            out = self.executor(self.model, conds, torch.cat(pictures), self.timestep.repeat(len(views)), options)
+        except Exception as error:
+            if len(views) == 1 or not out_of_memory(error):
+                raise
+            return None
+        if shift is not None and not shift.used:
+            raise ValueError(f"positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set positions to 'region'.")
+        return out
+
     def _options(self, views=None):
-        return self.model_options if self.attended is None else self.attended.options(self.model_options, views)
+        options = self.model_options if self.attended is None else self.attended.options(self.model_options, views)
+        if views is not None and self.state.hints:
+            cut = Cut(views, self.x, self.canvas, self.model, self.state.recent, {})
+            options = {**options, "transformer_options": cut_hint_patches(options["transformer_options"], self.state.hints, views[0], self.cells, cut)}
+        return options
+
+    def _placed(self, model_options, views):
+        options, network = model_options["transformer_options"], self.model.diffusion_model
+        if isinstance(network, ROPE_OPTIONS):
+            return {**model_options, "transformer_options": shifted_options(options, views[0], network)}, None
+        rope = options.get("rope_options", {})
+        references = [latent for branch in self.conds for cond in branch or () if "ref_latents" in cond["model_conds"] for latent in cond["model_conds"]["ref_latents"].cond]
+        shift = Shift(views, self.x, network, (rope.get("scale_y", 1.0), rope.get("scale_x", 1.0)), any(latent.shape[-2:] == self.canvas for latent in references))
+        patches = options.get("patches", {})
+        patches = {**patches, "post_input": [*patches.get("post_input", ()), shift]}
+        return {**model_options, "transformer_options": {**options, "patches": patches}}, shift
+
+    def _batch(self, shape):
+        if shape not in self.state.batches:
+            self.state.batches[shape] = self.batch or self._batch_that_fits(shape)
+        return self.state.batches[shape]
+
+    def _halve(self, shape, failed):
+        self.state.batches[shape] = failed // 2
+        logging.warning("Out of memory with %d regions in one network call; going on with %d.", failed, failed // 2)
+        model_management.soft_empty_cache()
 
     def _batch_that_fits(self, shape):
         # a region with a prompt of its own sees no other
-        rows = sum(1 if has_region_prompts(branch) else len(branch) for branch in self.conds if branch) * shape[0]
-        required = 1.5 * self.model.memory_required([max(rows, 1), *shape[1:]])
+        branches = [branch[:1] if has_region_prompts(branch) else branch for branch in self.conds if branch]
+        sizes = defaultdict(list)
+        for cond in sum(branches, []):
+            for name in self.model.memory_usage_factor_conds:
+                if name in cond["model_conds"]:
+                    sizes[name].append(cond["model_conds"][name].size())
+        rows = sum(map(len, branches)) * shape[0]
+        required = 1.5 * self.model.memory_required([max(rows, 1), *shape[1:]], cond_shapes=sizes)
         free = self.model.current_patcher.get_free_memory(self.x.device)
         return min(max(int(free / required), 1), LARGEST_BATCH)
+
+
+def out_of_memory(error: Exception) -> bool:
+    is_oom = getattr(model_management, "is_oom", None)  # a later host
+    return isinstance(error, model_management.OOM_EXCEPTION) if is_oom is None else is_oom(error)
+
+
+def check_finite(total: float, levels: list[float], step: int) -> None:
+    """Raises ValueError for a latent whose sum is not a number, before step `step` of the schedule."""
+    if math.isfinite(total):
+        return
+    if step == 0:
+        raise ValueError("The latent to be sampled, or its noise, holds NaN or infinity. Look at the nodes that make it; a VAE in half precision is a common cause.")
+    raise ValueError(
+        f"The model's prediction at step {step} of {len(levels) - 1} (sigma {levels[step - 1]:.4g}) holds NaN or infinity. "
+        "Lower the CFG, or run the model in another precision (--bf16-unet, --fp32-unet)."
+    )
+
+
+class Progress:
+    """Progress bar of a whole run that never goes back where a step is evaluated more than once."""
+
+    def __init__(self, total: int, before: int, state: RunState):
+        self.bar, self.done, self.state = comfy.utils.ProgressBar(total), before, state
+
+    def update(self, count: int) -> None:
+        self.done += count
+        self.state.progress = max(self.state.progress, self.done)
+        self.bar.update_absolute(self.state.progress)
 
 
 @dataclass(frozen=True)
@@ -83,13 +193,18 @@ class Evaluation:
     attention: AttentionPrior | None = None
     steps_before: int = 0
     steps_total: int = 0
-    state: dict = field(default_factory=dict, init=False, compare=False)
+    runs: list[RunState] = field(default_factory=list, init=False, compare=False)
+
+    @property
+    def parts(self) -> list:
+        return [part for part in (self.regional, self.dilated, self.attention) if part is not None]
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
-        call = Call(executor, model, conds, x, timestep, model_options, self.state, self.regional.batch if self.regional else 0)
-        parts = sum(part.count(*call.canvas) for part in (self.regional, self.dilated, self.attention) if part is not None)
-        call.bar = comfy.utils.ProgressBar((self.steps_total or len(call.sample_sigmas) - 1) * parts)
-        call.bar.current = (self.steps_before + call.step) * parts
+        if not self.runs:
+            self.runs.append(RunState(model_options["transformer_options"]["sample_sigmas"], model_options))
+        call = Call(executor, model, conds, x, timestep, model_options, self.runs[0], self.regional.batch if self.regional else 0)
+        parts = sum(part.count(*call.canvas) for part in self.parts)
+        call.bar = Progress((self.steps_total or len(call.state.levels) - 1) * parts, (self.steps_before + call.step) * parts, call.state)
 
         if self.attention is not None:
             call.attended = self.attention.attend(call)
@@ -102,16 +217,26 @@ class Evaluation:
         views instead of the whole canvas."""
         if len(noise_shape) not in (4, 5):
             raise ValueError(f"The latent is packed, shape {tuple(noise_shape)}; Loupe cuts pictures and videos, (B, C, H, W) or (B, C, T, H, W). Sample this model without Loupe's patches.")
-        if any("attention_mask_img_shape" in cond for branch in conds.values() for cond in branch):
-            raise ValueError("The conditioning holds a style model's attention mask, which is tied to the whole canvas. Set the style model's strength type to 'multiply' or remove it.")
+        check(model.model, conds)
+        hint_patches(model.model_options)
+        if getattr(self.regional, "positions", "region") == "canvas":
+            check_positions(model.model)
         height, width = noise_shape[-2:]
-        sizes = [(1, height, width) if self.regional is None else self.regional.largest(height, width)]
-        sizes += [part.largest(height, width) for part in (self.dilated, self.attention) if part is not None]
+        sizes = [(1, height, width)] if self.regional is None else []
+        sizes += [part.largest(height, width) for part in self.parts]
         rows, height, width = max(sizes, key=lambda size: size[0] * size[1] * size[2])
         return executor(model, [noise_shape[0] * rows, *noise_shape[1:-2], height, width], conds, *args, **kwargs)
 
+    def finish(self, executor, *args, **kwargs):
+        """SAMPLER_SAMPLE: the last prediction has no evaluation after it that would look at it."""
+        x = executor(*args, **kwargs)
+        if self.runs:
+            levels = self.runs[0].levels
+            check_finite(float(x.sum(dtype=torch.float32)), levels, len(levels) - 1)
+        return x
+
     def clear(self, *_):
-        self.state.clear()
+        self.runs.clear()
 
 
 def patch_evaluation(model, **parts):
@@ -119,10 +244,19 @@ def patch_evaluation(model, **parts):
     model = model.clone()
     before = model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)
     evaluation = replace(before[0], **parts) if before else Evaluation(**parts)
-    for wrapper_type, wrapper in ((WrappersMP.CALC_COND_BATCH, evaluation), (WrappersMP.PREPARE_SAMPLING, evaluation.prepare)):
+    if isinstance(evaluation.regional, RegionalDenoise):
+        evaluation = replace(evaluation, regional=replace(evaluation.regional, patch=patch_size(model.get_model_object("diffusion_model"))))
+    wrappers = ((WrappersMP.CALC_COND_BATCH, evaluation), (WrappersMP.PREPARE_SAMPLING, evaluation.prepare), (WrappersMP.SAMPLER_SAMPLE, evaluation.finish))
+    for wrapper_type, wrapper in wrappers:
         model.remove_wrappers_with_key(wrapper_type, KEY)
         model.add_wrapper_with_key(wrapper_type, KEY, wrapper)
     for callback_type in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
         model.remove_callbacks_with_key(callback_type, KEY)
         model.add_callback_with_key(callback_type, KEY, evaluation.clear)
     return model
+
+
+def evaluation_of(model) -> Evaluation | None:
+    """What `patch_evaluation` has put on `model` (ModelPatcher)."""
+    found = model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)
+    return found[0] if found else None

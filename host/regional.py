@@ -6,7 +6,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..methods.regions import Region, RegionLayout, jitter_range, jittered, merge
+from ..methods.regions import (
+    Region,
+    RegionLayout,
+    coverage,
+    jitter_range,
+    jittered,
+    merge,
+)
 from .conditioning import Axis, View, has_region_prompts
 
 SIZES = ("native", "canvas", "unchanged")
@@ -18,9 +25,11 @@ class RegionalDenoise:
 
     region, overlap, blend: see `RegionLayout.from_overlap`, cells; or a finished `layout`. jitter
     moves the regions at every step, drawn from `seed`. batch: regions per network call, 0 for what
-    fits in memory. sizes: what SDXL is told about a region, "native" (a picture of its own size),
-    "canvas" (a crop of the canvas, counted from the jitter-padded border as DemoFusion does, of
-    `canvas_pixels` (height, width) or the canvas itself) or "unchanged".
+    fits in memory. sizes: what models with size conditioning are told about a region, "native" (a
+    picture of its own size), "canvas" (a crop of the canvas, counted from the jitter-padded border as
+    DemoFusion does, of `canvas_pixels` (height, width) or the canvas itself) or "unchanged".
+    positions: where rotary positions begin, at the "region" or at the "canvas". patch: regions, strides
+    and jitter are multiples of it, cells; that of the model.
     """
 
     region: tuple[int, int] = (128, 128)
@@ -32,10 +41,12 @@ class RegionalDenoise:
     batch: int = 0
     sizes: str = "native"
     canvas_pixels: tuple[int, int] | None = None
+    positions: str = "region"
+    patch: int = 1
 
     def layout_of(self, height: int, width: int) -> RegionLayout:
         if self.layout is None:
-            return RegionLayout.from_overlap(height, width, *self.region, self.overlap, self.blend)
+            return RegionLayout.from_overlap(height, width, *self.region, self.overlap, self.blend, self.patch)
         if (self.layout.height, self.layout.width) != (height, width):
             raise ValueError(f"regions is a layout of {self.layout.width} x {self.layout.height} latent cells, the sampled latent has {width} x {height}. Connect the sampled latent to the Region Layout node.")
         return self.layout
@@ -51,11 +62,11 @@ class RegionalDenoise:
     def jitter_of(self, layout: RegionLayout) -> int:
         spans = ((layout.region_height, layout.stride_height, layout.height), (layout.region_width, layout.stride_width, layout.width))
         ranges = [jitter_range(region, stride) for region, stride, length in spans if region < length]
-        return min(ranges) if self.jitter else 0
+        return min(ranges) // self.patch * self.patch if self.jitter else 0
 
     def draw(self, layout: RegionLayout, jitter: int, step: int) -> list[Region]:
         """The regions of a step, in cells of the canvas padded by `jitter`."""
-        return jittered(layout, jitter, random.Random(f"{self.seed} {step}"))
+        return jittered(layout, jitter, random.Random(f"{self.seed} {step}"), self.patch)
 
     def predict(self, call) -> list[torch.Tensor]:
         """The denoised canvas of every guidance branch. One region is the host's own evaluation."""
@@ -63,12 +74,18 @@ class RegionalDenoise:
         if len(layout.regions) == 1 and not any(has_region_prompts(branch or []) for branch in call.conds):
             return call.whole()
         jitter = self.jitter_of(layout)
-        regions = self.draw(layout, jitter, call.step)
+        recent = call.state.recent
+        weights = recent.get(("weights", layout), lambda: layout.weights(call.x.device))
+        # a layout that does not move is cut once a run
+        regions, views, count = recent.get(("regions", layout, call.cells, call.step if jitter else None), lambda: self._cut(call, layout, jitter, weights))
         padded = F.pad(call.x, (jitter,) * 4)
+        denoised = call.views([region.crop(padded) for region in regions], views, placed=self.positions == "canvas")
+        return [merge(parts, regions, *call.canvas, weights, jitter, count) for parts in denoised]
+
+    def _cut(self, call, layout, jitter, weights):
+        regions = self.draw(layout, jitter, call.step)
         views = [View(Axis(r.y - jitter, 1, r.height), Axis(r.x - jitter, 1, r.width), self._size_ids(r, call)) for r in regions]
-        weights = layout.weights(call.x.device)
-        denoised = call.views([region.crop(padded) for region in regions], views)
-        return [merge(parts, regions, *call.canvas, weights, jitter) for parts in denoised]
+        return regions, views, coverage(regions, *call.canvas, weights, jitter)
 
     def _size_ids(self, region, call):
         return size_ids(self.sizes, region, self.canvas_pixels or tuple(side * call.cells for side in call.canvas), call.cells)

@@ -19,10 +19,10 @@ def timestep(model_sampling, sigma: float) -> float:
     return float(model_sampling.timestep(torch.tensor([sigma], device=model_sampling.log_sigmas.device)))
 
 
-def step_index(sample_sigmas: torch.Tensor, sigma: float) -> int:
-    """Step of the schedule that an evaluation at `sigma` belongs to; sub-steps of a multi-stage
-    sampler count to the step they lead to."""
-    return min(int((sample_sigmas > sigma * (1 + 1e-5)).sum()), max(len(sample_sigmas) - 2, 0))
+def step_index(levels: list[float], sigma: float) -> int:
+    """Step of the schedule `levels` that an evaluation at `sigma` belongs to; sub-steps of a
+    multi-stage sampler count to the step they lead to."""
+    return min(sum(level > sigma * (1 + 1e-5) for level in levels), max(len(levels) - 2, 0))
 
 
 def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_zero: bool = True) -> torch.Tensor:

@@ -78,16 +78,17 @@ class RegionLayout:
             object.__setattr__(self, f"stride_{axis}", min(stride, length))
 
     @classmethod
-    def from_overlap(cls, height: int, width: int, region_height: int, region_width: int, overlap: float = 0.5, blend: str = "uniform") -> "RegionLayout":
+    def from_overlap(cls, height: int, width: int, region_height: int, region_width: int, overlap: float = 0.5, blend: str = "uniform", multiple: int = 1) -> "RegionLayout":
         """Layout whose neighbours share the fraction `overlap` (0 <= overlap < 1) of a region.
 
-        The stride is int(region * (1 - overlap)) cells, at least 1; the papers use 0.5.
+        The stride is int(region * (1 - overlap)) cells, at least 1; the papers use 0.5. Regions smaller
+        than the canvas, and strides, are rounded down to a `multiple` of cells, at least one.
         """
         if not 0 <= overlap < 1:
             raise ValueError(f"overlap is {overlap}; it is a fraction of the region, from 0 to below 1.")
         # a region clamped to the canvas keeps the overlap fraction
-        region_height, region_width = min(region_height, height), min(region_width, width)
-        stride_height, stride_width = (max(1, int(region * (1 - overlap) + 1e-6)) for region in (region_height, region_width))
+        region_height, region_width = (length if region >= length else min(_rounded(region, multiple), length) for region, length in ((region_height, height), (region_width, width)))
+        stride_height, stride_width = (min(_rounded(region * (1 - overlap) + 1e-6, multiple), region) for region in (region_height, region_width))
         return cls(height, width, region_height, region_width, stride_height, stride_width, blend)
 
     @property
@@ -102,6 +103,10 @@ class RegionLayout:
         rows = _axis_weights(self.region_height, self.stride_height, self.blend)
         columns = _axis_weights(self.region_width, self.stride_width, self.blend)
         return (rows[:, None] * columns).to(device, dtype)
+
+
+def _rounded(cells, multiple):
+    return max(int(cells) // multiple, 1) * multiple
 
 
 def _axis_weights(region, stride, blend):
@@ -125,13 +130,14 @@ def crop_images(images: torch.Tensor, layout: RegionLayout) -> list[torch.Tensor
     return crops
 
 
-def jittered(layout: RegionLayout, jitter: int, rng: random.Random) -> list[Region]:
+def jittered(layout: RegionLayout, jitter: int, rng: random.Random, multiple: int = 1) -> list[Region]:
     """The layout's regions, each moved by up to `jitter` cells, in coordinates of the canvas padded
     by `jitter` on all four sides.
 
     A region inside the canvas moves by -jitter..jitter along an axis, one at its start by
     -jitter..0, one at its end by 0..jitter; one that spans the axis stays and draws nothing. Per
     region the column is drawn before the row, as DemoFusion does. `jitter` 0 only leaves the layout.
+    Regions move by a `multiple` of cells; `jitter` must be one too.
 
     Raises ValueError when neighbours could move apart: `jitter` above half the overlap.
     """
@@ -144,8 +150,8 @@ def jittered(layout: RegionLayout, jitter: int, rng: random.Random) -> list[Regi
 
     moved = []
     for y, x, height, width in layout.regions:
-        x += _draw(x, width, layout.width, jitter, rng)
-        y += _draw(y, height, layout.height, jitter, rng)
+        x += _draw(x, width, layout.width, jitter // multiple, rng) * multiple
+        y += _draw(y, height, layout.height, jitter // multiple, rng) * multiple
         moved.append(Region(y + jitter, x + jitter, height, width))
     return moved
 
@@ -157,17 +163,23 @@ def _draw(start, region, length, jitter, rng):
     return rng.randint(0 if at_end else -jitter, 0 if at_start else jitter)
 
 
-def merge(parts: list[torch.Tensor], regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0) -> torch.Tensor:
+def merge(parts: list[torch.Tensor], regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0, count: torch.Tensor | None = None) -> torch.Tensor:
     """Weighted mean of overlapping region outputs.
 
     parts: one (..., region_height, region_width) tensor per region. weights: (region_height,
-    region_width). border: the padding of the coordinates that `regions` are in (the jitter).
+    region_width). border: the padding of the coordinates that `regions` are in (the jitter). count:
+    their `coverage`, if it is known.
     Returns (..., height, width); every cell must be covered.
     """
     total = parts[0].new_zeros(*parts[0].shape[:-2], height + 2 * border, width + 2 * border)
-    count = total.new_zeros(total.shape[-2:])
     for part, region in zip(parts, regions, strict=True):
         region.crop(total).add_(part * weights)
+    return Region(border, border, height, width).crop(total) / (coverage(regions, height, width, weights, border) if count is None else count)
+
+
+def coverage(regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0) -> torch.Tensor:
+    """Sum of the weights on each cell, (height, width); see `merge`."""
+    count = weights.new_zeros(height + 2 * border, width + 2 * border)
+    for region in regions:
         region.crop(count).add_(weights)
-    canvas = Region(border, border, height, width)
-    return canvas.crop(total) / canvas.crop(count)
+    return Region(border, border, height, width).crop(count)

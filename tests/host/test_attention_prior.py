@@ -177,7 +177,7 @@ def test_a_cached_model_gives_the_same_picture_again_and_fresh_noise_another():
 def test_nothing_is_kept_after_a_run():
     model = prior(regional(tiny.sdxl()))
     tiny.sample(model, tiny.noise((1, 4, 8, 16)))
-    assert model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)[0].state == {}
+    assert model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)[0].runs == []
     assert len(model.callbacks[CallbacksMP.ON_CLEANUP][KEY]) == 1
 
 

@@ -12,6 +12,7 @@ from comfy.patcher_extension import WrappersMP
 from loupe.host.conditioning import Axis, View, stack
 from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import patch_evaluation
+from loupe.host.recent import Recent
 from loupe.host.regional import RegionalDenoise
 
 X = tiny.noise((2, 4, 8, 12), 9) * 2
@@ -146,7 +147,7 @@ def dilated_views(scale, height, width):
 def test_dilated_masks_follow_the_dilated_cells():
     mask = torch.arange(5 * 7.0).reshape(1, 5, 7)
     views = dilated_views(2, 5, 7)
-    out = stack([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, (5, 7), 1, None, {})[0][0]["mask"]
+    out = stack([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, torch.zeros(1, 4, 5, 7), None, Recent())[0][0]["mask"]
     # odd rows and columns of the canvas, whose padding repeats the border
     assert torch.equal(out[3], mask[0, ::2, ::2])
     assert torch.equal(out[0, 1:, 1:], mask[0, 1::2, 1::2])
@@ -185,7 +186,7 @@ LEFT, RIGHT = (View(Axis(0, 1, 8), Axis(x, 1, 8)) for x in (0, 4))
 
 
 def stacked(views=(LEFT, RIGHT), batch=1, **cond):
-    return stack([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), (8, 12), batch, None, {})
+    return stack([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), torch.zeros(batch, 4, 8, 12), None, Recent())
 
 
 def test_videos_are_cut_in_space():
@@ -211,7 +212,7 @@ def test_rows_are_view_major():
 def test_empty_branches_stay_empty_and_nothing_is_changed():
     mask = torch.rand(1, 8, 12)
     cond = {"model_conds": {}, "uuid": UUID, "mask": mask}
-    out = stack([[cond], None, []], [LEFT], (8, 12), 1, None, {})
+    out = stack([[cond], None, []], [LEFT], torch.zeros(1, 4, 8, 12), None, Recent())
     assert out[1:] == [None, []]
     assert cond["mask"] is mask
 
@@ -228,17 +229,3 @@ def test_ids_tell_region_batches_apart_and_stay_between_steps():
     ids = [stacked(views)[0][0]["uuid"] for views in ([LEFT], [RIGHT], [LEFT])]
     assert ids[0] == ids[2] != ids[1]
     assert UUID not in ids
-
-
-def test_a_hint_through_a_vae_is_kept_for_the_run():
-    class VAE:
-        def spacial_compression_encode(self):
-            return 8
-
-    control = tiny.controlnet(torch.rand(1, 3, 64, 96))
-    control.compression_ratio, control.vae = 1, VAE()
-    cache = {}
-    first, again, other = (stack([[{"model_conds": {}, "uuid": UUID, "control": control}]], [view], (8, 12), 1, None, cache)[0][0]["control"] for view in (LEFT, LEFT, RIGHT))
-    assert first is again
-    assert first is not other
-    assert first.cond_hint_original.shape == (1, 3, 64, 64)

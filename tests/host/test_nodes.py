@@ -148,8 +148,8 @@ def test_the_paper_s_grid_reads_as_its_own_timesteps(name):
     assert times == sorted(times, reverse=True)
     if name in ("sdxl", "sdxl_v", "sd15"):
         assert times == ddim_timesteps(50, 30)
-    assert [step_index(sigmas, float(sigma)) for sigma in sigmas[:-1]] == list(range(30))
-    assert step_index(sigmas, float(sigmas[3] + sigmas[4]) / 2) == 4
+    assert [step_index(sigmas.tolist(), float(sigma)) for sigma in sigmas[:-1]] == list(range(30))
+    assert step_index(sigmas.tolist(), float(sigmas[3] + sigmas[4]) / 2) == 4
 
 
 def test_models_without_a_table_of_timesteps_are_read_on_stable_diffusion_s():

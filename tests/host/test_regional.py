@@ -164,7 +164,7 @@ def test_memory_is_asked_for_one_batch_of_regions(monkeypatch):
 def test_free_memory_sets_the_batch(monkeypatch):
     sizes = []
     model = regional(tiny.sdxl())
-    monkeypatch.setattr(Call, "views", lambda call, pictures, views: sizes.append(call._batch_that_fits(pictures[0].shape)) or [pictures, pictures])
+    monkeypatch.setattr(Call, "views", lambda call, pictures, views, **kwargs: sizes.append(call._batch_that_fits(pictures[0].shape)) or [pictures, pictures])
     need = 1.5 * model.model.memory_required([2, 4, 8, 8])
     for free, expected in ((0, 1), (3.5 * need, 3), (1000 * need, 16)):
         monkeypatch.setattr(model, "get_free_memory", lambda device, free=free: free)

@@ -73,7 +73,29 @@ def flux():
     return _build(comfy.supported_models.Flux, {**unet, "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []})
 
 
+def pixart():
+    unet = {"image_model": "pixart_sigma", "input_size": 16, "patch_size": 2, "hidden_size": 64, "depth": 2, "num_heads": 2, "caption_channels": 64, "pe_interpolation": 1.0, "micro_condition": True}
+    return _build(comfy.supported_models.PixArtSigma, unet)
+
+
+def qwen():
+    unet = {"image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": (8, 12, 12)}
+    return _build(comfy.supported_models.QwenImage, unet)
+
+
+def wan(in_dim=16):
+    unet = {"image_model": "wan2.1", "model_type": "t2v", "in_dim": in_dim, "dim": 64, "ffn_dim": 128, "freq_dim": 32, "text_dim": 64, "num_heads": 2, "num_layers": 2}
+    return _build(comfy.supported_models.WAN21_T2V, unet)
+
+
+def zimage():
+    unet = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 8, "n_kv_heads": 8, "multiple_of": 32, "ffn_dim_multiplier": 1.0, "qk_norm": True}
+    return _build(comfy.supported_models.ZImage, {**unet, "cap_feat_dim": 64, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64], "rope_theta": 256.0, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8})
+
+
 MODELS = {"sdxl": sdxl, "sdxl_v": lambda: sdxl(v_prediction=True), "sd15": sd15, "sd3": sd3, "flux": flux}
+FAMILIES = {"sd15": sd15, "sdxl": sdxl, "sd3": sd3, "flux": flux, "pixart": pixart, "qwen": qwen, "wan": wan, "zimage": zimage}
+FRAMES = {"qwen": 1, "wan": 2}  # models whose latents have a time axis
 
 
 class ToyNetwork(torch.nn.Module):

@@ -1,0 +1,63 @@
+"""Where transformers believe a region to lie: rotary positions shifted to its place on the canvas."""
+
+import torch
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.lumina.model import NextDiT
+from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
+from comfy.ldm.wan.model import WanModel
+
+POSITIONS = ("region", "canvas")
+ROPE_OPTIONS = (WanModel, NextDiT)  # one shift for all rows of a call
+POST_INPUT = (Flux, QwenImageTransformer2DModel)
+
+
+def patch_size(network: torch.nn.Module) -> int:
+    """Latent cells to the side of one token of `network`; 1 for convolutional ones."""
+    size = getattr(network, "patch_size", None) or getattr(network, "patch_spatial", 1)
+    return size if isinstance(size, int) else size[-1]
+
+
+def check_positions(model) -> None:
+    """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
+    if not isinstance(model.diffusion_model, (*ROPE_OPTIONS, *POST_INPUT)):
+        raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that the host lets move. Set positions to 'region'.")
+
+
+class Shift:
+    """post_input patch: moves the image tokens of every row to the place of its view.
+
+    views: of one network call on the canvas `x` (B, C, ..., H, W). scale: of the positions, (y, x).
+    cropped: whether reference latents were cut like the canvas, and move with it.
+    """
+
+    def __init__(self, views: list, x: torch.Tensor, network: torch.nn.Module, scale: tuple[float, float], cropped: bool):
+        self.views, self.x, self.scale, self.cropped = views, x, scale, cropped
+        self.patch = patch_size(network)
+        self.centred = isinstance(network, QwenImageTransformer2DModel)
+        self.used = False
+
+    def __call__(self, args):
+        self.used = True
+        ids, text = args["img_ids"].clone(), args["txt_ids"]
+        size = tuple(self._tokens(axis.count) for axis in (self.views[0].y, self.views[0].x))
+        shifts = [[axis.offset / self.patch * scale for axis, scale in zip((view.y, view.x), self.scale)] for view in self.views]
+        shifts = torch.tensor(shifts).repeat_interleave(len(self.x), 0).to(ids)
+        if self.centred:
+            canvas = tuple(map(self._tokens, self.x.shape[-2:]))
+            shifts += ids.new_tensor([own // 2 - whole // 2 for own, whole in zip(size, canvas)])
+            # the text begins behind the picture
+            text = text + (round(max(side // 2 for side in canvas)) - round(max(side // 2 for side in size)))
+        shifts = shifts.repeat(len(ids) // len(shifts), 1)[:, None]
+        tokens = ids.shape[1] if self.cropped else self.x.shape[2:-2].numel() * size[0] * size[1]
+        ids[:, :tokens, 1:3] += shifts
+        return {**args, "img_ids": ids, "txt_ids": text}
+
+    def _tokens(self, cells):
+        return (cells + self.patch // 2) // self.patch
+
+
+def shifted_options(transformer_options: dict, view, network: torch.nn.Module) -> dict:
+    """`transformer_options` that place the only view of a call."""
+    rope, patch = transformer_options.get("rope_options", {}), patch_size(network)
+    moved = {f"shift_{name}": rope.get(f"shift_{name}", 0.0) + axis.offset / patch * rope.get(f"scale_{name}", 1.0) for name, axis in (("y", view.y), ("x", view.x))}
+    return {**transformer_options, "rope_options": {**rope, **moved}}

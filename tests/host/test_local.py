@@ -1,0 +1,109 @@
+"""Regions equal the whole, away from their borders, for every kind of conditioning on every model family,
+and would not if the conditioning were left uncut."""
+
+import local
+import loupe.host.conditioning as conditioning
+import loupe.host.evaluation as evaluation
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from loupe.host.evaluation import patch_evaluation
+from loupe.host.regional import RegionalDenoise
+
+SETTINGS = RegionalDenoise((local.REGION, local.REGION), sizes="unchanged")
+
+
+def interior(layout, reach):
+    """Cells that no region sees closer than `reach` to a border inside the canvas."""
+    out = torch.ones(layout.height, layout.width, dtype=torch.bool)
+    for region in layout.regions:
+        clean = torch.zeros(region.height, region.width, dtype=torch.bool)
+        top, left = (reach if start else 0 for start in region[:2])
+        bottom, right = (reach if start + size < length else 0 for start, size, length in zip(region[:2], region[2:], local.CANVAS))
+        clean[top : region.height - bottom, left : region.width - right] = True
+        region.crop(out).logical_and_(clean)
+    assert out.float().mean() > 0.1
+    return out
+
+
+INSIDE = interior(SETTINGS.layout_of(*local.CANVAS), local.REACH)
+
+
+def predictions(kind, family, regional=None, pictures=2):
+    """Denoised inside, per guidance branch; `regional` None for the host's own evaluation."""
+    model = local.build(family, local.CONCATENATED[family] if kind == "inpainting latents" else 0)
+    conds = local.KINDS[kind](family, model)
+    if regional is not None:
+        model = patch_evaluation(model, regional=regional)
+    x = local.latents(family, pictures, 9)
+    return [branch[..., INSIDE] for branch in tiny.evaluate(model, x, conds, sigma=0.7)]
+
+
+def close(a, b):
+    return all(torch.allclose(one, other, rtol=1e-4, atol=1e-4) for one, other in zip(a, b, strict=True))
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Untiled predictions, each computed once."""
+    found = {}
+
+    def get(kind, family, pictures=2):
+        key = kind, family, pictures
+        if key not in found:
+            found[key] = predictions(kind, family, None, pictures)
+        return found[key]
+
+    return get
+
+
+@pytest.mark.parametrize(("kind", "family"), local.CASES)
+def test_regions_equal_the_whole(kind, family, whole):
+    expected = whole(kind, family)
+    assert close(predictions(kind, family, SETTINGS), expected)
+    assert not close([expected[0]], [expected[1]])
+
+
+@pytest.mark.parametrize("kind", ["one prompt per picture", "masks", "areas", "chained ControlNets", "ControlNet through a VAE", "T2I adapter"])
+def test_one_picture_equals_the_whole(kind, whole):
+    assert close(predictions(kind, "sd15", SETTINGS, pictures=1), whole(kind, "sd15", 1))
+
+
+def squeezed(tensor, cut):
+    size = cut.views[0].y.count, cut.views[0].x.count
+    planes = conditioning._rows(tensor, cut).reshape(-1, 1, *tensor.shape[-2:])
+    small = F.interpolate(planes, size).reshape(len(cut.x), *tensor.shape[1:-2], *size)
+    return torch.cat([small] * len(cut.views))
+
+
+LEFT_OUT = {
+    "one prompt per picture": ("_rows", lambda value, cut: value),
+    "masks": ("_latents", squeezed),
+    "mask bounds": ("_latents", squeezed),
+    "areas": ("_area", lambda cond, view: cond.get("area")),
+    "percentage areas": ("area_weights", lambda area, x: torch.ones(1, *x.shape[2:])),
+    "inpainting latents": ("_latents", squeezed),
+    "ControlNet": ("cut_control", lambda control, cut: control),
+    "chained ControlNets": ("cut_control", lambda control, cut: control),
+    "ControlNet through a VAE": ("cut_control", lambda control, cut: control),
+    "T2I adapter": ("cut_control", lambda control, cut: control),
+    "GLIGEN boxes": ("_boxes", lambda cond, view: tuple(cond["gligen"][2]) if "gligen" in cond else None),
+    "reference latents": ("_tensor", lambda value, cut: value),
+    "default prompt": ("_latents", squeezed),
+    "several of these": ("_latents", squeezed),
+    "DiffSynth and Fun patches": ("cut_hint_patches", lambda options, *args: options),
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_OUT)
+def test_left_uncut_they_would_differ(kind, whole, monkeypatch):
+    family = next(family for case, family in local.CASES if case == kind)
+    expected = whole(kind, family)
+    name, uncut = LEFT_OUT[kind]
+    monkeypatch.setattr(evaluation if name == "cut_hint_patches" else conditioning, name, uncut)
+    try:
+        out = predictions(kind, family, SETTINGS)
+    except (RuntimeError, IndexError, AssertionError):
+        return  # the host notices
+    assert not close([out[0]], [expected[0]])
