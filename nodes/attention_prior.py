@@ -14,7 +14,7 @@ class AttentionPriorNode(io.ComfyNode):
             node_id="LoupeAttentionPrior",
             display_name="Regional Attention Prior (RAP)",
             category="Loupe/sampling",
-            description="Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in the prompt steers the same part of the large one. One more network call at the small size for each step. UNet models (SD 1.5, SDXL).",
+            description="Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in the prompt steers the same part of the large one. One more network call at the small size for each step. Models with cross-attention layers of their own (SD 1.5, SDXL, PixArt).",
             search_aliases=["C-Upscale", "RAP", "cross attention", "duplicated objects"],
             inputs=[
                 io.Model.Input("model", tooltip="Use it with Regional Denoise, in any order."),
@@ -33,7 +33,7 @@ class AttentionPriorNode(io.ComfyNode):
     def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed) -> io.NodeOutput:
         prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed)
         prior.check(model)
-        return io.NodeOutput(patch_evaluation(model, attention=prior))
+        return io.NodeOutput(patch_evaluation(prior.hooked(model), attention=prior))
 
 
 NODES = [AttentionPriorNode]
