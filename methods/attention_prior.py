@@ -1,4 +1,4 @@
-"""C-Upscale's regional attention prior (RAP; Tang et al., IJCV 2025).
+"""C-Upscale's regional attention prior (RAP; Qian et al., IJCV 2025).
 
 The paper interpolates the cross-attention maps of the low-resolution picture to the canvas, crops a
 region's window and applies it to the values. Interpolation acts on the picture's positions and the

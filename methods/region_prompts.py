@@ -1,4 +1,4 @@
-"""Prompts of regions (C-Upscale's regional semantic prior, RSP; Tang et al., IJCV 2025), as text."""
+"""Prompts of regions (C-Upscale's regional semantic prior, RSP; Qian et al., IJCV 2025), as text."""
 
 import json
 import re

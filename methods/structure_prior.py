@@ -1,4 +1,4 @@
-"""C-Upscale's global structure prior (GSP; Tang et al., IJCV 2025).
+"""C-Upscale's global structure prior (GSP; Qian et al., IJCV 2025).
 
 Each step pulls the low wavelet band of the predicted clean latent towards that of the low-resolution
 picture: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's

@@ -1,4 +1,4 @@
-"""C-Upscale's regional attention prior (RAP; Tang et al., IJCV 2025)."""
+"""C-Upscale's regional attention prior (RAP; Qian et al., IJCV 2025)."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""Prompts of regions (C-Upscale's RSP; Tang et al., IJCV 2025): crops, captions, conditioning."""
+"""Prompts of regions (C-Upscale's RSP; Qian et al., IJCV 2025): crops, captions, conditioning."""
 
 import os
 

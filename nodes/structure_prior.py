@@ -1,4 +1,4 @@
-"""C-Upscale's structure prior (GSP; Tang et al., IJCV 2025)."""
+"""C-Upscale's structure prior (GSP; Qian et al., IJCV 2025)."""
 
 from comfy_api.latest import io
 
