@@ -27,6 +27,7 @@ from .conditioning import (
 from .controls import cut_hint_patches, hint_patches
 from .demofusion import DilatedPass
 from .positions import (
+    DISTANCES,
     ROPE_OPTIONS,
     Shift,
     check_positions,
@@ -77,6 +78,7 @@ class Call:
         """Denoised predictions, per guidance branch and view, of equally large `pictures`. `conds`: other
         than the call's. `placed`: the network counts positions from the canvas's corner."""
         branches = self.conds if conds is None else conds
+        placed = placed and not isinstance(self.model.diffusion_model, DISTANCES)
         alone = self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
         groups = {}
         for i, view in enumerate(views):

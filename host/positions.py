@@ -7,8 +7,9 @@ from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.ldm.wan.model import WanModel
 
 POSITIONS = ("region", "canvas")
-ROPE_OPTIONS = (WanModel, NextDiT)  # one shift for all rows of a call
 POST_INPUT = (Flux, QwenImageTransformer2DModel)
+ROPE_OPTIONS = (NextDiT,)  # one shift for all rows of a call
+DISTANCES = (WanModel,)  # text has no position, so that only distances within the picture count
 
 
 def patch_size(network: torch.nn.Module) -> int:
@@ -19,7 +20,7 @@ def patch_size(network: torch.nn.Module) -> int:
 
 def check_positions(model) -> None:
     """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
-    if not isinstance(model.diffusion_model, (*ROPE_OPTIONS, *POST_INPUT)):
+    if not isinstance(model.diffusion_model, (*POST_INPUT, *ROPE_OPTIONS, *DISTANCES)):
         raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that the host lets move. Set positions to 'region'.")
 
 

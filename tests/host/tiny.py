@@ -74,7 +74,7 @@ def flux():
 
 
 def pixart():
-    unet = {"image_model": "pixart_sigma", "input_size": 16, "patch_size": 2, "hidden_size": 64, "depth": 2, "num_heads": 2, "caption_channels": 64, "pe_interpolation": 1.0, "micro_condition": True}
+    unet = {"image_model": "pixart_sigma", "input_size": 16, "patch_size": 2, "hidden_size": 96, "depth": 2, "num_heads": 2, "caption_channels": 64, "pe_interpolation": 1.0, "micro_condition": True}
     return _build(comfy.supported_models.PixArtSigma, unet)
 
 
