@@ -1,0 +1,48 @@
+import argparse
+import csv
+
+import pytest
+import torch
+from loupe.training.loop import Loop, export
+from safetensors import safe_open
+from torch import nn
+
+
+def run(folder, steps, stop_after=None, save_every=5):
+    """Fit a line; returns the averaged weights. `stop_after` ends the run as an interruption would."""
+    torch.manual_seed(0)
+    net = nn.Linear(3, 1)
+    options = argparse.Namespace(out=folder, steps=steps, batch=4, seed=1, ranks=1, device="cpu", save_every=save_every)
+    loop = Loop("line", {"line": net}, 0, options, lr=0.05, warmup=2)
+    for step, generator in loop:
+        if step == stop_after:
+            break
+        x = torch.randn(8, 3, generator=generator)
+        loop.update((net(x) - x.sum(1, keepdim=True)).square().mean(), x=x.mean().item())
+    return {k: v.clone() for k, v in loop.averaged().items()}, loop
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, _ = run(tmp_path / "a", 20)
+    run(tmp_path / "b", 20, stop_after=13)
+    resumed, loop = run(tmp_path / "b", 20)
+    assert loop.step == 20
+    for key, value in whole.items():
+        assert torch.equal(value, resumed[key])
+
+
+def test_loss_falls_and_the_log_says_so(tmp_path):
+    _, loop = run(tmp_path, 300)
+    rows = list(csv.DictReader(open(tmp_path / "line.csv")))
+    assert [row["step"] for row in rows] == ["100", "200", "300"]
+    assert float(rows[-1]["loss"]) < 0.2 * float(rows[0]["loss"])
+    assert loop.rate() == pytest.approx(0.05 * 0.02)
+
+
+def test_export_is_half_precision_with_metadata(tmp_path):
+    export(tmp_path / "w.safetensors", {"a": torch.ones(2, 3)}, {"format": "loupe.test"})
+    with safe_open(tmp_path / "w.safetensors", "pt") as f:
+        assert f.metadata() == {"format": "loupe.test"} and f.get_tensor("a").dtype == torch.float16
+    assert [f.name for f in tmp_path.iterdir()] == ["w.safetensors"]
