@@ -41,6 +41,7 @@ OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empt
 
 TITLE, SLOT, WIDGET = 30, 20, 24
 WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
+PREVIEW = 220  # of a sampler while it runs, below its widgets
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
 NOTE = 110
 WINDOW = 16, 9
@@ -94,7 +95,7 @@ def widget_values(node, definition):
             continue
         value = node["inputs"].get(name, options.get("default"))
         values.append(options.get("default", "") if is_link(value) else value)
-        if options.get("control_after_generate") or (kind == "INT" and name in ("seed", "noise_seed")):
+        if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
             values.append("fixed")
         if options.get("image_upload"):
             values.append("image")
@@ -205,7 +206,7 @@ def place_section(workflow, info, keys, left, top):
             places[key] = (x, y)
             size = size_of(workflow[key], info[workflow[key]["class_type"]])
             width = max(width, size[0])
-            y += size[1] + TITLE + PADDING
+            y += size[1] + TITLE + PADDING + (PREVIEW if "steps" in workflow[key]["inputs"] else 0)
         x += width + GAP
         height = max(height, y - TITLE - top)
     return places, (x - GAP + PADDING - left, height)

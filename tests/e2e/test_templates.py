@@ -50,12 +50,18 @@ def widgets_of(node, definition):
     for name, (kind, options) in declared(definition).items():
         if kind in ("COMBO", *SCALARS) and not options.get("forceInput"):
             found.append((name, values.pop(0), kind, options))
-            if name in ("seed", "noise_seed") or options.get("control_after_generate"):
+            if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
                 assert values.pop(0) in ("fixed", "increment", "decrement", "randomize")
             if options.get("image_upload"):
                 assert values.pop(0) == "image"
     assert values == [], f"{node['type']} has values left over"
     return found
+
+
+def optional_values(definition):
+    """What the page has in optional widgets that an API workflow leaves out."""
+    optional = definition["input"].get("optional", {})
+    return {name: options["default"] for name, (kind, options) in declared(definition).items() if name in optional and kind in ("COMBO", *SCALARS)}
 
 
 def fits(value, kind, options):
@@ -100,13 +106,14 @@ def test_links_agree_with_their_slots(template):
 
 def test_says_what_its_api_workflow_says(info, template, workflow):
     links = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
+    meant = {key: {**node, "inputs": {**optional_values(info[node["class_type"]]), **node["inputs"]}} for key, node in workflow.items()}
     said = {}
     for node in nodes_of(template):
         inputs = {name: value for name, value, *_ in widgets_of(node, info[node["type"]])}
         inputs.update({slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"]})
         title = node.get("title", info[node["type"]]["display_name"])
         said[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
-    assert said == workflow
+    assert said == meant
 
 
 def test_files_to_download_are_named(template):

@@ -102,6 +102,17 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
     assert likeness(pictures[0], client.images(run, "low")[0]) > 0.8
 
 
+def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
+    """The bundled workflow of patches, at the size and steps of `demo_workflow`."""
+    patches = json.loads((API / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
+    patches[find_node(patches, "LoupeLSRUpscale")]["inputs"]["scale_by"] = 2.0
+    detail = patches[find_node(patches, title="Draw the detail")]["inputs"]
+    detail["steps"] = sampler_of(demo_workflow)["denoise_depth"]
+    assert detail["steps"] / detail["denoise"] == sampler_of(demo_workflow)["steps"]
+    sampled = result(client, client.run(demo_workflow), demo_workflow)
+    assert (result(client, client.run(patches), patches) == sampled).all()
+
+
 def test_picture_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
     from loupe_tools.demo import use_picture
 
