@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import comfy.utils
 import torch
+from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import (
     Downsample,
     UNetModel,
@@ -25,10 +27,13 @@ from ..methods.attention_prior import (
 )
 from ..methods.noise import seeded_noise
 from .conditioning import REGION, Axis, Miniature, View, view_uuid
+from .joint import JointAttention
 from .pixart import patch_cross_attention
+from .positions import patch_size
 
 LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
 NOISES = ("fixed", "fresh")
+JOINT = (MMDiT, Flux)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +42,8 @@ class AttentionPrior:
 
     weight: share of the prior where a region has a prompt of its own; weight_alone: where all regions
     share the global prompt. layers: a key of LAYERS; finest: leaves out layers with fewer cells to the
-    side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed`.
+    side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed`. joint: also
+    for models with joint attention, an experiment.
     """
 
     reference: torch.Tensor
@@ -47,14 +53,18 @@ class AttentionPrior:
     finest: int = 1
     noise: str = "fixed"
     seed: int = 0
+    joint: bool = False
 
     def check(self, model) -> None:
         """Raises ValueError for a model (ModelPatcher) without cross-attention that the host lets patch,
         and for videos."""
-        if not isinstance(model.get_model_object("diffusion_model"), (UNetModel, PixArtMS)) or self.reference.ndim != 4:
-            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of models with cross-attention layers of their own (SD 1.5, SD 2, SDXL, PixArt). Leave it out: the Structure Prior and Region Prompts work with every model.")
-        if isinstance(model.get_model_object("diffusion_model"), PixArtMS) and self.layers != "all":
-            raise ValueError(f"layers is {self.layers!r}; PixArt has no encoder and decoder. Set layers to 'all'.")
+        network = model.get_model_object("diffusion_model")
+        if isinstance(network, JOINT) and not self.joint:
+            raise ValueError(f"model is {type(model.model).__name__}, whose text and picture share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
+        if not isinstance(network, (UNetModel, PixArtMS, *JOINT)) or self.reference.ndim != 4:
+            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
+        if not isinstance(network, UNetModel) and self.layers != "all":
+            raise ValueError(f"layers is {self.layers!r}, but {type(model.model).__name__} has no encoder and decoder. Set layers to 'all'.")
 
     def hooked(self, model):
         """Clone of `model` (ModelPatcher) that calls attn2_output_patch, which PixArt does not by itself."""
@@ -74,6 +84,8 @@ class AttentionPrior:
             return None
         if any("area" in cond for cond in branch):
             raise ValueError("positive is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
+        if any("ref_latents" in cond["model_conds"] for cond in branch) and isinstance(call.model.diffusion_model, JOINT):
+            raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
         reference, noise = self._run(call)
         if self.noise == "fresh":
             noise = seeded_noise(reference.shape, (self.seed + 1 + call.step) % 2**64).to(reference)
@@ -82,7 +94,7 @@ class AttentionPrior:
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
             raise ValueError("positive holds prompts of regions, but none of the whole picture, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
-        call.attended = Attended(self, [cond["uuid"] for cond in whole], call.canvas)
+        call.attended = Attended(self, [cond["uuid"] for cond in whole], call.canvas, call.model.diffusion_model)
         x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
         call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
         return call.attended
@@ -100,8 +112,8 @@ class AttentionPrior:
 class Attended:
     """What the cross-attention layers made of the small picture, for the length of one evaluation."""
 
-    def __init__(self, prior: AttentionPrior, uuids: list, canvas: tuple[int, int]):
-        self.prior, self.uuids, self.canvas = prior, uuids, canvas
+    def __init__(self, prior: AttentionPrior, uuids: list, canvas: tuple[int, int], network: torch.nn.Module):
+        self.prior, self.uuids, self.canvas, self.network = prior, uuids, canvas, network
         self.values = {}
 
     def options(self, model_options: dict, views: list | None = None) -> dict:
@@ -111,6 +123,9 @@ class Attended:
         else:
             patch = Read(self, views)
         options = model_options["transformer_options"]
+        if isinstance(self.network, JOINT):
+            override = JointAttention(patch, patch.size, patch_size(self.network), options.get("optimized_attention_override"))
+            return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}
         patches = options.get("patches", {})
         # last in the list, behind what other patches do to the layer's output
         patches = {**patches, "attn2_output_patch": [*patches.get("attn2_output_patch", ()), patch]}
@@ -128,6 +143,12 @@ class _Layers:
             self.views, self.sources = [View(Axis(0, 1, height), Axis(0, 1, width))], {uuid: uuid for uuid in attended.uuids}
         else:
             self.views, self.sources = views, {view_uuid(uuid, views): uuid for uuid in attended.uuids}
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Cells of the picture that the network sees."""
+        view = self.views[0]
+        return (view.height, view.width) if isinstance(view, Miniature) else (view.y.count, view.x.count)
 
     def __call__(self, n, extra_options):
         prior = self.attended.prior

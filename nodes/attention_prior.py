@@ -25,13 +25,14 @@ class AttentionPriorNode(io.ComfyNode):
                 io.Int.Input("finest", default=1, min=1, max=64, advanced=True, tooltip="Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine layers out and saves a quarter of the memory."),
                 io.Combo.Input("noise", options=list(NOISES), default="fixed", advanced=True, tooltip="Noise on the small picture. fixed: the same at every step, smoother. fresh: drawn again at every step."),
                 io.Int.Input("prior_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, advanced=True, tooltip="Seed of that noise; the sampler's seed does not change it."),
+                io.Boolean.Input("joint_attention", default=False, optional=True, advanced=True, tooltip="Experimental, not in the paper: the prior for SD 3 and Flux, whose text and picture share one attention. Twice the attention time."),
             ],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the prior, for any sampler.")],
         )
 
     @classmethod
-    def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed) -> io.NodeOutput:
-        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed)
+    def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed, joint_attention=False) -> io.NodeOutput:
+        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed, joint_attention)
         prior.check(model)
         return io.NodeOutput(patch_evaluation(prior.hooked(model), attention=prior))
 

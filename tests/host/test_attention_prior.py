@@ -244,7 +244,7 @@ def test_kept_bytes_are_those_planned():
 
 @pytest.mark.parametrize("make", [tiny.sd3, tiny.flux])
 def test_models_without_cross_attention_are_refused(make):
-    with pytest.raises(ValueError, match="model is (SD3|Flux).*Structure Prior and Region Prompts"):
+    with pytest.raises(ValueError, match="model is (SD3|Flux).*joint_attention.*Structure Prior and Region Prompts"):
         prior(make(), tiny.noise((1, 16, 8, 8)))
 
 
