@@ -133,7 +133,7 @@ def _cut_patch(patch, view, cells, cut):
             setattr(out, name, cropped(image.movedim(-1, 1), "area").movedim(1, -1))
     if patch.mask is not None:
         out.mask = cropped(patch.mask, "bilinear")
-    out.encoded_image = None
+    out.encoded_image_size = None  # of no picture: the patch encodes its own again
     if hasattr(patch, "temp_data"):
         out.temp_data = None
     return out

@@ -30,7 +30,7 @@ CONCATENATED = {"sd15": 5, "sdxl": 5, "flux": 80, "wan": 20}  # channels of the 
 class Network(torch.nn.Module):
     """Convolutions over the picture and over all conditioning of its size, plus the means of the rest.
 
-    Frames are pictures.
+    Frames are pictures, each with the mean of all.
     """
 
     def __init__(self, channels, concatenated=0):
@@ -46,6 +46,8 @@ class Network(torch.nn.Module):
         frames = x.shape[2] if x.ndim == 5 else 1
         pictures = x.movedim(2, 1).flatten(0, 1) if x.ndim == 5 else x
         hidden = self.patch_embedding(pictures)
+        if frames > 1:
+            hidden = hidden + seen(x.mean(2), x).repeat_interleave(frames, 0)
         conds = {"context": context, "y": y, **conds}
         for cond in conds.values():
             for value in cond if isinstance(cond, list) else [cond]:

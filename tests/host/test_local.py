@@ -1,6 +1,7 @@
 """Regions equal the whole, away from their borders, for every kind of conditioning on every model family,
 and would not if the conditioning were left uncut."""
 
+import comfy.supported_models
 import local
 import loupe.host.conditioning as conditioning
 import loupe.host.evaluation as evaluation
@@ -107,3 +108,45 @@ def test_left_uncut_they_would_differ(kind, whole, monkeypatch):
     except (RuntimeError, IndexError, AssertionError):
         return  # the host notices
     assert not close([out[0]], [expected[0]])
+
+
+def told(model, sizes):
+    """What reaches the network of a 16 x 24 canvas in two regions, of conds by name."""
+    model, found = patch_evaluation(model, regional=RegionalDenoise((16, 16), sizes=sizes)), {}
+
+    def watch(executor, *args, **kwargs):
+        found.update(kwargs)
+        return executor(*args, **kwargs)
+
+    model.add_wrapper_with_key("apply_model", "watch", watch)
+    tiny.evaluate(model, tiny.noise((1, 4, 16, 24)), (tiny.conditioning(1), tiny.conditioning(2)))
+    return found
+
+
+def test_pixart_is_told_the_region_or_the_canvas():
+    out = told(local.build("pixart"), "native")
+    assert out["c_size"].tolist() == [[128, 128]] * 4
+    assert out["c_ar"].tolist() == [[1]] * 4
+    for sizes in ("canvas", "unchanged"):
+        assert told(local.build("pixart"), sizes)["c_size"].tolist() == [[128, 192]] * 4
+
+
+def test_hunyuan_dit_is_told_the_region_or_the_canvas(monkeypatch):
+    monkeypatch.setitem(local.FAMILIES, "hydit", comfy.supported_models.HunyuanDiT)
+    assert told(local.build("hydit"), "native")["image_meta_size"].tolist() == [[128, 128, 128, 128, 0, 0]] * 4
+    for sizes in ("canvas", "unchanged"):
+        assert told(local.build("hydit"), sizes)["image_meta_size"].tolist()[0][:2] == [128, 192]
+
+
+def test_the_sdxl_refiner_is_told_the_region_or_the_canvas(monkeypatch):
+    monkeypatch.setitem(local.FAMILIES, "refiner", comfy.supported_models.SDXLRefiner)
+    model = local.build("refiner")
+    model.model.embedder = tiny.PlainNumbers()
+
+    def numbers(sizes):
+        return told(model, sizes)["y"][:, -5 * 256 :].unflatten(1, (5, 256))[..., 0].tolist()
+
+    # the last is the aesthetic score, of the negative and the positive prompt
+    assert numbers("native") == [[128, 128, 0, 0, 2.5]] * 2 + [[128, 128, 0, 0, 6]] * 2
+    assert numbers("canvas") == [[128, 192, 0, 0, 2.5], [128, 192, 0, 64, 2.5], [128, 192, 0, 0, 6], [128, 192, 0, 64, 6]]
+    assert numbers("unchanged") == [[128, 192, 0, 0, 2.5]] * 2 + [[128, 192, 0, 0, 6]] * 2
