@@ -17,7 +17,9 @@ def info(server):
 
 
 def test_pack_loads_without_complaint(server, info):
-    lines = [line for line in server.log_file.read_text(errors="replace").splitlines() if "ComfyUI-Loupe" in line]
+    starting, ready, _ = server.log_file.read_text(errors="replace").partition("Starting server")
+    assert ready
+    lines = [line for line in starting.splitlines() if "ComfyUI-Loupe" in line]
     assert lines
     assert [line for line in lines if "FAILED" in line or "Cannot import" in line or "File " in line] == []
 
