@@ -6,6 +6,7 @@ from . import (
     lsr,
     mini,
     pixelsmith,
+    plan,
     region_layout,
     region_noise,
     region_prompts,
@@ -13,7 +14,7 @@ from . import (
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, region_prompts, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, plan, region_prompts, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):

@@ -4,7 +4,10 @@ made for that crop."""
 import logging
 import uuid
 
+import comfy.cldm.cldm
 import comfy.conds
+import comfy.controlnet
+import comfy.ops
 import pytest
 import tiny
 import torch
@@ -87,6 +90,24 @@ def test_chained_controlnets(pictures, caplog):
     with caplog.at_level(logging.WARNING):
         check_crops(tiny.sdxl(), make)
     assert "control" not in caplog.text
+
+
+@pytest.mark.parametrize("build", [tiny.sdxl, tiny.sd15])
+def test_control_loras(build):
+    """The network is the model's own, with a few weights replaced, for the length of a run."""
+    model, hint = build(), torch.rand(1, 3, 64, 96)
+    config = model.model.model_config.unet_config
+    net = comfy.cldm.cldm.ControlNet(**{key: value for key, value in config.items() if key != "out_channels"}, hint_channels=3, operations=comfy.ops.disable_weight_init)
+    weights = {key: value for key, value in tiny.randomize(net, 5).state_dict().items() if key.startswith(("input_hint_block", "zero_convs", "middle_block_out"))}
+    control = comfy.controlnet.ControlLora({**weights, "lora_controlnet": torch.tensor([])})
+
+    def make(cut):
+        control.set_cond_hint(cut(hint, 8), 0.8)
+        return tiny.conditioning(1, control=control), tiny.conditioning(2, control=control)
+
+    check_crops(model, make)
+    with_control = fused(model, make(lambda tensor, ratio=1: tensor))
+    assert not torch.allclose(with_control[0], fused(model, (tiny.conditioning(1), tiny.conditioning(2)))[0], rtol=1e-2)
 
 
 def test_controls_move_the_picture():

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.regional import RegionalDenoise
+from loupe.methods.regions import merge
 
 SETTINGS = RegionalDenoise((local.REGION, local.REGION), sizes="unchanged")
 
@@ -108,6 +109,22 @@ def test_left_uncut_they_would_differ(kind, whole, monkeypatch):
     except (RuntimeError, IndexError, AssertionError):
         return  # the host notices
     assert not close([out[0]], [expected[0]])
+
+
+@pytest.mark.parametrize("family", local.FAMILIES)
+def test_prompts_of_regions_are_seen_by_their_regions(family):
+    model = local.build(family)
+    layout = SETTINGS.layout_of(*local.CANVAS)
+    x = local.latents(family, 2, 9)
+    own = [tiny.conditioning(10 + i) for i in range(len(layout.regions))]
+    positive = tiny.conditioning(1)
+    for (prompt,), region in zip(own, layout.regions):
+        positive.append([prompt[0], {**prompt[1], conditioning.REGION: region, "mask": torch.zeros(1, *local.CANVAS)}])
+    out = tiny.evaluate(patch_evaluation(model, regional=SETTINGS), x, (positive, tiny.conditioning(2)), 0.7)
+    size = {"width": local.CANVAS[1] * 8, "height": local.CANVAS[0] * 8}
+    parts = [tiny.evaluate(model, region.crop(x), ([[text, {**keys, **size}]], tiny.conditioning(2, **size)), 0.7) for ((text, keys),), region in zip(own, layout.regions)]
+    for branch, predictions in zip(out, zip(*parts)):
+        torch.testing.assert_close(branch, merge(predictions, layout.regions, *local.CANVAS, layout.weights()), rtol=1e-4, atol=1e-4)
 
 
 def told(model, sizes):

@@ -1,0 +1,116 @@
+import re
+
+import folder_paths
+import pytest
+import tiny
+import torch
+from comfy.patcher_extension import WrappersMP
+from loupe.host.attention import AttentionPrior, attended_bytes
+from loupe.host.evaluation import evaluation_of, patch_evaluation
+from loupe.host.plan import layout, measure, plan, works
+from loupe.host.regional import RegionalDenoise
+from loupe.host.sampling import patch_demofusion
+from loupe.methods.plan import evaluations
+from loupe.nodes.plan import PlanNode
+
+SHAPE = torch.Size((2, 4, 16, 20))
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    return tiny.sdxl()
+
+
+def regional(model, **settings):
+    return patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings))
+
+
+PATCHES = {
+    "none": lambda model: model,
+    "regions": regional,
+    "moving regions": lambda model: regional(model, jitter=True),
+    "DemoFusion": lambda model: patch_demofusion(regional(model), tiny.noise((1, 4, 8, 10))),
+    "dilation only": lambda model: patch_demofusion(model, tiny.noise((1, 4, 8, 10))),
+    "one region": lambda model: patch_demofusion(patch_evaluation(model, regional=RegionalDenoise()), tiny.noise((1, 4, 16, 20))),
+    "attention prior": lambda model: patch_evaluation(regional(model), attention=AttentionPrior(tiny.noise((1, 4, 6, 10)))),
+    "idle attention prior": lambda model: patch_evaluation(regional(model), attention=AttentionPrior(tiny.noise((1, 4, 6, 10)), 0.0, 0.0)),
+}
+
+
+@pytest.mark.parametrize("name", PATCHES)
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_the_plan_counts_what_the_run_does(name, cfg, sdxl):
+    model, seen = PATCHES[name](sdxl), []
+
+    def watch(executor, x, *args, **kwargs):
+        seen.append((*x.shape[-2:], len(x)))
+        return executor(x, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
+    tiny.sample(model, torch.zeros(SHAPE), steps=2, cfg=cfg)
+    found = works(model, *SHAPE[-2:], 2)
+    assert evaluations(found, 1 if cfg == 1.0 else 2, SHAPE[0]) == sum(rows for *_, rows in seen)
+    assert {(work.height, work.width) for work in found} == {tuple(size) for *size, _ in seen}
+
+
+def test_memory(sdxl, monkeypatch):
+    model = PATCHES["attention prior"](sdxl)
+    found = works(model, *SHAPE[-2:], 3)
+    kept = attended_bytes(sdxl.model.diffusion_model, 6, 10, element_size=4)
+    assert [work.kept for work in found] == [0, kept]
+    planned = plan(model, SHAPE, found, 2, at_once=3)
+    one = model.model.memory_required([4, 4, 8, 8])
+    assert planned.network == int(3 * one)
+    assert planned.weights == sdxl.model_size()
+    assert planned.canvas == 2 * 4 * 16 * 20 * 4 * 7 + kept
+    for free, at_once in ((0, 1), (4.5 * one, 3), (1e12, 16)):
+        monkeypatch.setattr(model, "get_free_memory", lambda device, free=free: free + model.model_size() - model.loaded_size())
+        assert plan(model, SHAPE, works(model, *SHAPE[-2:], 3), 2).at_once == at_once
+
+
+def test_time_is_measured_on_the_bare_network(sdxl):
+    model, calls = PATCHES["DemoFusion"](sdxl), []
+
+    def watch(executor, x, *args, **kwargs):
+        calls.append(tuple(x.shape))
+        return executor(x, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
+    planned = plan(model, SHAPE, works(model, *SHAPE[-2:], 100), 2, at_once=3)
+    seconds = measure(model, planned, tiny.conditioning(1))
+    # two branches of three regions of two pictures, of both kinds
+    assert set(calls) == {(12, 4, 8, 8), (12, 4, 8, 10)}
+    assert seconds > 0.01
+    assert evaluation_of(model).regional is not None
+
+
+def node(model, **inputs):
+    return PlanNode.execute(model, **{"samples": {"samples": torch.zeros(SHAPE)}, "steps": 10, "cfg": 4.0, "evaluations_per_step": 2, "measure": False, **inputs})
+
+
+def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
+    out = node(PATCHES["DemoFusion"](sdxl))
+    text, picture = out.result
+    assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 pictures" in text
+    assert "Regions: 12 of 8 x 8 cells, every 4 x 4" in text
+    assert "dilated views: 80 pictures of 10 x 8 cells" in text
+    assert "Network evaluations: 1280 with 2 guidance branches, the work of 1360 of a region's size" in text
+    assert "Time" not in text
+    assert picture.shape[0] == 1
+    assert picture.shape[-1] == 3
+    assert out.ui["text"] == (text,)
+    assert len(out.ui["images"]) == 1
+    timed = node(regional(sdxl), measure=True, positive=tiny.conditioning(1)).result[0]
+    assert re.search(r"Time: about \d+ (s|min)$", timed)
+    assert "Regions: 1 of 20 x 16 cells" in node(sdxl).result[0]
+
+
+def test_measuring_needs_a_prompt(sdxl):
+    with pytest.raises(ValueError, match="measure is on, but positive is not connected"):
+        node(regional(sdxl), measure=True)
+
+
+def test_the_layout_is_that_of_the_run(sdxl):
+    assert layout(regional(sdxl), 16, 20) == RegionalDenoise((8, 8)).layout_of(16, 20)
+    assert len(layout(sdxl, 16, 20).regions) == 1

@@ -1,0 +1,28 @@
+"""docs/regions.md says what the tests prove."""
+
+import re
+from pathlib import Path
+
+import local
+import pytest
+import regions_table
+
+HERE = Path(__file__).parent
+PAGE = HERE.parents[1] / "docs" / "regions.md"
+
+
+def test_the_page_shows_the_table():
+    shown = re.search(r"<!-- table -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert shown.group(1) == regions_table.table()
+
+
+@pytest.mark.parametrize("row", regions_table.ROWS)
+def test_every_cell_names_a_test_or_a_reason(row):
+    for family in regions_table.COLUMNS:
+        cell = regions_table.cell(row, family)
+        for name in regions_table.names(cell):
+            file, _, test = name.partition("::")
+            if name.startswith(regions_table.LOCAL):
+                assert (row, family) in local.CASES
+            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text()
+        assert regions_table.names(cell) or " " in cell
