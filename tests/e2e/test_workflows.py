@@ -114,10 +114,13 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
 
 
 def test_picture_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
+    from loupe.training.mini.render import render
+    from loupe.training.mini.scenes import caption, sample_scene
     from loupe_tools.demo import use_picture
 
-    y, x = np.mgrid[0:300, 0:450]
-    Image.fromarray(np.stack([x / 450, y / 300, (x + y) / 750], -1).__mul__(255).astype("uint8")).save(tmp_path / "mine.png")
+    scene = sample_scene(7_000_003)
+    Image.fromarray(render(scene, 450, 1)[75:375]).save(tmp_path / "mine.png")
+    demo_workflow[find_node(demo_workflow, title="Prompt")]["inputs"]["text"] = caption(scene)
     use_picture(demo_workflow, client, tmp_path / "mine.png")
     picture = Image.fromarray(result(client, client.run(demo_workflow), demo_workflow))
     assert picture.size == (2 * 160, 2 * 104)
