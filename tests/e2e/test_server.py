@@ -7,7 +7,7 @@ from loupe_tools.client import Client, find_node
 NODES = [
     "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
     "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
-    "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts", "LoupePlan",
+    "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts",
     "LoupePlan",
 ]
 
