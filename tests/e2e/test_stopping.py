@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
 def test_stopped_demo_stops_its_server(host, stop):
     command = [sys.executable, "-u", ROOT / "dev.py", "inside", host, "demo"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as demo:
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed) as demo:
         for line in demo.stdout:
             if "Load Mini World" in line:  # the workflow is running
                 break
