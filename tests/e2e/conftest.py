@@ -17,6 +17,8 @@ sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
 from loupe_tools.client import Client
 from loupe_tools.server import Server
 
+sys.path.insert(0, str(Path(__file__).parent))
+
 
 @pytest.fixture(scope="session")
 def host():

@@ -1,16 +1,15 @@
 """Every template of the browser opens, holds the values of its API workflow, and names the files it needs."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 from loupe_tools.client import Client
+from page import SCALARS, declared, fits, widgets_of
 from PIL import Image
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
-SCALARS = {"INT": [int], "FLOAT": [int, float], "STRING": [str], "BOOLEAN": [bool]}
 NOTES = {"Note", "MarkdownNote"}
 
 pytestmark = pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
@@ -37,37 +36,10 @@ def nodes_of(template):
     return [node for node in template["nodes"] if node["type"] not in NOTES]
 
 
-def declared(definition):
-    """{name: (type, options)} of a node's inputs, in order."""
-    inputs = {**definition["input"].get("required", {}), **definition["input"].get("optional", {})}
-    typed = {name: (kind, options[0] if options else {}) for name, (kind, *options) in inputs.items()}
-    return {name: ("COMBO", {**options, "options": kind}) if isinstance(kind, list) else (kind, options) for name, (kind, options) in typed.items()}
-
-
-def widgets_of(node, definition):
-    """[(name, value, type, options)] by position, without what only the page has."""
-    values, found = list(node["widgets_values"]), []
-    for name, (kind, options) in declared(definition).items():
-        if kind in ("COMBO", *SCALARS) and not options.get("forceInput"):
-            found.append((name, values.pop(0), kind, options))
-            if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
-                assert values.pop(0) in ("fixed", "increment", "decrement", "randomize")
-            if options.get("image_upload"):
-                assert values.pop(0) == "image"
-    assert values == [], f"{node['type']} has values left over"
-    return found
-
-
 def optional_values(definition):
     """What the page has in optional widgets that an API workflow leaves out."""
     optional = definition["input"].get("optional", {})
     return {name: options["default"] for name, (kind, options) in declared(definition).items() if name in optional and kind in ("COMBO", *SCALARS)}
-
-
-def fits(value, kind, options):
-    if kind == "COMBO":
-        return value in options["options"] or "image_upload" in options
-    return type(value) in SCALARS[kind] and (kind in ("STRING", "BOOLEAN") or options.get("min", -math.inf) <= value <= options.get("max", math.inf))
 
 
 def test_widget_values_are_the_right_ones(info, template):

@@ -1,0 +1,206 @@
+"""Blueprints: whole methods as one node, subgraphs/*.json, made from workflows/api/*.json.
+
+What leads to the outputs of a blueprint goes inside, up to the nodes that its inputs stand for. To add
+one, write an entry in BLUEPRINTS and run `python dev.py templates WORKFLOW`.
+"""
+
+import json
+import uuid
+from typing import NamedTuple
+
+from .client import find_node
+from .graph import (
+    GAP,
+    SLOT,
+    TITLE,
+    WIDGET,
+    WIDTH,
+    in_order,
+    inputs_of,
+    is_link,
+    make_links,
+    make_nodes,
+    place_section,
+)
+from .server import PACK
+
+SUBGRAPHS = PACK / "subgraphs"
+CATEGORY = "Image generation and editing/Upscale"  # where the host's own blueprints for it are
+INPUT_NODE, OUTPUT_NODE = -10, -20  # the page's ids for the two borders of a subgraph
+BORDER = 160
+LINK = "id", "origin_id", "origin_slot", "target_id", "target_slot", "type"
+
+
+class Blueprint(NamedTuple):
+    """inputs: {name: (title of the node that it takes the place of, its output)}. widgets: {name: (title,
+    input)} of those inside that the node shows. outputs: {name: (title, output)}."""
+
+    workflow: str
+    description: str
+    aliases: list[str]
+    inputs: dict[str, tuple[str, int]]
+    widgets: dict[str, tuple[str, str]]
+    outputs: dict[str, tuple[str, int]]
+
+
+BLUEPRINTS = {
+    "Upscale (C-Upscale)": Blueprint(
+        "cupscale_image_sdxl",
+        "Enlarges a picture region by region with C-Upscale: structure and attention of the whole picture steer every region, which may have a prompt of its own.",
+        ["C-Upscale", "GSP", "RAP", "RSP", "tiled upscale", "Loupe"],
+        {
+            "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "clip": ("Load Checkpoint", 1), "vae": ("Load Checkpoint", 2),
+            "positive": ("What the picture shows", 0), "negative": ("Negative prompt", 0),
+        },
+        {
+            "native_megapixels": ("Native area", "megapixels"),
+            "scale_by": ("Enlarge", "scale_by"),
+            "region_width": ("Region Layout", "region_width"),
+            "region_height": ("Region Layout", "region_height"),
+            "overlap": ("Region Layout", "overlap"),
+            "prompts": ("Region Prompts (RSP)", "prompts"),
+            "structure": ("Structure Prior (GSP)", "weight"),
+            "steps": ("C-Upscale", "steps"),
+            "start_at_step": ("C-Upscale", "start_at_step"),
+            "cfg": ("C-Upscale", "cfg"),
+            "seed": ("C-Upscale", "noise_seed"),
+        },
+        {"image": ("Decode C-Upscale", 0)},
+    ),
+    "Upscale (LSRNA-DemoFusion)": Blueprint(
+        "lsrna_demofusion_sdxl",
+        "Enlarges a finished latent with LSRNA-DemoFusion: a super-resolution network for latents, noise at edges, and the last steps drawn again region by region.",
+        ["LSRNA", "DemoFusion", "latent upscale", "Loupe"],
+        {
+            "latent": ("Draw the reference", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
+            "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
+        },
+        {
+            "lsr_model": ("Load Latent SR Model", "model_name"),
+            **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "region_width", "region_height", "steps", "denoise_depth", "cfg", "e_min", "e_max", "seed")},
+        },
+        {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},
+    ),
+    "Upscale (PixelSmith)": Blueprint(
+        "pixelsmith_sdxl",
+        "Enlarges a picture with PixelSmith: it is drawn again patch by patch, held to the structure of the small one for the first steps. Use it again on its own result for larger pictures.",
+        ["PixelSmith", "patch upscale", "Loupe"],
+        {
+            "image": ("Decode the reference", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
+            "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
+        },
+        {
+            "scale_by": ("Enlarge to 2x", "scale_by"),
+            **{name: ("PixelSmith Sampler, 2x", name) for name in ("patch_size", "guided_steps", "steps", "denoise_depth", "cfg", "seed")},
+        },
+        {"image": ("Decode 2x", 0), "latent": ("PixelSmith Sampler, 2x", 0)},
+    ),
+}
+
+
+def inside(workflow, key, border):
+    """Nodes that `key` takes links from, itself included, as far as the links in `border`."""
+    found = {key}
+    for value in workflow[key]["inputs"].values():
+        if is_link(value) and tuple(value) not in border:
+            found |= inside(workflow, value[0], border)
+    return found
+
+
+def new_id(*names):
+    """The same UUID for the same names, so that making a blueprint again changes nothing."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(("loupe", *names))))
+
+
+def make_blueprint(name, blueprint, workflow, info):
+    """The blueprint as the page saves a published subgraph (version 0.4).
+
+    workflow: API format. info: the server's /object_info.
+    """
+    border = {(find_node(workflow, title=title), output): name for name, (title, output) in blueprint.inputs.items()}
+    ends = {name: (find_node(workflow, title=title), output) for name, (title, output) in blueprint.outputs.items()}
+    keys = set().union(*(inside(workflow, key, border) for key, _ in ends.values()))
+    kept = {key: {**node, "inputs": {k: v for k, v in node["inputs"].items() if not is_link(v) or tuple(v) not in border}} for key, node in workflow.items() if key in keys}
+    places, (width, height) = place_section(kept, info, in_order(kept), 0, 0)
+    nodes = make_nodes(kept, info, places)
+    links = [dict(zip(LINK, link)) for link in make_links(kept, nodes)]
+
+    def connect(origin, output, target, slot, kind):
+        links.append(dict(zip(LINK, (len(links) + 1, origin, output, target, slot, kind))))
+        return links[-1]["id"]
+
+    def feed(place, name, kind, targets):
+        """An input of the subgraph, linked to the slots `targets` (key, input) inside."""
+        given = []
+        for key, target in targets:
+            slots = nodes[key]["inputs"]
+            slot = next(i for i, slot in enumerate(slots) if slot["name"] == target)
+            slots[slot]["link"] = connect(INPUT_NODE, place, nodes[key]["id"], slot, kind)
+            given.append(slots[slot]["link"])
+        return {"id": new_id(name, "input", str(place)), "name": name, "type": kind, "linkIds": given, "pos": [-GAP - SLOT, SLOT * (place + 1)]}
+
+    inputs, shown = [], []
+    for source, title in border.items():
+        targets = [(key, k) for key in kept for k, v in workflow[key]["inputs"].items() if is_link(v) and tuple(v) == source]
+        inputs.append(feed(len(inputs), title, info[workflow[source[0]]["class_type"]]["output"][source[1]], targets))
+        shown.append({"name": title, "type": inputs[-1]["type"], "link": None})
+    for widget, (title, target) in blueprint.widgets.items():
+        key = find_node(kept, title=title)
+        kind = next(kind for k, kind, *_ in inputs_of(info[kept[key]["class_type"]]) if k == target)
+        inputs.append(feed(len(inputs), widget, kind, [(key, target)]))
+        shown.append({"name": widget, "type": kind, "widget": {"name": widget}, "link": None})
+    outputs = []
+    for place, (title, (key, output)) in enumerate(ends.items()):
+        kind = info[kept[key]["class_type"]]["output"][output]
+        number = connect(nodes[key]["id"], output, OUTPUT_NODE, place, kind)
+        nodes[key]["outputs"][output]["links"].append(number)
+        outputs.append({"id": new_id(name, "output", str(place)), "name": title, "type": kind, "linkIds": [number], "pos": [width + GAP + SLOT, SLOT * (place + 1)]})
+
+    last = max(node["id"] for node in nodes.values())
+    subgraph = {
+        "id": new_id(name),
+        "version": 1,
+        "state": {"lastGroupId": 0, "lastNodeId": last, "lastLinkId": len(links), "lastRerouteId": 0},
+        "revision": 0,
+        "config": {},
+        "name": name,
+        "inputNode": {"id": INPUT_NODE, "bounding": [-GAP - BORDER, 0, BORDER, SLOT * (len(inputs) + 2)]},
+        "outputNode": {"id": OUTPUT_NODE, "bounding": [width + GAP, 0, BORDER, SLOT * (len(outputs) + 2)]},
+        "inputs": inputs,
+        "outputs": outputs,
+        "widgets": [],
+        "nodes": list(nodes.values()),
+        "groups": [],
+        "links": links,
+        "extra": {"BlueprintDescription": blueprint.description, "BlueprintSearchAliases": blueprint.aliases},
+        "category": CATEGORY,
+        "description": blueprint.description,
+    }
+    sockets = max(len(blueprint.inputs), len(outputs))
+    node = {
+        "id": last + 1, "type": subgraph["id"], "pos": [0, TITLE], "size": [WIDTH, SLOT * sockets + WIDGET * len(blueprint.widgets) + TITLE], "flags": {}, "order": 0, "mode": 0,
+        "inputs": shown, "outputs": [{"name": output["name"], "type": output["type"], "links": []} for output in outputs],
+        "title": name, "properties": {"cnr_id": "loupe"}, "widgets_values": [],
+    }
+    return {
+        "revision": 0,
+        "last_node_id": last + 1,
+        "last_link_id": 0,
+        "nodes": [node],
+        "links": [],
+        "groups": [],
+        "definitions": {"subgraphs": [subgraph]},
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+def make_all(workflows, names, info):
+    """Write the blueprints of the workflows `names`; yields their files."""
+    SUBGRAPHS.mkdir(exist_ok=True)
+    for name, blueprint in BLUEPRINTS.items():
+        if blueprint.workflow in names:
+            file = SUBGRAPHS / f"{name}.json"
+            file.write_text(json.dumps(make_blueprint(name, blueprint, workflows[blueprint.workflow], info), indent=2) + "\n", encoding="utf-8")
+            yield file

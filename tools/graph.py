@@ -1,0 +1,160 @@
+"""Nodes and links of an API workflow as the page saves them."""
+
+from .client import node_title
+
+# what does not come with Loupe: (folder, address)
+MODELS = {
+    "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"),
+    "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
+    "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
+}
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
+
+TITLE, SLOT, WIDGET = 30, 20, 24
+WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
+PREVIEW = 220  # of a sampler while it runs, below its widgets
+GAP, PADDING, GROUP_TITLE = 60, 20, 40
+
+
+def inputs_of(definition):
+    """(name, type, options, optional) of every input, in the page's order."""
+    for section in ("required", "optional"):
+        for name, (kind, *options) in definition["input"].get(section, {}).items():
+            yield name, "COMBO" if isinstance(kind, list) else kind, options[0] if options else {}, section == "optional"
+
+
+def is_widget(kind, options):
+    return kind in WIDGETS and not options.get("forceInput")
+
+
+def is_link(value):
+    return isinstance(value, list)
+
+
+def sources(node):
+    return [value[0] for value in node["inputs"].values() if is_link(value)]
+
+
+def in_order(workflow):
+    """Node ids, every node after the ones that it takes links from."""
+    done = []
+    while len(done) < len(workflow):
+        ready = [key for key, node in workflow.items() if key not in done and set(sources(node)) <= set(done)]
+        if not ready:
+            raise ValueError("the workflow has a loop or a link from a node that it does not have")
+        done += ready
+    return done
+
+
+def ancestors(workflow, key):
+    found = {key}
+    for source in sources(workflow[key]):
+        found |= ancestors(workflow, source)
+    return found
+
+
+def widget_values(node, definition):
+    """Values by position, with the widgets that only the page has: what follows a seed, the upload button."""
+    values = []
+    for name, kind, options, _ in inputs_of(definition):
+        if not is_widget(kind, options):
+            continue
+        value = node["inputs"].get(name, options.get("default"))
+        values.append(options.get("default", "") if is_link(value) else value)
+        if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
+            values.append("fixed")
+        if options.get("image_upload"):
+            values.append("image")
+    return values
+
+
+def slots(definition):
+    """Input slots: sockets first, then one for every widget."""
+    sockets, widgets = [], []
+    for name, kind, options, optional in inputs_of(definition):
+        slot = {"name": name, "type": kind, "link": None}
+        if is_widget(kind, options):
+            widgets.append({**slot, "widget": {"name": name}})
+        else:
+            sockets.append({**slot, "shape": OPTIONAL} if optional else slot)
+    return sockets + widgets
+
+
+def size_of(node, definition):
+    """Width and height without the title bar."""
+    inputs = [(kind, options) for _, kind, options, _ in inputs_of(definition)]
+    if definition["output_node"] or any(options.get("image_upload") for _, options in inputs):
+        return PICTURE
+    sockets = sum(not is_widget(kind, options) for kind, options in inputs)
+    texts = sum(bool(options.get("multiline")) for _, options in inputs)
+    height = SLOT * max(sockets, len(definition["output"]), 1) + 6
+    widgets = len(widget_values(node, definition)) - texts
+    return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
+
+
+def properties(key, node, definition):
+    found = {"cnr_id": "loupe" if node["class_type"].startswith("Loupe") else "comfy-core", "Node name for S&R": node["class_type"]}
+    files = [value for value in node["inputs"].values() if isinstance(value, str) and value in MODELS]
+    if files:
+        found["models"] = [{"name": name, "url": MODELS[name][1], "directory": MODELS[name][0]} for name in files]
+    return found
+
+
+def make_nodes(workflow, info, places):
+    nodes = {}
+    for order, key in enumerate(in_order(workflow)):
+        node, definition = workflow[key], info[workflow[key]["class_type"]]
+        nodes[key] = {
+            "id": int(key),
+            "type": node["class_type"],
+            "pos": list(places[key]),
+            "size": list(size_of(node, definition)),
+            "flags": {},
+            "order": order,
+            "mode": 0,
+            "inputs": slots(definition),
+            "outputs": [{"name": name, "type": kind, "links": []} for name, kind in zip(definition["output_name"], definition["output"])],
+            **({} if node_title(workflow, key) == definition["display_name"] else {"title": node_title(workflow, key)}),
+            "properties": properties(key, node, definition),
+            "widgets_values": widget_values(node, definition),
+        }
+    return nodes
+
+
+def make_links(workflow, nodes):
+    links = []
+    for key, node in workflow.items():
+        for place, slot in enumerate(nodes[key]["inputs"]):
+            value = node["inputs"].get(slot["name"])
+            if is_link(value):
+                source, output = nodes[value[0]], value[1]
+                slot["link"] = len(links) + 1
+                source["outputs"][output]["links"].append(slot["link"])
+                links.append([slot["link"], source["id"], output, int(key), place, source["outputs"][output]["type"]])
+    return links
+
+
+def columns(workflow, keys):
+    """The nodes of a section from left to right: each one column after the last that it takes links from."""
+    depth = {}
+    for key in in_order(workflow):
+        if key in keys:
+            depth[key] = 1 + max([depth[source] for source in sources(workflow[key]) if source in depth], default=-1)
+    return [[key for key in keys if depth[key] == column] for column in range(max(depth.values()) + 1)]
+
+
+def place_section(workflow, info, keys, left, top):
+    """Positions of the nodes of a section whose corner is (left, top), and its width and height."""
+    places, x, height = {}, left + PADDING, 0
+    for column in columns(workflow, keys):
+        y, width = top + GROUP_TITLE + TITLE, 0
+        for key in column:
+            places[key] = (x, y)
+            size = size_of(workflow[key], info[workflow[key]["class_type"]])
+            width = max(width, size[0])
+            y += size[1] + TITLE + PADDING + (PREVIEW if "steps" in workflow[key]["inputs"] else 0)
+        x += width + GAP
+        height = max(height, y - TITLE - top)
+    return places, (x - GAP + PADDING - left, height)
