@@ -9,6 +9,7 @@ from spandrel.architectures.SwinIR import SwinIR
 from torch import nn
 
 from ...methods.regions import Region
+from ..liif import LIIF, axis_neighbours
 
 QUERIES_PER_CHUNK = 16384
 
@@ -29,17 +30,6 @@ class Encoder(SwinIR):
         x = self.conv_first(self.check_image_size(z))
         x = self.conv_after_body(self.forward_features(x)) + x
         return self.conv_before_upsample(x)[..., :h, :w]
-
-
-class MLP(nn.Module):
-    """The LIIF head's linear layers, with ReLU between them; `layers` keeps the published keys."""
-
-    def __init__(self, sizes: Sequence[int]):
-        super().__init__()
-        layers = [nn.Linear(sizes[0], sizes[1])]
-        for a, b in zip(sizes[1:], sizes[2:]):
-            layers += [nn.ReLU(), nn.Linear(a, b)]
-        self.layers = nn.Sequential(*layers)
 
 
 class LSR(nn.Module):
@@ -83,7 +73,7 @@ class LSR(nn.Module):
         )
         self.features = self.encoder.conv_before_upsample[0].out_channels
         # 3x3 unfolded features, offset to the low-resolution cell (y, x), size of the target cell (y, x)
-        self.imnet = MLP([9 * self.features + 4, *hidden, channels])
+        self.imnet = LIIF(self.features, channels, hidden, unfold=3)
         self.eval()
 
     def forward(
@@ -118,33 +108,14 @@ class LSR(nn.Module):
         return region.crop(F.interpolate(z, size, mode="bicubic")) + self.query(self.embed(features, size), size, region)
 
     def embed(self, features: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """The head's first layer without the offsets, once per low-resolution cell: (B, h, w, hidden).
-
-        The layer is linear, so its product with the unfolded features is one 3x3 convolution.
-        """
-        first = self.imnet.layers[0]
-        kernel = first.weight[:, :-4].unflatten(1, (self.features, 3, 3))
-        cell = first.weight.new_tensor([2 * features.shape[-2] / size[0], 2 * features.shape[-1] / size[1]])
-        bias = first.bias + first.weight[:, -2:] @ cell
-        return F.conv2d(features, kernel, bias, padding=1).permute(0, 2, 3, 1).contiguous()
+        """The head's first layer without the offsets, once per low-resolution cell: (B, h, w, hidden)."""
+        return self.imnet.embed(features, (2 * features.shape[-2] / size[0], 2 * features.shape[-1] / size[1]))
 
     def query(self, grid: torch.Tensor, size: tuple[int, int], region: Region) -> torch.Tensor:
         """The head's residual (B, C, region.height, region.width) of `embed`'s grid at target `size`."""
-        first, *inner, last = (layer for layer in self.imnet.layers if isinstance(layer, nn.Linear))
-        to_y, to_x = first.weight[:, -4], first.weight[:, -3]
         rows = axis_neighbours(grid.shape[1], size[0], region.y, region.height, grid.device)
         columns = axis_neighbours(grid.shape[2], size[1], region.x, region.width, grid.device)
-
-        mean = grid.new_zeros(())
-        for y, dy, wy in rows:
-            row = grid[:, y] + (dy[:, None] * to_y)[:, None]
-            for x, dx, wx in columns:
-                hidden = F.relu_(row[:, :, x].add_(dx[:, None] * to_x))
-                for layer in inner:
-                    hidden = F.relu_(layer(hidden))
-                mean = torch.addcmul(mean, hidden, (wy[:, None] * wx)[..., None])
-        # the last layer is linear and the weights sum to one: it is applied to the mean
-        return last(mean).permute(0, 3, 1, 2)
+        return self.imnet.query(grid, rows, columns)
 
     def memory(self, h: int, w: int, height: int, width: int, rows: int) -> int:
         """Bytes that upscaling one (h, w) picture to (height, width) takes in chunks of `rows`."""
@@ -158,21 +129,3 @@ class LSR(nn.Module):
     def chunk_rows(batch: int, width: int) -> int:
         """Output rows of a default chunk at `width` output columns."""
         return max(1, QUERIES_PER_CHUNK // (batch * width))
-
-
-def axis_neighbours(low: int, high: int, start: int, count: int, device: torch.device | str) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """LIIF's two neighbours along one axis of `low` cells for `count` of `high` query points.
-
-    Returns (index, offset, weight) for the one before and the one after. Offsets are exact, in LIIF's
-    units (one low-resolution cell is 2). A weight is the other neighbour's share of the distance;
-    beyond the border, where both are the same cell, and on top of that cell, it is one half.
-    """
-    k = torch.arange(start, start + count, device=device)
-    numerator = (2 * k + 1) * low - high
-    before = numerator.div(2 * high, rounding_mode="floor")
-    index = torch.stack([before, before + 1]).clamp(0, low - 1)
-    offset = (numerator - 2 * high * index).to(torch.float32) / high
-    distance = offset.abs()
-    total = distance.sum(0)
-    weight = torch.where(total > 0, distance.flip(0) / total, 0.5)
-    return list(zip(index, offset, weight))

@@ -2,9 +2,9 @@ import pytest
 import safetensors.torch
 import torch
 from loupe.methods.regions import Region
+from loupe.models.liif import axis_neighbours
 from loupe.models.lsr import LSR, load, save
 from loupe.models.lsr.checkpoint import BUFFERS, LatentSpace
-from loupe.models.lsr.network import axis_neighbours
 
 SDXL = LatentSpace("SDXL", 4)
 
