@@ -1,13 +1,17 @@
-"""What every training command shares: options, schedule, EMA, checkpoints, log, several single-thread ranks."""
+"""What every training command shares: options, schedule, EMA, checkpoints, log, plot, a clean stop, several ranks."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import datetime
+import importlib.util
 import math
 import os
+import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Iterator
@@ -18,6 +22,9 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
+from .plots import plot_log
+
+STOPPED = 130  # exit status of a run that was asked to stop
 
 def options_parser(name: str, description: str, steps: int, batch: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"dev.py train {name}", description=description)
@@ -32,7 +39,10 @@ def options_parser(name: str, description: str, steps: int, batch: int) -> argpa
 
 
 def launch(train, options: argparse.Namespace) -> None:
-    """Run `train(rank, options)` in `options.ranks` processes."""
+    """Run `train(rank, options)` in `options.ranks` processes, or as the rank that torchrun says this process is."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        _join_torchrun(train, options)
+        return
     if options.ranks == 1:
         train(0, options)
         return
@@ -43,9 +53,14 @@ def launch(train, options: argparse.Namespace) -> None:
     workers = [context.Process(target=_worker, args=(rank, port, train, options)) for rank in range(options.ranks)]
     for worker in workers:
         worker.start()
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers as well, and they stop together
     for worker in workers:
         worker.join()
-    if any(worker.exitcode for worker in workers):
+    signal.signal(signal.SIGINT, interrupt)
+    codes = {worker.exitcode for worker in workers} - {0}
+    if codes == {STOPPED}:
+        sys.exit(STOPPED)
+    if codes:
         raise SystemExit("a training rank failed, see above")
 
 
@@ -56,24 +71,40 @@ def _worker(rank: int, port: int, train, options: argparse.Namespace) -> None:
     dist.destroy_process_group()
 
 
+def _join_torchrun(train, options: argparse.Namespace) -> None:
+    rank, local, options.ranks = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    cuda = torch.device(options.device).type == "cuda"
+    if cuda:
+        options.device = f"cuda:{local}"
+        torch.cuda.set_device(local)
+    # preparing data may keep one rank longer than the others
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
+    train(rank, options)
+    dist.destroy_process_group()
+
+
 class Loop:
     """AdamW with warm-up and cosine decay, gradient clipping, EMA weights, resumable checkpoints and a CSV log.
 
     Iterate to get `(step, generator)`; the generator depends on seed, rank and step only, so that a resumed run draws
-    what an uninterrupted one would. Call `update(loss, **figures)` once per step.
+    what an uninterrupted one would. Call `update(loss, **figures)` once per step. Ctrl-C and SIGTERM end the run after
+    the current step with a checkpoint and exit status 130; a second Ctrl-C ends it at once. ema=0 keeps no average,
+    clip=None leaves gradients as they are. tensorboard writes the log's figures to `NAME.tensorboard/` as well.
     """
 
     def __init__(self, name: str, modules: dict[str, nn.Module], rank: int, options: argparse.Namespace, *, lr: float,
-                 weight_decay: float = 1e-4, warmup: int = 100, hold: float = 0.0, floor: float = 0.02, ema: float = 0.998):
+                 weight_decay: float = 1e-4, warmup: int = 100, hold: float = 0.0, floor: float = 0.02, ema: float = 0.998,
+                 betas: tuple[float, float] = (0.9, 0.99), clip: float | None = 1.0, log_every: int = 100, tensorboard: bool = False):
         self.name, self.modules, self.rank, self.options = name, modules, rank, options
-        self.lr, self.warmup, self.hold, self.floor, self.decay = lr, warmup, hold, floor, ema
+        self.lr, self.warmup, self.hold, self.floor, self.decay, self.clip, self.log_every = lr, warmup, hold, floor, ema, clip, log_every
         self.named = {f"{m}.{n}": p for m, module in modules.items() for n, p in module.named_parameters()}
         self.parameters = list(self.named.values())
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
-        self.step, self.seconds, self.figures = 0, 0.0, []
+        self.step, self.seconds, self.figures, self.stopping = 0, 0.0, [], False
         self.path = options.out / f"{name}.checkpoint.pt"
         self.log_path = options.out / f"{name}.csv"
+        self.board = _tensorboard(options.out / f"{name}.tensorboard") if tensorboard and rank == 0 else None
         if self.path.exists():
             self._resume()
         if options.ranks > 1:
@@ -86,25 +117,40 @@ class Loop:
 
     def __iter__(self) -> Iterator[tuple[int, torch.Generator]]:
         bar = tqdm(total=self.options.steps, initial=self.step, desc=self.name, disable=self.rank > 0, mininterval=10)
-        while self.step < self.options.steps:
-            started = time.monotonic()
-            seed = (self.options.seed * self.options.ranks + self.rank) * 10_000_000 + self.step
-            yield self.step, torch.Generator().manual_seed(seed)
-            self.seconds += time.monotonic() - started
-            self.step += 1
-            bar.update()
-            if self.rank == 0 and (self.step % 100 == 0 or self.step == self.options.steps):
-                self._log(bar)
-            if self.rank == 0 and (self.step % self.options.save_every == 0 or self.step == self.options.steps):
-                self.save()
-        bar.close()
+        handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self.step < self.options.steps and not self.stopping:
+                started = time.monotonic()
+                seed = (self.options.seed * self.options.ranks + self.rank) * 10_000_000 + self.step
+                yield self.step, torch.Generator().manual_seed(seed)
+                self.seconds += time.monotonic() - started
+                self.step += 1
+                bar.update()
+                last = self.step == self.options.steps or self.stopping
+                if self.rank == 0 and (self.step % self.log_every == 0 or last):
+                    self._log(bar)
+                if self.rank == 0 and (self.step % self.options.save_every == 0 or last):
+                    self.save()
+        finally:
+            bar.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self.step < self.options.steps:
+            if self.rank == 0:
+                print(f"{self.name}: stopped after step {self.step} of {self.options.steps}. The same command goes on from there.", file=sys.stderr)
+            sys.exit(STOPPED)
+
+    def _stop(self, number, frame) -> None:
+        self.stopping = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def update(self, loss: torch.Tensor, **figures: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.options.ranks > 1:
             self._average_gradients()
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
@@ -114,9 +160,11 @@ class Loop:
         self.figures.append({"loss": loss.item(), **figures})
 
     def _average_gradients(self) -> None:
-        flat = torch.cat([p.grad.reshape(-1) for p in self.parameters])
+        # the last number asks every rank to stop after this step
+        flat = torch.cat([*(p.grad.reshape(-1) for p in self.parameters), self.parameters[0].new_tensor([float(self.stopping)])])
         dist.all_reduce(flat)
-        flat /= self.options.ranks
+        self.stopping = flat[-1].item() > 0
+        flat = flat[:-1] / self.options.ranks
         for p, mean in zip(self.parameters, flat.split([p.numel() for p in self.parameters])):
             p.grad.copy_(mean.view_as(p))
 
@@ -130,6 +178,10 @@ class Loop:
             if fresh:
                 writer.writerow(["step", "seconds", "lr", *mean])
             writer.writerow([self.step, f"{self.seconds:.1f}", f"{self.rate():.3g}", *(f"{v:.5f}" for v in mean.values())])
+        if self.board is not None:
+            for key, value in {"lr": self.rate(), **mean}.items():
+                self.board.add_scalar(key, value, self.step)
+            self.board.flush()
 
     def averaged(self) -> dict[str, torch.Tensor]:
         """The EMA weights, keyed `module.parameter`."""
@@ -147,6 +199,8 @@ class Loop:
         partial = self.path.with_suffix(".partial")
         torch.save(state, partial)
         os.replace(partial, self.path)
+        if self.log_path.exists():
+            plot_log(self.log_path, self.log_path.with_suffix(".png"))
 
     def _resume(self) -> None:
         state = torch.load(self.path, weights_only=True, map_location=self.options.device)
@@ -156,6 +210,14 @@ class Loop:
                 average.copy_(state["average"][key])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _tensorboard(folder: Path):
+    if importlib.util.find_spec("tensorboard") is None:
+        raise SystemExit("--tensorboard needs the package tensorboard: install it in the Python that trains, or leave the option away; the CSV log and the plot are always written.")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(folder)
 
 
 def export(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str], dtype: torch.dtype = torch.float16) -> None:
