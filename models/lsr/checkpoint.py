@@ -1,14 +1,12 @@
 """LSR files: the published training checkpoint (.pth, .pt) and Loupe's own safetensors."""
 
 import json
-import os
-import pickle
 from typing import NamedTuple
 
-import safetensors
 import safetensors.torch
 import torch
 
+from ..files import count, describe, read
 from .network import LSR
 
 FORMAT = "loupe.lsr"
@@ -31,15 +29,18 @@ def load(path: str) -> tuple[LSR, LatentSpace]:
     Published files carry no latent space and are SDXL's. Raises ValueError naming the file and what it
     holds when it is no LSR.
     """
-    if os.path.splitext(path)[1].lower() in (".safetensors", ".sft"):
-        state, metadata = _read_safetensors(path)
-    else:
-        state, metadata = _read_pickle(path), {}
+    state, metadata = read(path)
+    if not path.lower().endswith((".safetensors", ".sft")):
+        state = _official(path, state)
+    elif metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is not an LSR: its metadata says format {metadata.get('format')!r} instead of {FORMAT!r}, and it holds {describe(state)}.")
+    elif metadata.get("version") != VERSION:
+        raise ValueError(f"{path} has LSR file version {metadata.get('version')!r}; this release reads version {VERSION}. Update Loupe.")
 
     try:
         args = infer_args(state)
     except (KeyError, IndexError, StopIteration):
-        raise ValueError(f"{path} is not an LSR: it holds {_describe(state)}. Choose a file with a SwinIR encoder ('encoder.') and a LIIF head ('imnet.').") from None
+        raise ValueError(f"{path} is not an LSR: it holds {describe(state)}. Choose a file with a SwinIR encoder ('encoder.') and a LIIF head ('imnet.').") from None
     network = LSR(**args)
     weights = {key: value.float() for key, value in state.items() if not key.endswith(BUFFERS)}
     missing, unexpected = network.load_state_dict(weights, strict=False)
@@ -73,14 +74,14 @@ def save(network: LSR, path: str, space: LatentSpace, dtype: torch.dtype = torch
 def infer_args(state: dict[str, torch.Tensor]) -> dict:
     """Arguments of `LSR` from the shapes of its weights."""
     blocks = "encoder.layers.{}.residual_group.blocks"
-    layers = _count(state, "encoder.layers.")
+    layers = count(state, "encoder.layers.")
     table = state[f"{blocks.format(0)}.0.attn.relative_position_bias_table"]
     linear = sorted((int(key.split(".")[2]), value) for key, value in state.items() if key.startswith("imnet.layers.") and key.endswith(".weight"))
     dim, channels = state["encoder.conv_first.weight"].shape[:2]
     return {
         "channels": channels,
         "dim": dim,
-        "depths": [_count(state, f"{blocks.format(layer)}.") for layer in range(layers)],
+        "depths": [count(state, f"{blocks.format(layer)}.") for layer in range(layers)],
         "heads": [state[f"{blocks.format(layer)}.0.attn.relative_position_bias_table"].shape[1] for layer in range(layers)],
         "window": (round(table.shape[0] ** 0.5) + 1) // 2,
         "mlp_ratio": state[f"{blocks.format(0)}.0.mlp.fc1.weight"].shape[0] / dim,
@@ -88,40 +89,11 @@ def infer_args(state: dict[str, torch.Tensor]) -> dict:
     }
 
 
-def _count(state, prefix):
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-
-def _read_safetensors(path):
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}. Download it again.") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not an LSR: its metadata says format {metadata.get('format')!r} instead of {FORMAT!r}, and it holds {_describe(state)}.")
-    if metadata.get("version") != VERSION:
-        raise ValueError(f"{path} has LSR file version {metadata.get('version')!r}; this release reads version {VERSION}. Update Loupe.")
-    return state, metadata
-
-
-def _read_pickle(path):
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a weights-only PyTorch file: {error}") from error
+def _official(path, data):
     model = data.get("model") if isinstance(data, dict) else None
     if not isinstance(model, dict) or not isinstance(model.get("sd"), dict):
-        raise ValueError(f"{path} is not an LSR: expected the nested layout model/args/sd, and it holds {_describe(data)}.")
+        raise ValueError(f"{path} is not an LSR: expected the nested layout model/args/sd, and it holds {describe(data)}.")
     args = model.get("args", {})
     if model.get("name", "liif") != "liif" or not args.get("local_ensemble", True) or not args.get("feat_unfold", True):
         raise ValueError(f"{path} holds the model {model.get('name')!r} with local_ensemble={args.get('local_ensemble')}, feat_unfold={args.get('feat_unfold')}; only LIIF with both is supported.")
     return model["sd"]
-
-
-def _describe(data):
-    if not isinstance(data, dict):
-        return f"a {type(data).__name__}"
-    keys = ", ".join(str(key) for key in list(data)[:3])
-    return f"{len(data)} entries ({keys}{', …' if len(data) > 3 else ''})"

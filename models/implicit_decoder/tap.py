@@ -1,0 +1,56 @@
+"""The last feature map of a VAE's decoder, beside the picture that it makes of it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..mini.vae import MiniVAE
+
+
+class Decoded(NamedTuple):
+    """features (B, C, h, w) of one decoding; picture (B, 3, H, W) in about [-1, 1], None where there is
+    no picture but the head's."""
+
+    features: torch.Tensor
+    picture: torch.Tensor | None
+
+
+def last_layer(autoencoder: nn.Module) -> nn.Conv2d:
+    """The convolution that turns the last features into a picture.
+
+    Raises ValueError for autoencoders other than the AutoencoderKL family (SD 1.5, SDXL, SD3, Flux) and
+    the mini world's.
+    """
+    if isinstance(autoencoder, MiniVAE):
+        return autoencoder.decoder[-2]
+    decoder = getattr(autoencoder, "decoder", None)
+    conv = getattr(decoder, "conv_out", None)
+    if not hasattr(decoder, "norm_out") or not isinstance(conv, nn.Conv2d) or conv.out_channels != 3:
+        raise ValueError(f"The VAE ({type(autoencoder).__name__}) has no feature map that an implicit decoder can read. Use a picture VAE of the AutoencoderKL family (SD 1.5, SDXL, SD3, Flux), not a video, audio or tiny (TAESD) one.")
+    return conv
+
+
+def decode(autoencoder: nn.Module, z: torch.Tensor) -> Decoded:
+    """`autoencoder.decode(z)` of unscaled latents z (B, C, h, w), and the features before its last activation.
+
+    In the AutoencoderKL family these are normalised (by norm_out): what comes before has an arbitrary
+    scale, too large for half precision in SDXL's.
+    """
+    last_layer(autoencoder)
+    if isinstance(autoencoder, MiniVAE):
+        features = autoencoder.decoder[:-3](z)
+        return Decoded(features, autoencoder.decoder[-3:](features))
+    seen = []
+    handle = autoencoder.decoder.norm_out.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    try:
+        picture = autoencoder.decode(z)
+    finally:
+        handle.remove()
+    return Decoded(seen[0], picture)
+
+
+def signature(autoencoder: nn.Module) -> torch.Tensor:
+    """Sixteen weights of the last layer, float32 on the CPU, by which a head knows its VAE."""
+    weight = last_layer(autoencoder).weight.detach().flatten()
+    return weight[:: weight.numel() // 16][:16].float().cpu()
