@@ -87,9 +87,10 @@ class Loop:
     """AdamW with warm-up and cosine decay, gradient clipping, EMA weights, resumable checkpoints and a CSV log.
 
     Iterate to get `(step, generator)`; the generator depends on seed, rank and step only, so that a resumed run draws
-    what an uninterrupted one would. Call `update(loss, **figures)` once per step. Ctrl-C and SIGTERM end the run after
-    the current step with a checkpoint and exit status 130; a second Ctrl-C ends it at once. ema=0 keeps no average,
-    clip=None leaves gradients as they are. tensorboard writes the log's figures to `NAME.tensorboard/` as well.
+    what an uninterrupted one would. Call `update(loss, **figures)` once per step; gradients of `backward()` calls
+    before it in the step add up. Ctrl-C and SIGTERM end the run after the current step with a checkpoint and exit
+    status 130; a second Ctrl-C ends it at once. ema=0 keeps no average, clip=None leaves gradients as they are.
+    tensorboard writes the log's figures to `NAME.tensorboard/` as well.
     """
 
     def __init__(self, name: str, modules: dict[str, nn.Module], rank: int, options: argparse.Namespace, *, lr: float,
@@ -145,7 +146,6 @@ class Loop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def update(self, loss: torch.Tensor, **figures: float) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.options.ranks > 1:
             self._average_gradients()
@@ -154,6 +154,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
             keep = min(self.decay, (1 + self.step) / (20 + self.step))
             torch._foreach_lerp_(self.average, self.parameters, 1 - keep)
