@@ -16,7 +16,7 @@ ALLOWED = {
     "nodes": ({"host", "methods", "models"}, HOST_API | {"comfy", "torch"}),
     "host": ({"methods", "models"}, {"comfy", "comfy_extras", "latent_preview", "torch", "transformers", "PIL"}),
     "methods": (set(), {"torch", "numpy", "cv2", "pywt"}),
-    "models": ({"methods"}, {"torch", "numpy", "cv2", "safetensors", "spandrel"}),
+    "models": ({"methods"}, {"comfy", "torch", "numpy", "cv2", "einops", "safetensors", "spandrel"}),
     "training": ({"models", "methods"}, {"comfy", "torch", "numpy", "cv2", "safetensors", "tqdm", "PIL"}),
     "tools": (set(), None),
 }
