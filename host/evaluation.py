@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 
-import comfy.utils
 import torch
 from comfy import model_management
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -34,6 +33,7 @@ from .positions import (
     patch_size,
     shifted_options,
 )
+from .progress import Progress
 from .recent import Recent
 from .regional import RegionalDenoise
 from .sigmas import step_index
@@ -51,7 +51,7 @@ class RunState:
         self.recent = Recent()
         self.batches = {}  # views per network call, by the shape of a picture
         self.hints = hint_patches(model_options)
-        self.progress = 0
+        self.progress: Progress | None = None
 
 
 class Call:
@@ -67,7 +67,7 @@ class Call:
         check_finite(total, state.levels, self.step)
         state.recent.begin(self.step)
         self.cells = model.latent_format.spacial_downscale_ratio  # pixels per latent cell
-        self.bar = None
+        self.progress = None
         self.attended = None
 
     def whole(self) -> list[torch.Tensor]:
@@ -89,6 +89,7 @@ class Call:
             while waiting:
                 part = waiting[: self._batch(shape)]
                 model_management.throw_exception_if_processing_interrupted()
+                self.progress.show([views[i] for i in part])
                 predictions = self._predict(branches, [pictures[i] for i in part], [views[i] for i in part], placed)
                 if predictions is None:
                     self._halve(shape, len(part))
@@ -96,7 +97,7 @@ class Call:
                 for branch, prediction in zip(denoised, predictions):
                     for i, picture in zip(part, prediction.chunk(len(part))):
                         branch[i] = picture
-                self.bar.update(len(part))
+                self.progress.update(len(part))
                 waiting = waiting[len(part) :]
         return denoised
 
@@ -173,28 +174,17 @@ def check_finite(total: float, levels: list[float], step: int) -> None:
     )
 
 
-class Progress:
-    """Progress bar of a whole run that never goes back where a step is evaluated more than once."""
-
-    def __init__(self, total: int, before: int, state: RunState):
-        self.bar, self.done, self.state = comfy.utils.ProgressBar(total), before, state
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self.state.progress = max(self.state.progress, self.done)
-        self.bar.update_absolute(self.state.progress)
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """The parts of an evaluation. `steps_before` and `steps_total` place a run's progress in that of
-    a node that samples several times."""
+    """The parts of an evaluation. `steps_before`, `steps_total` and `later`, the pictures of the runs
+    that follow, place a run's progress in that of a node that samples several times."""
 
     regional: RegionalDenoise | None = None
     dilated: DilatedPass | None = None
     attention: AttentionPrior | None = None
     steps_before: int = 0
     steps_total: int = 0
+    later: int = 0
     runs: list[RunState] = field(default_factory=list, init=False, compare=False)
 
     @property
@@ -205,14 +195,22 @@ class Evaluation:
         if not self.runs:
             self.runs.append(RunState(model_options["transformer_options"]["sample_sigmas"], model_options))
         call = Call(executor, model, conds, x, timestep, model_options, self.runs[0], self.regional.batch if self.regional else 0)
-        parts = sum(part.count(*call.canvas) for part in self.parts)
-        call.bar = Progress((self.steps_total or len(call.state.levels) - 1) * parts, (self.steps_before + call.step) * parts, call.state)
-
+        call.progress = self._progress(call)
         if self.attention is not None:
             call.attended = self.attention.attend(call)
         local = call.whole() if self.regional is None else self.regional.predict(call)
         call.attended = None
         return local if self.dilated is None else self.dilated.fuse(call, local)
+
+    def _progress(self, call):
+        parts = sum(part.count(*call.canvas) for part in self.parts)
+        if call.state.progress is None:
+            end = self.steps_before + len(call.state.levels) - 1
+            steps = self.steps_total or end
+            call.state.progress = Progress(call.canvas, steps, steps * parts, end * parts, self.later)
+        step = self.steps_before + call.step
+        call.state.progress.begin(step, step * parts, parts)
+        return call.state.progress
 
     def prepare(self, executor, model, noise_shape, conds, *args, **kwargs):
         """PREPARE_SAMPLING: refuse what cannot be cut, and let the host make room for one batch of

@@ -5,6 +5,7 @@ guider as one batch of patches, so that everything on the model applies to them;
 conditioning of the canvas is cut to them (`PatchStack`).
 """
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ..methods.regions import Region
 from . import evaluation, regional, step_edits
 from .conditioning import Axis, View
 from .evaluation import Call
+from .progress import Progress
 
 KEY = "loupe_pixelsmith"
 PUBLISHED = "published"
@@ -36,7 +38,7 @@ class Level(NamedTuple):
 
     canvas: torch.Tensor
     views: list[View]
-    bar: comfy.utils.ProgressBar
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class PatchStack:
         """Denoised patches of every guidance branch."""
         level = call.model_options["transformer_options"][KEY]
         canvas = Call(call.executor, call.model, call.conds, level.canvas, call.timestep[: len(level.canvas)], call.model_options, call.state, call.batch)
-        canvas.bar = level.bar
+        canvas.progress = level.progress
         return [torch.cat(patches) for patches in canvas.views(list(call.x.chunk(len(level.views))), level.views)]
 
 
@@ -76,20 +78,24 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
     cells = guider.inner_model.latent_format.spacial_downscale_ratio
     pixels = tuple(side * cells for side in x.shape[-2:])
     options = extra_args["model_options"]
-    bar = comfy.utils.ProgressBar(sum(len(sweep.patches) for sweep in sweeps))
+    before = [0, *itertools.accumulate(len(sweep.patches) for sweep in sweeps)]
+    progress = Progress(tuple(x.shape[-2:]), len(sweeps), before[-1])
 
     def view(region):
         ids = published_ids(region, pixels, cells) if sizes == PUBLISHED else regional.size_ids(sizes, region, pixels, cells)
         return View(Axis(region.y, 1, region.height), Axis(region.x, 1, region.width), ids)
 
     def predict(pictures, regions, step):
+        if progress.furthest == before[step]:
+            progress.begin(step, before[step], len(sweeps[step].patches))
+
         def stacked(canvas):
             return torch.cat([region.crop(canvas) for region in regions])
 
         # the host mixes a masked picture with its noised original around every evaluation
         patches = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
         patches.latent_image, patches.noise = stacked(latent), stacked(noise)
-        level = Level(x, [view(region) for region in regions], bar)
+        level = Level(x, [view(region) for region in regions], progress)
         denoised = patches(
             torch.cat(pictures),
             sigmas[step].expand(len(pictures) * len(x)),

@@ -80,6 +80,8 @@ def sample_demofusion(
     steps = len(sigmas) - 1
     total = steps * len(sizes)
     preview = latent_preview.prepare_callback(model, total)
+    dilated = DilatedPass(tuple(reference.shape[-2:]))
+    pictures = [steps * (regional.count(*size) + dilated.count(*size)) for size in sizes]
     samples = reference
     for phase, size in enumerate(sizes):
         guidance = enlarge(samples, size)
@@ -88,7 +90,7 @@ def sample_demofusion(
         def callback(step, denoised, x, _, before=phase * steps):
             preview(before + step, denoised, x, total)
 
-        samples = sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas, blur_std, callback, steps_before=phase * steps, steps_total=total)
+        samples = sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas, blur_std, callback, steps_before=phase * steps, steps_total=total, later=sum(pictures[phase + 1 :]))
     return samples
 
 
