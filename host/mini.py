@@ -16,7 +16,7 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ..models.mini.vae import MiniVAE
-from ..models.mini.world import FOLDER, TEXT_CONFIG, UNET_CONFIG
+from ..models.mini.world import ARBITRARY_CONFIG, FOLDER, TEXT_CONFIG, UNET_CONFIG
 
 # The host's VAE class builds only networks it knows. This one is built to satisfy its constructor and then replaced.
 PLACEHOLDER_VAE = {"ddconfig": {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -69,10 +69,8 @@ def latent_format() -> comfy.latent_formats.LatentFormat:
     return fmt
 
 
-def load_model() -> comfy.model_patcher.ModelPatcher:
-    """MODEL: the host's SDXL class at the mini world's size."""
-    weights, _ = _read("mini_unet.safetensors")
-    config = comfy.supported_models.SDXL(dict(UNET_CONFIG))
+def _patcher(name: str, config: comfy.supported_models_base.BASE) -> comfy.model_patcher.ModelPatcher:
+    weights, _ = _read(name)
     config.latent_format = latent_format()
     device = mm.get_torch_device()
     dtype = mm.unet_dtype(model_params=comfy.utils.calculate_parameters(weights), supported_dtypes=config.supported_inference_dtypes)
@@ -80,8 +78,22 @@ def load_model() -> comfy.model_patcher.ModelPatcher:
     offload = mm.unet_offload_device()
     model = config.get_model({}, "", device=offload)
     model.diffusion_model.load_state_dict({k: v.to(dtype) for k, v in weights.items()})
-    patcher = comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def load_model() -> comfy.model_patcher.ModelPatcher:
+    """MODEL: the host's SDXL class at the mini world's size."""
+    patcher = _patcher("mini_unet.safetensors", comfy.supported_models.SDXL(dict(UNET_CONFIG)))
     patcher.cached_patcher_init = (load_model, ())
+    return patcher
+
+
+def load_arbitrary() -> comfy.model_patcher.ModelPatcher:
+    """MODEL that sees a low-resolution picture: the host's InstructPix2Pix class, fed by `concat_latent_image` in the
+    conditioning. The picture's latent is scaled like the noisy one beside it (the class leaves it unscaled)."""
+    patcher = _patcher("mini_arbitrary.safetensors", comfy.supported_models.SDXL_instructpix2pix(dict(ARBITRARY_CONFIG)))
+    patcher.model.process_ip2p_image_in = patcher.model.latent_format.process_in
+    patcher.cached_patcher_init = (load_arbitrary, ())
     return patcher
 
 

@@ -36,3 +36,6 @@ UNET_CONFIG = {
     "use_temporal_attention": False,
     "legacy": False,
 }
+
+# for arbitrary scales: a low-resolution latent beside the noisy one
+ARBITRARY_CONFIG = {**UNET_CONFIG, "in_channels": 8}

@@ -1,0 +1,113 @@
+"""The mini world's denoiser for arbitrary scales, through the host's own path for concatenated latents."""
+
+import comfy.model_base
+import comfy.supported_models
+import pytest
+import tiny
+import torch
+from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
+from loupe.host import mini
+from loupe.host.evaluation import patch_evaluation
+from loupe.host.regional import RegionalDenoise
+from loupe.models.mini.world import FOLDER
+from loupe.training.loop import export
+from loupe.training.mini.arbitrary import build
+from safetensors.torch import load_file
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return mini.load_clip()
+
+
+@pytest.fixture(scope="module")
+def vae():
+    return mini.load_vae()
+
+
+@pytest.fixture
+def untrained(monkeypatch, tmp_path):
+    """The denoiser as training starts it."""
+    (tmp_path / "mini_vae.safetensors").symlink_to(FOLDER / "mini_vae.safetensors")
+    export(tmp_path / "mini_arbitrary.safetensors", build(load_file(FOLDER / "mini_unet.safetensors")).state_dict(), {})
+    with monkeypatch.context() as patched:
+        patched.setattr(mini, "FOLDER", tmp_path)
+        return mini.load_arbitrary()
+
+
+def prompt(clip, text="red ball top center, on grass"):
+    return [clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in (text, "")]
+
+
+def shown(conditioning, picture, vae):
+    """Positive, negative and empty latent of the stock node."""
+    return InstructPixToPixConditioning.execute(*conditioning, picture, vae).result
+
+
+def draw(model, positive, negative, size=(16, 16), steps=3, seed=3):
+    return tiny.sample(model, torch.zeros(1, 4, *size), "euler", steps, 4.0, positive, negative, seed=seed)
+
+
+def picture(height, width, seed=0):
+    return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def test_training_starts_from_the_bundled_denoiser_to_the_last_bit(untrained, clip, vae):
+    positive, negative = prompt(clip)
+    expected = draw(mini.load_model(), positive, negative)
+    assert torch.equal(draw(untrained, positive, negative), expected)
+    positive, negative, latent = shown((positive, negative), picture(128, 128), vae)
+    assert latent["samples"].shape == (1, 4, 16, 16)
+    assert torch.equal(draw(untrained, positive, negative), expected)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (192, 320), (203, 131)])
+def test_network_sees_the_scaled_latent_of_the_picture(untrained, clip, vae, size):
+    image, seen = picture(*size), []
+    positive, negative, latent = shown(prompt(clip), image, vae)
+    cells = latent["samples"].shape[-2:]
+    assert cells == (size[0] // 8, size[1] // 8)
+
+    def watch(apply, args):
+        seen.append(args["c"]["c_concat"])
+        return apply(args["input"], args["timestep"], **args["c"])
+
+    watched = untrained.clone()
+    watched.set_model_unet_function_wrapper(watch)
+    assert draw(watched, positive, negative, cells, steps=1).shape == (1, 4, *cells)
+    scaled = positive[0][1]["concat_latent_image"] * mini.latent_format().scale_factor
+    for concat in seen:
+        torch.testing.assert_close(concat, scaled.expand_as(concat))
+    assert len(seen) >= 1
+
+
+def test_regions_get_their_part_of_the_picture():
+    model = concatenating()
+    image, x = tiny.noise((1, 4, 8, 12), 1), tiny.noise((2, 4, 8, 12), 9) * 2
+
+    def conditioning(start=0, end=12):
+        return tuple(tiny.conditioning(seed, concat_latent_image=image[..., start:end]) for seed in (1, 2))
+
+    whole = tiny.evaluate(patch_evaluation(model, regional=RegionalDenoise((8, 8))), x, conditioning())
+    parts = [tiny.evaluate(model, x[..., start : start + 8], conditioning(start, start + 8)) for start in (0, 4)]
+    for out, a, b in zip(whole, *parts):
+        expected = torch.cat([a[..., :4], (a[..., 4:] + b[..., :4]) / 2, b[..., 4:]], -1)
+        torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_region_is_the_plain_model(clip, vae, untrained):
+    torch.nn.init.normal_(untrained.model.diffusion_model.input_blocks[0][0].weight, std=0.1)
+    positive, negative, latent = shown(prompt(clip), picture(128, 128), vae)
+    plain = draw(untrained, positive, negative)
+    regional = patch_evaluation(untrained, regional=RegionalDenoise((16, 16)))
+    assert torch.equal(draw(regional, positive, negative), plain)
+
+
+def concatenating():
+    """A random InstructPix2Pix model of SDXL's layout."""
+    conf = comfy.supported_models.SDXL_instructpix2pix({**tiny.UNET, "in_channels": 8, "use_linear_in_transformer": True, "context_dim": 64, "num_heads": -1, "num_head_channels": 16, "num_classes": "sequential", "adm_in_channels": tiny.POOLED + 6 * 256})
+    conf.set_inference_dtype(torch.float32, None)
+    model = conf.get_model({}, "")
+    assert isinstance(model, comfy.model_base.SDXL_instructpix2pix)
+    tiny.randomize(model.diffusion_model)
+    return tiny.patcher(model)
