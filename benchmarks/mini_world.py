@@ -13,12 +13,17 @@ import torch.nn.functional as F
 
 from ..models import lsr
 from ..models.mini.world import FOLDER
-from ..training.mini.lsr import bicubic
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
 from ..training.mini.unet import load_vae
 from ..training.mini.vae import to_tensor
 from .scoring import load_detector, psnr, score_pictures
+
+
+def bicubic(x: torch.Tensor, side: int) -> torch.Tensor:
+    """Antialiased bicubic (a = -0.5) on [-1, 1], quantised downwards to 8 bit."""
+    y = F.interpolate(x, (side, side), mode="bicubic", antialias=True)
+    return ((y + 1) * 127.5).clamp(0, 255).floor() / 127.5 - 1
 
 
 def held_out(count: int, size: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "clearsr": "clearsr",
+    "lsr": "lsr",
     "mini-scenes": "mini.shards",
     "mini-vae": "mini.vae",
     "mini-unet": "mini.unet",

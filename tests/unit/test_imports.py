@@ -13,11 +13,11 @@ HOST_API = {"comfy_api", "folder_paths", "node_helpers", "latent_preview"}
 # room -> rooms of the pack, packages from outside
 ALLOWED = {
     "__init__.py": ({"nodes"}, {"comfy_api", "typing_extensions"}),
-    "nodes": ({"host", "methods", "models"}, HOST_API | {"comfy", "torch"}),
-    "host": ({"methods", "models"}, {"comfy", "comfy_extras", "latent_preview", "torch", "transformers", "PIL"}),
+    "nodes": ({"host", "methods", "models"}, HOST_API | {"comfy", "torch", "server", "aiohttp"}),
+    "host": ({"methods", "models"}, {"comfy", "comfy_execution", "comfy_extras", "latent_preview", "torch", "transformers", "PIL"}),
     "methods": (set(), {"torch", "numpy", "cv2", "pywt"}),
     "models": ({"methods"}, {"comfy", "torch", "numpy", "cv2", "einops", "safetensors", "spandrel"}),
-    "training": ({"models", "methods"}, {"comfy", "torch", "numpy", "cv2", "safetensors", "tqdm", "PIL"}),
+    "training": ({"models", "methods"}, {"comfy", "folder_paths", "torch", "numpy", "cv2", "safetensors", "tqdm", "PIL"}),
     "tools": (set(), None),
 }
 

@@ -1,0 +1,237 @@
+"""`train lsr`: latent super-resolution for any autoencoder, after LSRNA's recipe (Jeong et al., CVPR 2025).
+
+Squares of the pictures and their antialiased bicubic reductions are encoded separately, once, to --data. Each step
+upscales random crops of the low-resolution latents and compares a random square of the result with the encoded
+large picture (L1, Adam, cosine decay). The defaults are the paper's. Beside its loss, --pixel-weight compares the
+decoded squares, which a short training gains from. The batch of a step shares its scale and the square's place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..methods.regions import Region
+from ..models.lsr import LSR
+from ..models.lsr import load as load_lsr
+from ..models.lsr import save as save_lsr
+from . import pictures, vae
+from .loop import Loop, launch, options_parser, provenance
+from .plots import sheet
+from .shards import Entry, Shards
+
+FOLDER = "latent_upscale_models"
+SHOWN = 4
+
+
+def tiles(length: int, side: int) -> list[int]:
+    """Starts of tiles that cover `length`; the last one overlaps when it must, as in LSRNA's code."""
+    starts = list(range(0, length - side + 1, side))
+    return starts if starts[-1] + side == length else [*starts, length - side]
+
+
+def square_side(low: int, high: int, multiple: int, rng: random.Random) -> int:
+    """A side from [low, high], rounded down to `multiple` where that leaves it in the range."""
+    side = rng.randint(low, high)
+    return rounded if (rounded := side // multiple * multiple) >= low else side
+
+
+def squares(picture: np.ndarray, low: int, high: int, multiple: int, octaves: int, rng: random.Random) -> Iterator[np.ndarray]:
+    """The squares of a picture that make pairs, at full size and at `octaves - 1` halvings."""
+    for octave in range(octaves):
+        if octave:
+            height, width = (side // 2 * 2 for side in picture.shape[:2])
+            picture = pictures.shrink(picture[:height, :width], 2)
+        side = square_side(low >> octave, high >> octave, multiple, rng)
+        for y in tiles(picture.shape[0], side):
+            for x in tiles(picture.shape[1], side):
+                yield picture[y:y + side, x:x + side]
+
+
+def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
+    """`make` of `Shards.prepare`: for each square {"pairs": [(scale, high side)]} and float16 latents by pixel side."""
+    multiple = frozen.ratio * int(np.lcm.reduce(options.scales))
+
+    def make(name: str, pixels: np.ndarray):
+        rng = random.Random(f"{options.seed} {name}")
+        for square in squares(pixels, *options.square, multiple, options.octaves, rng):
+            latents, pairs = {}, []
+            for scale in options.scales:
+                high = square.shape[0] // (frozen.ratio * scale) * frozen.ratio * scale
+                if high < options.crop * frozen.ratio * scale:
+                    continue
+                margin = (square.shape[0] - high) // 2
+                large = square[margin:margin + high, margin:margin + high]
+                for picture in (large, pictures.shrink(large, scale)):
+                    if str(len(picture)) not in latents:
+                        latents[str(len(picture))] = frozen.encode(pictures.to_tensor(picture))[0].half()
+                pairs.append((scale, high))
+            yield {"pairs": pairs}, latents
+
+    return make
+
+
+class Pairs:
+    """Random crops of the encoded pairs."""
+
+    def __init__(self, shards: Shards, crop: int, query: int, ratio: int):
+        self.shards, self.crop, self.query, self.ratio = shards, crop, query, ratio
+        self.by_scale: dict[int, list[tuple[Entry, int]]] = {}
+        for entry in shards.entries:
+            for scale, high in entry.facts["pairs"]:
+                self.by_scale.setdefault(scale, []).append((entry, high))
+        if not self.by_scale:
+            raise SystemExit(f"{shards.folder} holds no pair of latents with {crop} cells on the low side. Use larger squares, or a smaller --crop.")
+
+    def window(self, entry: Entry, side: int, y: int, x: int, cells: int) -> torch.Tensor:
+        return self.shards.read(entry, str(side), (slice(None), slice(y, y + cells), slice(x, x + cells))).float()
+
+    def draw(self, count: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Region]:
+        """(low latents (B, C, crop, crop), high squares (B, C, query, query), size of the upscaled crop, the squares' region in it)."""
+        scales = sorted(self.by_scale)
+        scale = scales[torch.randint(len(scales), (), generator=g).item()]
+        size = self.crop * scale
+        query = min(self.query, size)
+        region = Region(*torch.randint(size - query + 1, (2,), generator=g).tolist(), query, query)
+        low, high = [], []
+        for i in torch.randint(len(self.by_scale[scale]), (count,), generator=g).tolist():
+            entry, side = self.by_scale[scale][i]
+            y, x = torch.randint(side // (self.ratio * scale) - self.crop + 1, (2,), generator=g).tolist()
+            low.append(self.window(entry, side // scale, y, x, self.crop))
+            high.append(self.window(entry, side, y * scale + region.y, x * scale + region.x, query))
+        return torch.stack(low), torch.stack(high), (size, size), region
+
+    def examples(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first crops of the largest scale, low and whole high."""
+        scale = max(self.by_scale)
+        chosen = self.by_scale[scale][:SHOWN]
+        low = [self.window(entry, side // scale, 0, 0, self.crop) for entry, side in chosen]
+        high = [self.window(entry, side, 0, 0, self.crop * scale) for entry, side in chosen]
+        return torch.stack(low), torch.stack(high)
+
+
+@torch.no_grad()
+def write_sheet(path: Path, net: LSR, frozen: vae.FrozenVAE, low: torch.Tensor, high: torch.Tensor, device: str) -> None:
+    training, size = net.training, high.shape[-2:]
+    upscaled = net.eval()(low.to(device), size)
+    net.train(training)
+    columns = {"low": low.to(device), "bicubic latent": F.interpolate(low, size, mode="bicubic").to(device), "LSR": upscaled, "large, encoded": high.to(device)}
+    sheet(path, {name: frozen.view(latents) for name, latents in columns.items()})
+
+
+def network(options: argparse.Namespace, space: vae.LatentSpace) -> LSR:
+    if options.init is None:
+        return LSR(space.channels, options.dim, options.depths, options.heads, hidden=options.hidden, drop_path=options.drop_path)
+    start, known = load_lsr(str(options.init))
+    if known.channels != space.channels:
+        raise SystemExit(f"--init {options.init} is for {known.channels} latent channels; these have {space.channels}.")
+    net = LSR(**start.args, drop_path=options.drop_path)
+    net.load_state_dict(start.state_dict())
+    return net
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = options.device
+    kind = torch.device(device).type
+    smallest = options.square[1]
+    found = pictures.scan(options.images, smallest)
+    if rank == 0:
+        pictures.report(options.images, found, smallest)
+    frozen = vae.load(options.vae, options.latent_format).to(device)
+    settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "scales": options.scales,
+                "octaves": options.octaves, "crop": options.crop, "seed": options.seed}
+    shards = Shards(options.data, settings)
+    shards.prepare(found.usable, pair_maker(frozen, options), rank, options.ranks)
+    pairs = Pairs(shards, options.crop, options.query, frozen.ratio)
+
+    net = network(options, frozen.space).to(device).train()
+    loop = Loop(options.name, {"lsr": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
+                betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
+    examples = pairs.examples()
+    for step, g in loop:
+        torch.manual_seed(g.initial_seed())  # stochastic depth
+        low, high, size, region = pairs.draw(options.batch, g)
+        low, high = low.to(device), high.to(device)
+        with torch.autocast(kind, torch.bfloat16, enabled=options.bf16):
+            out = net.window(low, size, region).float()
+            loss = latent = (out - high).abs().mean()
+            figures = {"latent": latent.item()}
+            if options.pixel_weight > 0:
+                # a corner of the square: both decodings lack the same surroundings
+                part = (..., slice(None, options.pixel_cells), slice(None, options.pixel_cells))
+                with torch.no_grad():
+                    target = frozen.decode(high[part])
+                pixels = (frozen.decode(out[part]) - target).abs().mean()
+                loss = loss + options.pixel_weight * pixels
+                figures["pixels"] = pixels.item()
+        loop.update(loss, **figures)
+        if rank == 0 and ((step + 1) % options.sample_every == 0 or step + 1 == options.steps):
+            write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
+    if rank == 0:
+        loop.load_average()
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "pixel_weight": str(options.pixel_weight)}
+        save_lsr(net.eval(), options.save, frozen.space, dtype=torch.float16, metadata=metadata)
+        print(f"wrote {options.save}")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """What `train lsr` and `train implicit-decoder` share."""
+    parser.add_argument("--vae", required=True, help="a VAE file or a checkpoint, or `mini` for the bundled autoencoder")
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures (its subfolders too; .npy stacks of uint8 RGB are read as well)")
+    parser.add_argument("--latent-format", help="class in comfy.latent_formats, such as SDXL, where the VAE's file does not tell")
+    parser.add_argument("--data", type=Path, help="folder of encoded data (default: OUT/NAME.data)")
+    parser.add_argument("--name", help="name of checkpoint, log, plot and samples in --out")
+    parser.add_argument("--save", type=Path, help="the finished file (default: where the loader node looks)")
+    parser.add_argument("--octaves", type=int, default=1, help="2: learn from every picture at half size too, 3: at a quarter, ...")
+    parser.add_argument("--ema", type=float, default=0.0, help="average of weights that is saved; 0: the last weights")
+    parser.add_argument("--warmup", type=int, default=1, help="steps of rising learning rate")
+    parser.add_argument("--clip", type=float, help="largest norm of the gradient")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="bfloat16 autocast")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a rank")
+    parser.add_argument("--log-every", type=int, default=100)
+    parser.add_argument("--sample-every", type=int, default=1000, help="steps between sample sheets")
+    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
+
+
+def finish_options(options: argparse.Namespace, command: str, folder: str) -> None:
+    """Defaults that follow from other options."""
+    options.command = command
+    label = Path(options.vae).stem.lower()
+    options.name = options.name or f"{command}-{label}"
+    options.data = options.data or options.out / f"{options.name}.data"
+    options.save = options.save or Path(folder_paths.get_folder_paths(folder)[0]) / f"{options.name.replace('-', '_')}.safetensors"
+    options.out.mkdir(parents=True, exist_ok=True)
+
+
+def main(argv: list[str], command: str = "lsr") -> None:
+    parser = options_parser("lsr", __doc__, steps=200_000, batch=32)
+    parser.set_defaults(out=Path("runs/lsr"))
+    add_data_options(parser)
+    parser.add_argument("--square", type=int, nargs=2, default=(1056, 1440), metavar=("LOW", "HIGH"), help="range of the squares' sides in pixels; smaller pictures are skipped")
+    parser.add_argument("--scales", type=int, nargs="+", default=(2, 3, 4), help="reductions to learn from")
+    parser.add_argument("--crop", type=int, default=32, help="low-resolution cells a side")
+    parser.add_argument("--query", type=int, default=64, help="upscaled cells a side that are compared")
+    parser.add_argument("--lr", type=float, default=2e-4)
+    parser.add_argument("--floor", type=float, default=5e-4, help="share of --lr that the cosine ends at")
+    parser.add_argument("--drop-path", type=float, default=0.1, help="stochastic depth")
+    parser.add_argument("--pixel-weight", type=float, default=0.0, help="weight of the L1 between decoded squares")
+    parser.add_argument("--pixel-cells", type=int, default=16, help="cells a side that are decoded for it")
+    parser.add_argument("--init", type=Path, help="begin from this LSR file, in its architecture")
+    parser.add_argument("--dim", type=int, default=60)
+    parser.add_argument("--depths", type=int, nargs="+", default=(6, 6, 6, 6))
+    parser.add_argument("--heads", type=int, nargs="+", default=(6, 6, 6, 6))
+    parser.add_argument("--hidden", type=int, nargs="+", default=(256, 256, 256, 256), help="widths of the LIIF head")
+    options = parser.parse_args(argv)
+    options.square, options.scales = list(options.square), list(options.scales)
+    finish_options(options, command, FOLDER)
+    launch(train, options)

@@ -1,0 +1,95 @@
+"""A user's folder of pictures: what can be learned from, what is skipped and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class Picture(NamedTuple):
+    """A file, or a row of a stack of pictures (.npy, uint8 (N, H, W, 3))."""
+
+    path: Path
+    row: int | None = None
+
+    def name(self, folder: Path) -> str:
+        name = self.path.relative_to(folder).as_posix()
+        return name if self.row is None else f"{name}#{self.row}"
+
+    def read(self) -> np.ndarray:
+        """uint8 RGB (H, W, 3), turned as its EXIF data says. Raises one of `UNREADABLE` for a damaged file."""
+        if self.row is not None:
+            return np.asarray(np.load(self.path, mmap_mode="r")[self.row])
+        with Image.open(self.path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+
+
+class Folder(NamedTuple):
+    usable: dict[str, Picture]
+    unreadable: list[str]
+    small: int
+
+
+def scan(folder: Path, smallest: int) -> Folder:
+    """The pictures under `folder`, by name in order, whose sides have at least `smallest` pixels."""
+    if not folder.is_dir():
+        raise SystemExit(f"--images {folder}: there is no such folder.")
+    usable, unreadable, small = {}, [], 0
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*EXTENSIONS, ".npy")):
+        try:
+            pictures, side = _look(path)
+        except UNREADABLE:
+            unreadable.append(path.relative_to(folder).as_posix())
+            continue
+        if side < smallest:
+            small += len(pictures)
+        else:
+            usable.update((picture.name(folder), picture) for picture in pictures)
+    return Folder(usable, unreadable, small)
+
+
+def _look(path: Path) -> tuple[list[Picture], int]:
+    """The pictures in a file and their smaller side, without decoding them."""
+    if path.suffix.lower() == ".npy":
+        shape = np.load(path, mmap_mode="r").shape
+        if len(shape) != 4 or shape[3] != 3:
+            raise ValueError
+        return [Picture(path, row) for row in range(shape[0])], min(shape[1:3])
+    with Image.open(path) as image:
+        return [Picture(path)], min(image.size)
+
+
+def report(folder: Path, found: Folder, smallest: int) -> None:
+    """Say what was found; raises SystemExit when there is nothing to learn from."""
+    for name in found.unreadable:
+        print(f"skipped, cannot be read: {name}")
+    if found.small:
+        print(f"skipped, smaller than {smallest} pixels: {found.small} pictures")
+    if not found.usable:
+        if found.small:
+            raise SystemExit(f"--images {folder}: none of its {found.small} pictures has {smallest} pixels on both sides. Use larger pictures, or a smaller --square.")
+        raise SystemExit(f"--images {folder}: no readable pictures ({', '.join(EXTENSIONS)}, or .npy stacks of uint8 RGB) in it or below it.")
+    print(f"{len(found.usable)} pictures to learn from")
+
+
+def shrink(picture: np.ndarray, factor: int) -> np.ndarray:
+    """uint8 (H, W, 3) to (H / factor, W / factor, 3): antialiased bicubic (a = -0.5) with symmetric borders, values
+    truncated to 8 bit, as in LSRNA's data preparation."""
+    margin = 2 * factor
+    padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
+    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float()
+    y = F.interpolate(x, (padded.shape[0] // factor, padded.shape[1] // factor), mode="bicubic", antialias=True)
+    return y[0, :, 2:-2, 2:-2].clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+
+
+def to_tensor(picture: np.ndarray) -> torch.Tensor:
+    """uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
