@@ -23,12 +23,17 @@ if "loupe" not in sys.modules:
 
 @pytest.fixture(scope="session")
 def golden():
-    """golden(name) -> (tensors, description) of reference data computed with the papers' own code."""
+    """golden(name) -> (tensors, description) of reference data computed with the papers' own code.
+
+    Tensors are in name.safetensors, or compressed in name.safetensors.xz; some names have none.
+    """
 
     def read(name):
         description = json.loads((GOLDEN / f"{name}.json").read_text())
-        file = GOLDEN / f"{name}.safetensors"
-        return (safetensors.torch.load_file(file) if file.exists() else {}), description
+        plain, packed = GOLDEN / f"{name}.safetensors", GOLDEN / f"{name}.safetensors.xz"
+        if packed.exists():
+            return safetensors.torch.load(lzma.decompress(packed.read_bytes())), description
+        return (safetensors.torch.load_file(plain) if plain.exists() else {}), description
 
     return read
 

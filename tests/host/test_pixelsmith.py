@@ -1,8 +1,5 @@
 """PixelSmith on the host's sampler: against the reference data, and with what a user puts on a model."""
 
-import json
-from pathlib import Path
-
 import comfy.model_management
 import comfy.utils
 import pytest
@@ -21,13 +18,6 @@ from loupe.methods.noise import seeded_noise
 from loupe.methods.pixelsmith_plan import Patch, Sweep, levels, plan
 from loupe.methods.regions import Region
 from loupe.nodes.pixelsmith import PixelSmithSampler
-from safetensors.torch import load_file
-
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-
-
-def load(name):
-    return load_file(GOLDEN / f"{name}.safetensors"), json.loads((GOLDEN / f"{name}.json").read_text())
 
 
 def recorded_sweeps(tensors, info, planned):
@@ -42,8 +32,8 @@ def recorded_sweeps(tensors, info, planned):
 
 @pytest.mark.parametrize("name", ["ps_p32_64x80_slider20", "ps_p128_136x152_slider8", "ps_p32_lsrna_72x48", "ps_p32_cond"])
 @pytest.mark.parametrize("planned", [False, True])
-def test_reference(name, planned):
-    tensors, info = load(name)
+def test_reference(name, planned, golden):
+    tensors, info = golden(name)
     config = info["config"]
     model = tiny.toy(tensors, sizes="cond" in info)
     depth = len(info["timesteps"])
