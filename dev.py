@@ -3,9 +3,11 @@
     python dev.py demo     make a 4x picture with the bundled mini world, into output/
     python dev.py test     lint and run every test (further arguments go to pytest)
     python dev.py serve    start ComfyUI with the pack, for the browser
+    python dev.py run      run a workflow over a folder of pictures (docs/headless.md)
     python dev.py train    train a bundled network
     python dev.py bench    run a benchmark
     python dev.py templates   make the template browser's workflows again (docs/contributing.md)
+    python dev.py pack     make the archive that the registry publishes
 
 The first run makes .venv and unpacks ComfyUI into .host; later runs start at once.
 --comfyui PATH uses an existing ComfyUI and its Python instead.
@@ -100,7 +102,7 @@ def run_installer(what, command, scratch):
     environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     if "PIP_INDEX_URL" in os.environ:
         environment.setdefault("UV_DEFAULT_INDEX", os.environ["PIP_INDEX_URL"])
-    print(f"setting up: {what}", flush=True)
+    print(f"setting up: {what}", file=sys.stderr, flush=True)
     scratch.mkdir(parents=True, exist_ok=True)
     watched = command[0] == UV and sys.stderr.isatty()
     try:
@@ -251,6 +253,8 @@ def inside(host, command, arguments):
     if command == "pytest":
         return importlib.import_module("pytest").main(arguments)
     options, rest = parse([command, *arguments])
+    if not (ROOT / ROOMS.get(command, "tools")).is_dir():
+        raise SetupError(f"{ROOMS[command]}/ is not in the published archive; use a checkout of the repository")
     if command in ROOMS:
         import_pack(host)
         return run_room(command, rest)
@@ -341,7 +345,7 @@ def parse(arguments):
     host.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
     host.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|train|bench|templates")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|run|train|bench|templates|pack")
 
     demo = commands.add_parser("demo", parents=[host], allow_abbrev=False, help="make a picture into output/")
     demo.add_argument("--prompt", help="what to draw; with --image, what the picture shows")
@@ -353,6 +357,8 @@ def parse(arguments):
     commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
     for name in ROOMS:
         commands.add_parser(name, parents=[host], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
+    commands.add_parser("run", parents=[host], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
+    commands.add_parser("pack", parents=[host], allow_abbrev=False, add_help=False, help="make the registry's archive")
     commands.add_parser("templates", parents=[host], allow_abbrev=False, add_help=False, help="make the template browser's workflows")
 
     options, rest = parser.parse_known_args(arguments)

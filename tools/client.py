@@ -7,12 +7,16 @@ import time
 import urllib.parse
 import urllib.request
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
 from PIL import Image
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
+TIMEOUT = 60  # seconds
+HEARTBEAT = 120  # seconds; a server that leaves a ping unanswered for half of them is gone
+
 
 class WorkflowError(Exception):
     """A workflow that the server refused, that a node failed in, or that was interrupted (`interrupted`)."""
@@ -20,6 +24,14 @@ class WorkflowError(Exception):
     def __init__(self, message, interrupted=False):
         super().__init__(message)
         self.interrupted = interrupted
+
+
+class Refused(WorkflowError):
+    """The server did not accept the workflow."""
+
+
+class ServerLost(WorkflowError):
+    """The server went away during the run."""
 
 
 @dataclass
@@ -62,9 +74,10 @@ class Client:
     def __init__(self, url):
         self.url = url
         self.id = uuid.uuid4().hex
+        self.task = None
 
     def get(self, path, **query):
-        with OPENER.open(f"{self.url}{path}?{urllib.parse.urlencode(query)}") as answer:
+        with OPENER.open(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=TIMEOUT) as answer:
             return answer.read()
 
     def get_json(self, path, **query):
@@ -80,13 +93,18 @@ class Client:
 
     def upload(self, picture, name):
         """Store a PIL picture in the server's input folder. Returns the name for LoadImage."""
-        return asyncio.run(self._upload(picture, name))["name"]
-
-    async def _upload(self, picture, name):
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
-        form = aiohttp.FormData({"overwrite": "true"})
-        form.add_field("image", buffer.getvalue(), filename=name, content_type="image/png")
+        return self.upload_file(buffer.getvalue(), name)
+
+    def upload_file(self, data, name, subfolder=""):
+        """Store the bytes of a picture file in the server's input folder. Returns the name for LoadImage."""
+        stored = asyncio.run(self._upload(data, name, subfolder))
+        return f"{stored['subfolder']}/{stored['name']}" if stored["subfolder"] else stored["name"]
+
+    async def _upload(self, data, name, subfolder):
+        form = aiohttp.FormData({"overwrite": "true", "subfolder": subfolder})
+        form.add_field("image", data, filename=name, content_type="application/octet-stream")
         async with aiohttp.ClientSession(self.url) as session, session.post("/upload/image", data=form) as answer:
             answer.raise_for_status()
             return await answer.json()
@@ -102,22 +120,36 @@ class Client:
         """
         return asyncio.run(self._run(workflow, watch or (lambda kind, data: None)))
 
+    def cancel(self):
+        """End `run` from another thread, and its work on the server."""
+        if self.task and not self.task.done():
+            self.task.get_loop().call_soon_threadsafe(self.task.cancel)
+
     async def _run(self, workflow, watch):
+        self.task = asyncio.current_task()
         started = time.monotonic()
-        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0) as socket:
+        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0, heartbeat=HEARTBEAT) as socket:
             async with session.post("/prompt", json={"prompt": workflow, "client_id": self.id}) as answer:
                 accepted = await answer.json()
             if accepted.get("error") or accepted["node_errors"]:
                 if "prompt_id" in accepted:  # the server runs the outputs that are valid
-                    await session.post("/queue", json={"delete": [accepted["prompt_id"]]})
-                    await session.post("/interrupt", json={"prompt_id": accepted["prompt_id"]})
-                raise WorkflowError(refusal(workflow, accepted))
+                    await self._drop(session, accepted["prompt_id"])
+                raise Refused(refusal(workflow, accepted))
             run = Run(accepted["prompt_id"])
-            await self._follow(socket, workflow, run, watch)
+            try:
+                await self._follow(socket, workflow, run, watch)
+            except asyncio.CancelledError:
+                with suppress(aiohttp.ClientError):  # the server may be on its way out too
+                    await self._drop(session, run.prompt_id)
+                raise
             async with session.get(f"/history/{run.prompt_id}") as answer:
                 run.outputs = (await answer.json())[run.prompt_id]["outputs"]
         run.seconds = time.monotonic() - started
         return run
+
+    async def _drop(self, session, prompt_id):
+        await session.post("/queue", json={"delete": [prompt_id]})
+        await session.post("/interrupt", json={"prompt_id": prompt_id})
 
     async def _follow(self, socket, workflow, run, watch):
         async for message in socket:
@@ -136,4 +168,4 @@ class Client:
                 raise WorkflowError("interrupted", interrupted=True)
             elif kind == "executing" and data["node"] is None:  # sent after /history has the run
                 return
-        raise WorkflowError("the server closed the connection during the run")
+        raise ServerLost("the server closed the connection during the run")

@@ -9,17 +9,18 @@ from .server import PACK, Server
 BASE = PACK / ".host" / "base"
 
 
-def model_folders(host, base):
-    """An extra model paths file (JSON is YAML) that lists the models of an existing ComfyUI."""
-    folders = {folder.name: str(folder) for folder in (host / "models").iterdir() if folder.is_dir()}
+def model_folders(base, *owners):
+    """An extra model paths file (JSON is YAML) in `base` that lists the models of existing ComfyUI folders."""
+    models = [owner / "models" for owner in owners]
+    folders = {str(root): {folder.name: str(folder) for folder in root.iterdir() if folder.is_dir()} for root in models if root.is_dir()}
     paths = base / "model_folders.yaml"
-    paths.write_text(json.dumps({"comfyui": folders}))
+    paths.write_text(json.dumps(folders))
     return ["--extra-model-paths-config", str(paths)]
 
 
 def main(host, options, arguments):
     BASE.mkdir(parents=True, exist_ok=True)
-    arguments = ["--output-directory", str(PACK / "output"), *model_folders(host, BASE), *arguments]
+    arguments = ["--output-directory", str(PACK / "output"), *model_folders(BASE, host), *arguments]
     with Server(host, BASE, options.port, arguments, log=sys.stdout) as server, suppress(KeyboardInterrupt):
         print(f"\nComfyUI with Loupe: {server.url}   (models, inputs and workflows are in {BASE}; stop with Ctrl-C)\n", flush=True)
         server.process.wait()

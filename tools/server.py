@@ -27,11 +27,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def install_pack(base):
+def install_pack(base, pack=PACK):
     """Copy the pack to where a user's ComfyUI has it, replacing an older copy."""
     target = base / "custom_nodes" / "ComfyUI-Loupe"
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(PACK, target, ignore=NOT_SHIPPED)
+    shutil.copytree(pack, target, ignore=NOT_SHIPPED)
 
 
 class Server:
@@ -40,14 +40,16 @@ class Server:
     host: ComfyUI's folder. base: folder for custom_nodes, input, output, temp and user files.
     port: a free one by default. arguments: more of main.py's arguments.
     log: where its output goes; by default the file `log_file`, quoted when the server dies.
+    pack: the folder that is installed.
     """
 
-    def __init__(self, host, base, port=None, arguments=(), log=None):
+    def __init__(self, host, base, port=None, arguments=(), log=None, pack=PACK):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = Path(base)
         self.log_file = self.base / "server.log"
         self.log = log
+        self.pack = pack
         device = [] if getattr(torch, "accelerator", torch.cuda).is_available() else ["--cpu"]
         self.command = [
             sys.executable, str(Path(host) / "main.py"), *device, "--disable-api-nodes",
@@ -56,7 +58,7 @@ class Server:
         ]
 
     def __enter__(self):
-        install_pack(self.base)
+        install_pack(self.base, self.pack)
         with open(self.log_file, "wb") as log_file:
             log = self.log or log_file
             self.process = subprocess.Popen(self.command, stdout=log, stderr=subprocess.STDOUT)

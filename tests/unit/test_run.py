@@ -1,0 +1,196 @@
+"""What `dev.py run` makes of its arguments, and how it hands out pictures, without a server."""
+
+import importlib.util
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+if "loupe_tools" not in sys.modules:
+    spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
+    sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
+
+from loupe_tools import run
+from loupe_tools.client import Refused, ServerLost, WorkflowError
+
+WORKFLOW = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+    "2": {"class_type": "KSampler", "inputs": {"steps": 20, "cfg": 4.0, "tiled": False, "name": "euler", "image": ["1", 0]}, "_meta": {"title": "v1.5 draw"}},
+    "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0]}, "_meta": {"title": "Large"}},
+    "4": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}, "_meta": {"title": "Small"}},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A workflow, two pictures, and the options that run them."""
+    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))
+    (tmp_path / "in").mkdir()
+    for name in ("b.png", "a.JPG"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").touch()
+    return tmp_path
+
+
+def options(folder, *more):
+    return run.parse([str(folder / "workflow.json"), "--input", str(folder / "in"), "--output", str(folder / "out"), *more])
+
+
+def test_a_job_for_every_picture(folder):
+    jobs = run.plan(options(folder, "--set", "2.steps=30", "--set", "v1.5 draw.cfg=7", "--set", "2.tiled=True", "--set", "2.name=heun=2"))
+    assert [(job.label, job.name) for job in jobs] == [("a.JPG", "a"), ("b.png", "b")]
+    assert jobs[0].workflow["1"]["inputs"]["image"] == run.PICTURE
+    assert jobs[0].workflow["2"]["inputs"] == {"steps": 30, "cfg": 7, "tiled": True, "name": "heun=2", "image": ["1", 0]}
+
+
+def test_once_without_pictures(folder):
+    (job,) = run.plan(run.parse([str(folder / "workflow.json"), "--output", str(folder / "out")]))
+    assert job.label == "workflow" and job.workflow == WORKFLOW
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("9.steps=1", "no such node.*2 \\(v1.5 draw\\)"),
+        ("2.stepz=1", "has no input 'stepz'.*steps, cfg"),
+        ("SaveImage.images=1", "no such node"),
+        ("2.image=1", "is a link from node 1"),
+        ("2.steps=many", "'many' is not a number"),
+        ("2.cfg=nan", "'nan' is not a number"),
+        ("2.cfg=true", "'true' is not a number"),
+        ("2.tiled=1", "'1' is not true or false"),
+        ("2.steps", "write NODE.INPUT=VALUE"),
+    ],
+)
+def test_a_wrong_setting_is_named(folder, setting, message):
+    with pytest.raises(run.Mistake, match=message):
+        run.plan(options(folder, "--set", setting))
+
+
+def test_two_nodes_of_one_title(folder):
+    twice = {**WORKFLOW, "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
+    (folder / "workflow.json").write_text(json.dumps(twice))
+    with pytest.raises(run.Mistake, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
+        run.plan(options(folder, "--set", "LoadImage.image=y.png"))
+    with pytest.raises(run.Mistake, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
+        run.plan(options(folder))
+    job = run.plan(options(folder, "--set", "5.image={picture}"))[0]
+    assert job.workflow["5"]["inputs"]["image"] == run.PICTURE and job.workflow["1"]["inputs"]["image"] == "x.png"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [(None, "No such file"), ("{", "is not JSON"), ('{"nodes": []}', "Export it in API format"), ('{"1": 2}', "API format"), ("[]", "API format"),
+     ('{"1": {"class_type": "SaveImage", "inputs": {}}}', "no Load Image node")],
+)
+def test_a_wrong_workflow_is_named(folder, text, message):
+    file = folder / "workflow.json"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(run.Mistake, match=message):
+        run.plan(options(folder))
+
+
+def test_wrong_folders_are_named(folder):
+    with pytest.raises(run.Mistake, match="--output is the folder of --input"):
+        run.plan(options(folder, "--output", str(folder / "in")))
+    Image.new("RGB", (8, 8)).save(folder / "in" / "A.png")
+    with pytest.raises(run.Mistake, match="would get the same results"):
+        run.plan(options(folder))
+    with pytest.raises(run.Mistake, match="no such folder"):
+        run.plan(options(folder, "--input", str(folder / "none")))
+    (folder / "empty").mkdir()
+    with pytest.raises(run.Mistake, match="no pictures"):
+        run.plan(options(folder, "--input", str(folder / "empty")))
+
+
+def test_results_are_kept_once(folder):
+    results, (job, other) = run.Results(folder / "out"), run.plan(options(folder))
+    assert results.find(job) is None
+    assert results.keep(job, [("Large", "x_00001_.png", b"1")]) == ["a.png"]
+    assert results.keep(other, [("Large 2x", "x_1.png", b"1"), ("Large 2x", "x_2.png", b"2"), ("../Small", "y.webp", b"3")]) == ["b_Large_2x.png", "b_Large_2x_2.png", "b_Small.webp"]
+    assert sorted(file.name for file in (folder / "out").rglob("*") if file.is_file()) == ["a.JPG.json", "a.png", "b.png.json", "b_Large_2x.png", "b_Large_2x_2.png", "b_Small.webp"]
+    assert results.find(job) == ["a.png"]
+    (changed, _) = run.plan(options(folder, "--set", "2.steps=3"))
+    assert results.find(changed) is None
+    (folder / "out" / "a.png").unlink()
+    assert results.find(job) is None
+    Image.new("RGB", (8, 9)).save(folder / "in" / "b.png")
+    assert results.find(run.plan(options(folder))[1]) is None
+
+
+class Worker:
+    """Answers from a list: what it saved, or an error to raise."""
+
+    def __init__(self, name, *answers):
+        self.name, self.answers, self.seen = name, list(answers), []
+
+    def run(self, job):
+        self.seen.append(job.name)
+        answer = self.answers.pop(0) if self.answers else "saved"
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def names(folder, count):
+    return [run.Job(str(i), {}) for i in range(count)]
+
+
+def test_a_lost_server_s_picture_goes_elsewhere(folder):
+    lost, other = Worker("lost", ServerLost("gone")), Worker("other")
+    finished = list(run.dispatch(names(folder, 4), [lost, other], retries=2))
+    assert sorted((job.name, worker.name, result) for job, worker, _, result in finished) == [(str(i), "other", "saved") for i in range(4)]
+    assert lost.seen == ["0"]
+
+
+def test_a_failing_picture_stops_nobody(folder):
+    worker = Worker("one", WorkflowError("bad picture"))
+    (first, second) = run.dispatch(names(folder, 2), [worker], retries=2)
+    assert str(first[3]) == "bad picture" and second[3] == "saved"
+
+
+def test_a_picture_that_breaks_servers_is_given_up(folder):
+    workers = [Worker(str(i), ServerLost("gone")) for i in range(3)] + [Worker("last")]
+    finished = {job.name: result for job, _, _, result in run.dispatch(names(folder, 1), workers, retries=1)}
+    assert isinstance(finished["0"], ServerLost)
+    assert sum(len(worker.seen) for worker in workers) == 2
+
+
+def test_without_servers_the_rest_fails_with_the_reason(folder):
+    finished = list(run.dispatch(names(folder, 3), [Worker("one", Refused("no such sampler"))], retries=2))
+    assert [worker for _, worker, _, _ in finished] == [None] * 3
+    assert all("no server is left. The last one: no such sampler" in str(result) for *_, result in finished)
+
+
+def test_an_interrupted_run_cancels_what_is_running(folder):
+    class Waiting(Worker):
+        def __init__(self):
+            super().__init__("waiting")
+            self.cancelled = threading.Event()
+
+        def run(self, job):
+            assert self.cancelled.wait(20)
+            raise WorkflowError("interrupted")
+
+        def cancel(self):
+            self.cancelled.set()
+
+    waiting, quick = Waiting(), Worker("quick")
+    finished = run.dispatch(names(folder, 2), [waiting, quick], retries=2)
+    assert next(finished)[1] is quick
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        finished.throw(KeyboardInterrupt)
+    assert waiting.cancelled.is_set() and time.monotonic() - started < 10
+
+
+def test_ray_is_asked_for_plainly(folder, capsys):
+    if importlib.util.find_spec("ray"):
+        pytest.skip("ray is installed")
+    assert run.main(ROOT, None, [str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"]) == 2
+    assert "--ray needs the package ray" in capsys.readouterr().err
