@@ -51,8 +51,12 @@ def phase_sizes(reference: tuple[int, int], target: tuple[int, int], progressive
 
 
 def schedule(model, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
-    """The last `depth` of `steps` noise levels and the one after them, (depth + 1,)."""
-    sampling = model.get_model_object("model_sampling")
+    """The last `depth` of `steps` noise levels of `model` and the one after them, (depth + 1,)."""
+    return noise_levels(model.get_model_object("model_sampling"), name, steps, depth, end_at_zero)
+
+
+def noise_levels(sampling, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
+    """`schedule` for a model sampling of the host."""
     if name == PAPER_SCHEDULE:
         return paper_schedule(sampling, steps, depth, end_at_zero)
     sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)[-(depth + 1) :]

@@ -49,6 +49,13 @@ def ring(todo: torch.Tensor) -> torch.Tensor:
     return (F.max_pool2d(todo[None].float(), 2 * RING + 1, stride=1, padding=RING)[0] > 0) & ~todo
 
 
+def follows(step: int, guided_steps: int) -> tuple[bool, bool]:
+    """Whether a step mixes its phases with the guidance's, and whether half of what it has advanced is
+    overwritten by the guidance."""
+    # the published first sweep mixes the latent with itself
+    return 0 < step < guided_steps, step < guided_steps - 1
+
+
 def denoise(
     predict: Callable[[list[torch.Tensor], list[Region], int], Sequence[torch.Tensor]],
     guidance: torch.Tensor,
@@ -71,8 +78,7 @@ def denoise(
     denoised = torch.empty_like(x)
     for i, sweep in enumerate(sweeps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
-        # the published first sweep mixes the latent with itself
-        mixes, overwrites = 0 < i < guided_steps, i < guided_steps - 1
+        mixes, overwrites = follows(i, guided_steps)
         reference = noised(guidance, noise, sigma, flow) if mixes else None
         reference_next = noised(guidance, noise, sigma_next, flow) if overwrites else None
         rescale = deviation(sigma, flow) / deviation(sigma_next, flow)

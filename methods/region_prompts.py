@@ -83,3 +83,21 @@ def _numbered(entries, count):
 def _check(entry, name):
     if not isinstance(entry, str):
         raise ValueError(f"prompts entry {name} is {json.dumps(entry)[:60]}, not a text in quotes.")
+
+
+def replace_prompt(text: str, count: int, number: int, prompt: str) -> str:
+    """`text` with the prompt of region `number` (from 1) exchanged; a JSON object or list stays one, and
+    so does plain text. Raises as `parse_prompts` does, and for a number outside 1 to `count`."""
+    prompts = parse_prompts(text, count)
+    if not 1 <= number <= count:
+        raise ValueError(f"region is {number}; regions are numbered from 1 to {count}, row by row.")
+    prompts[number - 1] = " ".join(prompt.split())
+    if text.lstrip().startswith("{"):
+        return json.dumps({str(i): entry for i, entry in enumerate(prompts, 1) if entry}, indent=1, ensure_ascii=False)
+    return format_prompts(prompts) if text.lstrip().startswith("[") else _lines(prompts)
+
+
+def _lines(prompts):
+    text = "\n".join(prompts) if any(prompts) else ""
+    # the first prompt may look like JSON
+    return format_prompts(prompts) if text.lstrip().startswith(("[", "{")) else text

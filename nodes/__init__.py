@@ -3,6 +3,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     attention_prior,
     demofusion,
+    latent_adjustment,
     lsr,
     mini,
     pixelsmith,
@@ -14,9 +15,15 @@ from . import (
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, plan, region_prompts, regional_denoise, structure_prior, attention_prior, demofusion, pixelsmith) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, plan, region_prompts, regional_denoise, structure_prior, attention_prior, latent_adjustment, demofusion, pixelsmith) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        # only a running server has routes
+        from .routes import add_routes
+
+        add_routes()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
