@@ -1,0 +1,155 @@
+"""The registry's archive in a clean ComfyUI, and dev.py run on two servers, one of them that one."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from loupe_tools import pack, run
+from loupe_tools.client import Client, find_node
+from loupe_tools.server import PACK, Server
+from PIL import Image
+
+KEPT = {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "dev.py"}
+ROOMS = {"docs", "host", "js", "locales", "methods", "models", "nodes", "subgraphs", "tools", "training", "workflows"}
+WORKFLOW = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
+    "2": {"class_type": "LoupeLoadMini", "inputs": {}},
+    "3": {"class_type": "VAEEncode", "inputs": {"pixels": ["1", 0], "vae": ["2", 2]}},
+    "4": {"class_type": "CLIPTextEncode", "inputs": {"clip": ["2", 1], "text": ""}, "_meta": {"title": "Prompt"}},
+    "5": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "positive": ["4", 0], "negative": ["4", 0], "latent_image": ["3", 0], "seed": 1, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 0.5}, "_meta": {"title": "Draw"}},
+    "6": {"class_type": "VAEDecode", "inputs": {"samples": ["5", 0], "vae": ["2", 2]}},
+    "7": {"class_type": "SaveImage", "inputs": {"images": ["6", 0], "filename_prefix": "drawn"}, "_meta": {"title": "Drawn"}},
+    "8": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "given"}, "_meta": {"title": "Given"}},
+}
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    if not (PACK / ".git").exists():
+        pytest.skip("the archive is made from what git tracks")
+    return pack.build(tmp_path_factory.mktemp("archive"))
+
+
+@pytest.fixture(scope="module")
+def second_server(host, tmp_path_factory, request):
+    """A ComfyUI with the pack from the archive (from the folder where there is no git)."""
+    installed = PACK
+    if (PACK / ".git").exists():
+        installed = tmp_path_factory.mktemp("installed")
+        zipfile.ZipFile(request.getfixturevalue("archive")).extractall(installed)
+    with Server(host, tmp_path_factory.mktemp("clean"), pack=installed) as server:
+        yield server
+
+
+def test_archive_holds_what_runs(archive):
+    names = zipfile.ZipFile(archive).namelist()
+    assert KEPT <= set(names)
+    assert {name.split("/")[0] for name in names} <= KEPT | ROOMS
+    assert not [name for name in names if "/." in name or name.endswith((".pyc", ".csv", ".ckpt"))]
+    assert {f"models/mini/mini_{part}.safetensors" for part in ("unet", "text", "vae", "lsr")} <= set(names)
+    assert archive.stat().st_size < 50e6
+    assert sum(file.file_size for file in zipfile.ZipFile(archive).infolist() if file.filename.startswith("docs/")) < 3e6
+
+
+def test_archive_is_the_same_again(archive, tmp_path):
+    assert pack.build(tmp_path).read_bytes() == archive.read_bytes()
+
+
+def test_archive_runs_the_demo_in_a_clean_comfyui(archive, second_server, server, demo_workflow):
+    result = find_node(demo_workflow, "SaveImage", "LSRNA-DemoFusion")
+    pictures = [client.images(client.run(demo_workflow), result)[0] for client in (Client(second_server.url), Client(server.url))]
+    assert (np.asarray(pictures[0]) == np.asarray(pictures[1])).all()
+    assert set(Client(second_server.url).get_json("/object_info")) == set(Client(server.url).get_json("/object_info"))
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(5):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64 + 8 * i, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("no picture")
+    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))
+    return folder
+
+
+def command(host, pictures, *more):
+    return [sys.executable, PACK / "dev.py", "inside", host, "run", pictures.parent / "workflow.json", "--input", pictures, "--output", pictures.parent / "out", *more]
+
+
+def lines(output):
+    return {line["picture"]: line for line in map(json.loads, output.splitlines())}
+
+
+def busy(client, deadline=60):
+    end = time.monotonic() + deadline
+    while not client.get_json("/queue")["queue_running"]:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
+def test_run_on_two_servers_one_is_killed(host, server, second_server, pictures):
+    both = ["--server", server.url, second_server.url, "--set", "Draw.steps=60", "--set", "Prompt.text=red star"]
+    with subprocess.Popen(command(host, pictures, *both), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        busy(Client(second_server.url))
+        second_server.process.kill()
+        output, errors = running.communicate(timeout=120)
+    assert running.returncode == 1, errors
+    report = lines(output)
+    assert sorted(report) == ["0.png", "1.png", "2.png", "3.png", "4.png", "broken.png"]
+    assert report["broken.png"]["result"] == "failed" and "LoadImage" in report["broken.png"]["error"]
+    assert {report[f"{i}.png"]["result"] for i in range(5)} == {"done"}
+    assert f"{second_server.url} gets no more pictures" in errors
+    out = pictures.parent / "out"
+    written = {file: file.stat().st_mtime_ns for file in out.glob("*.png")}
+    assert sorted(file.name for file in written) == sorted(f"{i}_{title}.png" for i in range(5) for title in ("Drawn", "Given"))
+    for i in range(5):
+        assert (np.asarray(Image.open(out / f"{i}_Given.png")) == np.asarray(Image.open(pictures / f"{i}.png"))).all()
+        assert Image.open(out / f"{i}_Drawn.png").size == (64 + 8 * i, 64)
+
+    (pictures / "broken.png").unlink()
+    again = subprocess.run(command(host, pictures, *both), capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr  # nothing is left to do, so the lost server is not asked
+    assert {line["result"] for line in lines(again.stdout).values()} == {"skipped"}
+    assert {file: file.stat().st_mtime_ns for file in out.glob("*.png")} == written
+
+
+def test_interrupted_run_leaves_nothing_on_the_server(host, server, pictures):
+    client = Client(server.url)
+    with subprocess.Popen(command(host, pictures, "--server", server.url, "--set", "Draw.steps=5000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        busy(client)
+        running.terminate()
+        running.communicate(timeout=30)
+    assert running.returncode == 130
+    end = time.monotonic() + 20
+    while any(client.get_json("/queue").values()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert list((pictures.parent / "out").rglob("*.*")) == [pictures.parent / "out" / ".done"]
+
+
+def test_mistakes_are_said_before_anything_starts(host, server, pictures, capsys):
+    for change, message in (
+        (["--server", "http://127.0.0.1:9"], "no ComfyUI answers there"),
+        (["--server", server.url, "--set", "5.stepz=3"], "has no input 'stepz'"),
+    ):
+        assert run.main(host, None, list(map(str, command(host, pictures, *change)[5:]))) == 2
+        assert message in capsys.readouterr().err
+    foreign = {**WORKFLOW, "9": {"class_type": "NoSuchNode", "inputs": {}}}
+    (pictures.parent / "workflow.json").write_text(json.dumps(foreign))
+    assert run.main(host, None, list(map(str, command(host, pictures, "--server", server.url)[5:]))) == 2
+    assert "has no node NoSuchNode" in capsys.readouterr().err
+
+
+def test_a_refused_workflow_fails_every_picture_with_the_reason(host, server, pictures, capsys):
+    arguments = list(map(str, command(host, pictures, "--server", server.url, "--set", "Draw.sampler_name=no such sampler")[5:]))
+    assert run.main(host, None, arguments) == 1
+    report = lines(capsys.readouterr().out)
+    assert len(report) == 6
+    assert all("Draw: Value not in list" in line["error"] for line in report.values())
