@@ -75,3 +75,33 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
     """Mean over the batch of the PSNR in dB, for values in [-1, 1]."""
     mse = (a.clamp(-1, 1) - b.clamp(-1, 1)).square().flatten(1).mean(1)
     return (10 * torch.log10(4 / mse)).mean().item()
+
+
+def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Structural similarity (Wang et al., 2004) of (B, C, H, W) pictures in [-1, 1], at least 11 px wide, for each picture (B,).
+
+    Gaussian window of 11 px, deviation 1.5 px; mean over channels and the positions where the window fits.
+    """
+    x = torch.arange(11, dtype=torch.float64) - 5
+    kernel = torch.exp(-x.square() / 4.5)
+    kernel = (kernel / kernel.sum()).to(a)
+    a, b = ((v.clamp(-1, 1) + 1) / 2 for v in (a, b))
+
+    def mean(v: torch.Tensor) -> torch.Tensor:
+        planes = v.flatten(0, 1)[:, None]
+        return F.conv2d(F.conv2d(planes, kernel.view(1, 1, 11, 1)), kernel.view(1, 1, 1, 11)).view(*v.shape[:2], v.shape[2] - 10, v.shape[3] - 10)
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b, covariance = mean(a * a) - mean_a ** 2, mean(b * b) - mean_b ** 2, mean(a * b) - mean_a * mean_b
+    values = (2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4) / ((mean_a ** 2 + mean_b ** 2 + 1e-4) * (variance_a + variance_b + 9e-4))
+    return values.flatten(1).mean(1)
+
+
+def self_ssim(pictures: dict[int, torch.Tensor]) -> dict[tuple[int, int], float]:
+    """Scale consistency (Kim & Kim, CVPR 2024): SSIM of one scene's pictures at two sizes, the larger one reduced (antialiased bicubic).
+
+    pictures: side -> (B, C, side, side) in [-1, 1], of the same scenes. Returns the mean over scenes by pair of sides.
+    """
+    sides = sorted(pictures)
+    pairs = [(low, high) for i, low in enumerate(sides) for high in sides[i + 1:]]
+    return {(low, high): ssim(pictures[low], F.interpolate(pictures[high], (low, low), mode="bicubic", antialias=True)).mean().item() for low, high in pairs}

@@ -1,0 +1,45 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from loupe.benchmarks.scoring import self_ssim, ssim
+from loupe.training.mini.render import render
+from loupe.training.mini.scenes import sample_scene
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return torch.from_numpy(render(sample_scene(7_000_002), 256, 1)).permute(2, 0, 1)[None] / 127.5 - 1
+
+
+def test_ssim_of_flat_pictures_is_its_luminance_term():
+    a, b = torch.full((2, 3, 16, 20), 0.2), torch.full((2, 3, 16, 20), -0.4)
+    expected = (2 * 0.6 * 0.3 + 1e-4) / (0.6**2 + 0.3**2 + 1e-4)
+    torch.testing.assert_close(ssim(a, b), torch.full((2,), expected))
+
+
+def test_ssim_of_one_window_is_the_formula():
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(1, 1, 11, 11, generator=g, dtype=torch.float64) for _ in range(2))
+    x = torch.arange(11, dtype=torch.float64) - 5
+    w = torch.exp(-(x[:, None] ** 2 + x**2) / (2 * 1.5**2))
+    w = w / w.sum()
+    mean = lambda v: (w * v).sum()
+    covariance = lambda p, q: mean((p - mean(p)) * (q - mean(q)))
+    expected = (2 * mean(a) * mean(b) + 1e-4) * (2 * covariance(a, b) + 9e-4) / ((mean(a) ** 2 + mean(b) ** 2 + 1e-4) * (covariance(a, a) + covariance(b, b) + 9e-4))
+    torch.testing.assert_close(ssim(2 * a - 1, 2 * b - 1), expected[None])
+
+
+def test_ssim_falls_with_damage(picture):
+    noisy = picture + 0.2 * torch.randn(picture.shape, generator=torch.Generator().manual_seed(0))
+    assert ssim(picture, picture).item() == pytest.approx(1, abs=1e-5)
+    assert ssim(picture, noisy).item() < 0.9
+    assert ssim(picture, picture.flip(-1)).item() < ssim(picture, noisy).item()
+
+
+def test_self_ssim_tells_one_picture_at_two_sizes_from_two_pictures(picture):
+    small = F.interpolate(picture, (128, 128), mode="bicubic", antialias=True)
+    other = torch.from_numpy(render(sample_scene(7_000_003), 192, 1)).permute(2, 0, 1)[None] / 127.5 - 1
+    found = self_ssim({256: picture, 128: small, 192: other})
+    assert list(found) == [(128, 192), (128, 256), (192, 256)]
+    assert found[128, 256] == pytest.approx(1, abs=1e-5)
+    assert max(found[128, 192], found[192, 256]) < 0.8
