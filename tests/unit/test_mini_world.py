@@ -127,7 +127,7 @@ def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
 
 def test_bundled_files_say_what_they_are_and_stay_small():
     files = list(FOLDER.glob("*.safetensors"))
-    assert len(files) == 5 and sum(f.stat().st_size for f in files) < 40e6
+    assert len(files) >= 5 and sum(f.stat().st_size for f in files) < 40e6
     for file in files:
         with safe_open(file, "pt") as f:
             metadata = f.metadata()
