@@ -5,9 +5,10 @@ One SAMPLER_SAMPLE wrapper per model applies an ordered list of step edits. Samp
 
 * `before` an evaluation whose sigma is in the schedule. Two-stage samplers evaluate a temporary
   state at the next sigma first and the real one afterwards; both are edited.
+* `after` every evaluation, on the prediction; no sampler loses that.
 * at the `callback`, once a step, on `x` and `denoised`. Samplers differ in which of the two they go on
   from, and Euler has taken its derivative by then: move both by the same amount.
-* `finish` returns the finished latent.
+* `finish` has the finished latent.
 """
 
 import math
@@ -46,6 +47,7 @@ class Edits(NamedTuple):
     """What an edit does in one run; `before` and `callback` write in place."""
 
     before: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # (x, sigma)
+    after: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # (denoised, sigma)
     callback: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], None] | None = None  # (x, denoised, sigma, step)
     finish: Callable[[torch.Tensor], torch.Tensor] | None = None  # (x)
 
@@ -62,8 +64,9 @@ class StepEdits:
         active = [edit(run) for edit in sorted(self.edits.values(), key=lambda edit: edit.rank)]
         sampler = executor.class_obj
         function = getattr(sampler, "sampler_function", None)
-        if any(edits.before or edits.callback for edits in active):
-            _check(function, sampler, self.edits)
+        moves = any(edits.before or edits.callback for edits in active)
+        if moves or any(edits.after for edits in active):
+            _check(function, sampler, self.edits, moves)
             sampler.sampler_function = _edited(function, active)
         try:
             x = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
@@ -76,9 +79,9 @@ class StepEdits:
         return x
 
 
-def _check(function, sampler, edits):
-    name = type(sampler).__name__ if function is None else UNSUPPORTED.get(getattr(function, "__name__", None))
-    if name is not None:
+def _check(function, sampler, edits, moves):
+    name = type(sampler).__name__ if function is None else moves and UNSUPPORTED.get(getattr(function, "__name__", None))
+    if name:
         raise ValueError(f"The sampler {name} cannot carry {', '.join(edits)}: its state cannot be edited step by step. Choose euler, or another of the sampler list such as dpmpp_2m.")
 
 
@@ -105,6 +108,7 @@ class _EditedModel:
         self._model = model
         self._levels = sigmas.tolist()
         self._before = [edits.before for edits in active if edits.before is not None]
+        self._after = [edits.after for edits in active if edits.after is not None]
         self.evaluated = None
 
     def __getattr__(self, name):
@@ -115,7 +119,10 @@ class _EditedModel:
             for before in self._before:
                 before(x, sigma[0])
         self.evaluated = x
-        return self._model(x, sigma, **kwargs)
+        denoised = self._model(x, sigma, **kwargs)
+        for after in self._after:
+            denoised = after(denoised, sigma[0])
+        return denoised
 
 
 def patch_step_edits(model, *edits):

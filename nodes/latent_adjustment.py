@@ -1,0 +1,44 @@
+"""ClearSR's latent space adjustment (LSA; arXiv 2410.14279)."""
+
+from comfy_api.latest import io
+
+from ..host.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
+from ..host.latents import samples_of
+from ..host.step_edits import patch_step_edits
+from ..methods.latent_adjustment import PRESETS
+
+CUSTOM = "custom"
+
+
+class LatentAdjustmentNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeLatentAdjustment",
+            display_name="Latent Adjustment (LSA)",
+            category="Loupe/sampling",
+            description="Trades fidelity for detail while a picture is denoised: early steps are drawn a little towards the low-resolution picture, late ones pushed away from it. Costs nothing, needs no training, and works with every model and ControlNet.",
+            search_aliases=["ClearSR", "ControlSR", "LSA", "ELA", "LLA", "fidelity", "detail"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
+                io.Latent.Input("reference", tooltip="The low-resolution picture as a latent of this model: enlarged to the target's size, then encoded. A smaller latent is enlarged as a latent, which is blurrier. The paper also samples from this latent, at denoise 1.0 (LRE): connect it to the sampler as well."),
+                io.Combo.Input("preset", options=[*PRESETS, CUSTOM], default="ClearSR", tooltip="ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the low-resolution picture. custom: the two values below."),
+                io.Float.Input("alpha", default=0.01, min=0.0, max=0.3, step=0.001, tooltip="With custom: how far each early step moves towards the reference. At most 0.1, with target denoised 0.3. 0 is off."),
+                io.Float.Input("beta", default=0.01, min=0.0, max=0.15, step=0.001, tooltip="With custom: how far each late step moves away from it. At most 0.05, with target denoised 0.15. 0 is off."),
+                io.Float.Input("early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the early steps end. The paper picks it by eye of a quality curve; 0.2 are the first 10 of 50 steps."),
+                io.Float.Input("late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the late steps start. 0.8 are the last 10 of 50 steps."),
+                io.Combo.Input("boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True, tooltip="What both are fractions of. steps: the steps of the run, whatever its schedule. noise level: the model's noise levels, like the start and end percent of a ControlNet; choose it where one schedule is split between several samplers or only its end is run."),
+                io.Combo.Input("target", options=list(TARGETS), default=TARGETS[0], advanced=True, tooltip="sample: the noisy latent after each step, as in the paper. denoised: the model's prediction, for the few samplers that cannot carry the other; about three times weaker late and next to nothing early."),
+            ],
+            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the adjustment, for any sampler.")],
+        )
+
+    @classmethod
+    def execute(cls, model, reference, preset, alpha, beta, early_end, late_start, boundaries, target) -> io.NodeOutput:
+        alpha, beta = PRESETS.get(preset, (alpha, beta))
+        adjustment = LatentAdjustment(samples_of(reference, "reference", model), alpha, beta, early_end, late_start, boundaries, target)
+        adjustment.check()
+        return io.NodeOutput(patch_step_edits(model, adjustment))
+
+
+NODES = [LatentAdjustmentNode]
