@@ -37,7 +37,7 @@ class RegionLayoutNode(io.ComfyNode):
     def execute(cls, samples, region_width, region_height, overlap, blend) -> io.NodeOutput:
         height, width = samples_of(samples, "samples").shape[-2:]
         layout = RegionLayout.from_overlap(height, width, region_height, region_width, overlap, blend)
-        return io.NodeOutput(layout, draw(layout).to(comfy.model_management.intermediate_device()))
+        return io.NodeOutput(layout, draw(layout).to(comfy.model_management.intermediate_device()), ui={"loupe_canvas": (height, width)})
 
 
 def draw(layout: RegionLayout) -> torch.Tensor:

@@ -1,0 +1,86 @@
+// Pictures in a node: where they live, and when they are drawn again.
+
+import { api } from "../../scripts/api.js";
+
+const DELAY = 60; // ms without a change before the server is asked
+
+export const panels = new Set();
+
+api.addEventListener("graphChanged", updateAll);
+
+export function updateAll() {
+  for (const panel of panels) panel.update();
+}
+
+/** Puts `panel` (element, height, update()) below the widgets of `node`. Nothing of it is saved or sent. */
+export function attach(node, panel) {
+  const widget = node.addDOMWidget("loupe_panel", "loupe_panel", panel.element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => panel.height,
+    getMaxHeight: () => panel.maxHeight,
+  });
+  widget.serialize = false;
+  for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, () => panel.update());
+  node.onAdded = after(node.onAdded, () => panel.update());
+  node.onConfigure = after(node.onConfigure, () => panel.update());
+  node.onConnectionsChange = after(node.onConnectionsChange, () => panel.update());
+  node.onExecuted = after(node.onExecuted, (output) => panel.executed?.(output));
+  node.onRemoved = after(node.onRemoved, () => panels.delete(panel));
+  panels.add(panel);
+}
+
+function after(first, then) {
+  return function (...args) {
+    const result = first?.apply(this, args);
+    then(...args);
+    return result;
+  };
+}
+
+/** Asks the server when its questions stop changing; a late answer to an earlier question is dropped. */
+export class Question {
+  constructor(answered) {
+    this.answered = answered;
+    this.asked = null;
+  }
+
+  drop() {
+    clearTimeout(this.timer);
+    this.asked = null;
+  }
+
+  ask(path, values) {
+    const url = `${path}?values=${encodeURIComponent(JSON.stringify(values))}`;
+    if (url === this.asked) return;
+    this.asked = url;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(async () => {
+      const answer = await json(await api.fetchApi(url));
+      if (url === this.asked) this.answered(answer);
+    }, DELAY);
+  }
+}
+
+export async function json(response) {
+  return response.ok || response.status === 400 ? response.json() : { error: `${response.status} ${response.statusText}` };
+}
+
+/** Values of the node's widgets by name; without those that belong to the page alone. */
+export function values(node) {
+  return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]));
+}
+
+export function html(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}

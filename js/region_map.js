@@ -1,0 +1,199 @@
+// The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
+
+import { api } from "../../scripts/api.js";
+import { html, json, panels, Question, svg, values } from "./panel.js";
+import { pictureOf, sizeOf, source } from "./upstream.js";
+
+/** Regions at work, from the server, on every map of their canvas. */
+export function showProgress({ canvas, regions }) {
+  for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(canvas, regions);
+}
+
+export function stopProgress() {
+  for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(null, []);
+}
+
+export class RegionMap {
+  height = 260;
+
+  constructor(node) {
+    this.node = node;
+    this.words = html("div", { style: "line-height:14px" });
+    this.picture = svg("g");
+    this.grid = svg("g");
+    this.running = svg("g");
+    this.svg = svg("svg", { style: "flex:1;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running);
+    this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "display:none;resize:none;flex:none", "aria-label": "Prompt of the region" });
+    this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.editor);
+    this.svg.addEventListener("click", (event) => this.click(event));
+    this.editor.addEventListener("input", () => this.write());
+    this.question = new Question((answer) => this.draw(answer));
+  }
+
+  /** The Region Layout whose regions are shown. */
+  layoutNode() {
+    return this.node.comfyClass === "LoupeRegionLayout" ? this.node : source(this.node, "regions")?.[0];
+  }
+
+  /** The Region Prompts that is written to. */
+  promptsNode() {
+    if (this.node.comfyClass === "LoupeRegionPrompts") return this.node;
+    return (this.node.getOutputNodes(0) ?? []).find((node) => node.comfyClass === "LoupeRegionPrompts");
+  }
+
+  promptsWidget() {
+    const node = this.promptsNode();
+    return node && !source(node, "prompts") ? node.widgets.find((widget) => widget.name === "prompts") : null;
+  }
+
+  executed(output) {
+    this.canvas = output?.loupe_canvas;
+    this.update();
+  }
+
+  update() {
+    const layout = this.layoutNode();
+    const size = layout?.comfyClass === "LoupeRegionLayout" ? (sizeOf(source(layout, "samples")) ?? this.known(layout)) : null;
+    if (size) this.question.ask("/loupe/regions", { ...values(layout), height: size[0], width: size[1] });
+    else {
+      this.question.drop();
+      this.draw({ error: layout ? "The size of the canvas shows after a run." : "Connect Region Layout to see the regions." });
+    }
+    this.read();
+  }
+
+  /** What the last run has reported. */
+  known(layout) {
+    return source(layout, "samples") ? [...panels].find((panel) => panel.node === layout)?.canvas : null;
+  }
+
+  draw(layout) {
+    this.layout = layout;
+    if (layout.error) {
+      this.words.textContent = layout.error;
+      this.picture.replaceChildren();
+      this.grid.replaceChildren();
+      this.select(null);
+      return;
+    }
+    const [height, width] = layout.canvas;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.shade();
+    if (this.selected > layout.regions.length) this.select(null);
+    this.describe();
+    this.read();
+  }
+
+  /** The picture, and the regions on it: brighter where they overlap, filled where they have a prompt. */
+  shade() {
+    const { canvas, regions } = this.layout;
+    const [height, width] = canvas;
+    const url = pictureOf(this.layoutNode(), canvas);
+    if (url !== this.url || !this.picture.childNodes.length) {
+      this.url = url;
+      this.picture.replaceChildren(url ? svg("image", { href: url, width, height, preserveAspectRatio: "none" }) : svg("rect", { width, height, fill: "var(--comfy-input-bg)" }));
+    }
+    this.grid.replaceChildren(
+      ...regions.map(([y, x, h, w], i) => {
+        const number = i + 1;
+        const prompt = this.prompts?.[i];
+        const rectangle = svg("rect", {
+          x, y, width: w, height: h, "data-region": number, fill: prompt ? "#ff9a3c" : "#fff", "fill-opacity": prompt ? 0.16 : 0.09,
+          stroke: "#ff9a3c", "stroke-width": number === this.selected ? 3 : 0.8, "stroke-opacity": number === this.selected ? 1 : 0.7, "vector-effect": "non-scaling-stroke",
+        });
+        if (prompt) rectangle.append(svg("title", {}, `${number}: ${prompt}`));
+        return rectangle;
+      }),
+    );
+  }
+
+  describe() {
+    const { canvas, region, overlap, rows, columns } = this.layout;
+    const count = rows * columns;
+    const lines = [`${count} region${count === 1 ? "" : "s"}, ${columns} x ${rows}, of ${region[1]} x ${region[0]} cells, overlap ${overlap[1]} x ${overlap[0]}; canvas ${canvas[1]} x ${canvas[0]}`];
+    if (this.selected) {
+      const [y, x] = this.layout.regions[this.selected - 1];
+      lines.push(`region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole picture"}`);
+    }
+    if (this.error) lines.push(this.error);
+    this.words.replaceChildren(...lines.map((line) => html("div", {}, line)));
+  }
+
+  click(event) {
+    if (!this.layout || this.layout.error) return;
+    const box = this.picture.getBoundingClientRect();
+    const [height, width] = this.layout.canvas;
+    const [row, column] = [((event.clientY - box.top) / box.height) * height, ((event.clientX - box.left) / box.width) * width];
+    let nearest = Infinity;
+    let found = null;
+    this.layout.regions.forEach(([y, x, h, w], i) => {
+      const [dy, dx] = [(row - y) / h - 0.5, (column - x) / w - 0.5];
+      if (Math.abs(dy) <= 0.5 && Math.abs(dx) <= 0.5 && dy * dy + dx * dx < nearest) {
+        nearest = dy * dy + dx * dx;
+        found = i + 1;
+      }
+    });
+    this.select(found === this.selected ? null : found);
+  }
+
+  select(number) {
+    this.selected = number;
+    const widget = number && this.promptsWidget();
+    this.editor.style.display = widget ? "" : "none";
+    this.editor.placeholder = `Prompt of region ${number}; empty: the prompt of the whole picture`;
+    if (number) this.editor.value = this.prompts?.[number - 1] ?? "";
+    if (this.layout && !this.layout.error) {
+      this.shade();
+      this.describe();
+    }
+  }
+
+  /** The prompts as the node will read them. */
+  async read() {
+    const widget = this.promptsWidget();
+    const count = this.layout?.regions?.length;
+    const key = widget && count ? JSON.stringify([widget.value, count]) : null;
+    if (key === this.readKey) return;
+    this.readKey = key;
+    const answer = key ? await this.ask({ text: widget.value, count }) : {};
+    if (key !== this.readKey) return;
+    this.take(answer);
+  }
+
+  /** The editor's text into the widget. */
+  async write() {
+    const widget = this.promptsWidget();
+    const wanted = { text: widget.value, count: this.layout.regions.length, number: this.selected, prompt: this.editor.value };
+    clearTimeout(this.writing);
+    this.writing = setTimeout(async () => {
+      const answer = await this.ask({ ...wanted, text: widget.value });
+      if (!answer.error) {
+        this.readKey = JSON.stringify([answer.text, wanted.count]);
+        widget.value = answer.text;
+        widget.callback?.(answer.text);
+      }
+      this.take(answer);
+    }, 200);
+  }
+
+  take(answer) {
+    this.error = answer.error;
+    if (!answer.error) this.prompts = answer.prompts;
+    if (this.selected && document.activeElement !== this.editor) this.editor.value = this.prompts?.[this.selected - 1] ?? "";
+    if (this.layout && !this.layout.error) {
+      this.shade();
+      this.describe();
+    }
+  }
+
+  async ask(values) {
+    return json(await api.fetchApi("/loupe/prompts", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) }));
+  }
+
+  highlight(canvas, regions) {
+    if (!this.layout?.canvas || (canvas && String(canvas) !== String(this.layout.canvas))) return;
+    this.running.replaceChildren(
+      ...regions.map(([y, x, height, width]) => svg("rect", { x, y, width, height, class: "running", fill: "#5b9dff", "fill-opacity": 0.35, stroke: "#5b9dff", "stroke-width": 2, "vector-effect": "non-scaling-stroke", "pointer-events": "none" })),
+    );
+  }
+}
