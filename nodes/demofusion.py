@@ -46,7 +46,7 @@ class DemoFusion(io.ComfyNode):
                 io.Boolean.Input("renormalize", default=True, tooltip="Give the finished latent the mean and contrast of the reference, as the paper does after each enlargement."),
                 io.Latent.Input("guidance", optional=True, tooltip="What to draw the steps towards, if not the plainly enlarged reference: the reference after Upscale Latent (LSR) and Region-wise Noise (RNA) makes this LSRNA. Usually the same latent that is sampled."),
             ],
-            outputs=[io.Model.Output("patched", display_name="model")],
+            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with both passes, for any sampler but the few that cannot carry step edits.")],
         )
 
     @classmethod
@@ -96,7 +96,7 @@ class DemoFusionSampler(io.ComfyNode):
                 LSR.Input("lsr", optional=True, tooltip="Enlarges the latent; without it the latent is enlarged bicubically."),
                 io.Vae.Input("vae", optional=True, tooltip="Direct mode: decodes the reference to find its edges for the added noise (RNA). Without it no noise is added."),
             ],
-            outputs=[io.Latent.Output("samples", display_name="latent")],
+            outputs=[io.Latent.Output("samples", display_name="latent", tooltip="The finished large latent, for VAE Decode.")],
         )
 
     @classmethod

@@ -31,7 +31,7 @@ class RegionalDenoiseNode(io.ComfyNode):
                 io.Combo.Input("positions", options=list(POSITIONS), default="region", advanced=True, optional=True, tooltip="Where Flux, Qwen-Image, Lumina and Z-Image believe a region to lie. region: a picture of its own, as in training. canvas: its place on the canvas; a canvas much larger than the model was trained on may suffer. Lumina and Z-Image then take the regions one by one."),
                 Regions.Input("regions", optional=True, tooltip="Layout from Region Layout, instead of the region and overlap settings here. It must be made from the latent that is sampled."),
             ],
-            outputs=[io.Model.Output("patched", display_name="model")],
+            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model, which now sees large latents region by region; for any sampler.")],
         )
 
     @classmethod
