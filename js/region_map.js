@@ -4,6 +4,8 @@ import { api } from "../../scripts/api.js";
 import { html, json, panels, Question, svg, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
+const MOST_NUMBERS = 100; // more could not be read
+
 /** Regions at work, from the server, on every map of their canvas. */
 export function showProgress({ canvas, regions }) {
   for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(canvas, regions);
@@ -22,7 +24,7 @@ export class RegionMap {
     this.picture = svg("g");
     this.grid = svg("g");
     this.running = svg("g");
-    this.svg = svg("svg", { style: "flex:1;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running);
+    this.svg = svg("svg", { style: "flex:1 1 200px;height:200px;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running);
     this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "display:none;resize:none;flex:none", "aria-label": "Prompt of the region" });
     this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.editor);
     this.svg.addEventListener("click", (event) => this.click(event));
@@ -104,6 +106,10 @@ export class RegionMap {
         if (prompt) rectangle.append(svg("title", {}, `${number}: ${prompt}`));
         return rectangle;
       }),
+      ...(regions.length > MOST_NUMBERS ? [] : regions.map(([y, x, h, w], i) => {
+        const size = Math.min(h, w) / 6;
+        return svg("text", { x: x + w / 2, y: y + h / 2 + size / 3, "font-size": size, "text-anchor": "middle", fill: "#fff", opacity: 0.8, "pointer-events": "none" }, `${i + 1}`);
+      })),
     );
   }
 

@@ -14,6 +14,11 @@ OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empt
 
 TITLE, SLOT, WIDGET = 30, 20, 24
 WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
+MAP, PLOT = 264, 134  # what js/ draws below the widgets of these nodes
+PANELS = {
+    "LoupeRegionLayout": MAP, "LoupeRegionPrompts": MAP, "LoupeDemoFusion": PLOT, "LoupeDemoFusionSampler": PLOT,
+    "LoupeStructurePrior": PLOT, "LoupePixelSmithSampler": PLOT, "LoupeLatentAdjustment": PLOT,
+}
 PREVIEW = 220  # of a sampler while it runs, below its widgets
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
 
@@ -91,6 +96,7 @@ def size_of(node, definition):
     texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6
     widgets = len(widget_values(node, definition)) - texts
+    height += PANELS.get(node["class_type"], 0)
     return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
 
 
