@@ -195,8 +195,22 @@ class Read(_Layers):
         return self.weights[key]
 
 
-def attended_bytes(network: UNetModel, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
-    """Memory of what is kept for a picture of `height` x `width` cells during an evaluation."""
+def attended_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
+    """Memory of what is kept for one picture of `height` x `width` cells during an evaluation.
+
+    element_size: bytes of the network's numbers; joint attention keeps float32.
+    """
+    if isinstance(network, UNetModel):
+        return _attended_bytes_of_unet(network, height, width, layers, finest) * element_size
+    patch = patch_size(network)
+    tokens = -(-height // patch) * -(-width // patch) if patch >= finest else 0
+    if isinstance(network, PixArtMS):
+        return len(network.blocks) * network.hidden_size * tokens * element_size
+    blocks = network.joint_blocks if isinstance(network, MMDiT) else [*network.double_blocks, *network.single_blocks]
+    return len(blocks) * (network.hidden_size + network.num_heads) * tokens * 4
+
+
+def _attended_bytes_of_unet(network, height, width, layers, finest):
     total, cells = 0, 1
     stages = [("input", stage) for stage in network.input_blocks] + [("middle", network.middle_block)] + [("output", stage) for stage in network.output_blocks]
     for part, stage in stages:
@@ -207,5 +221,5 @@ def attended_bytes(network: UNetModel, height: int, width: int, layers: str = "a
                 cells //= 2
             elif isinstance(layer, SpatialTransformer) and part in LAYERS[layers] and cells >= finest:
                 channels = sum(block.attn2.to_out[0].out_features for block in layer.transformer_blocks)
-                total += channels * -(-height // cells) * -(-width // cells) * element_size
+                total += channels * -(-height // cells) * -(-width // cells)
     return total

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import comfy.sample
 import comfy.samplers
 import torch
-from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..methods.plan import Work, cells, evaluations
@@ -28,15 +27,14 @@ def works(model, height: int, width: int, evaluations: int) -> list[Work]:
         if part is not None and part.count(height, width):
             _, *size = part.largest(height, width)
             # the prior shows its picture with the positive prompt alone
-            found.append(Work(name, evaluations * part.count(height, width), *size, _kept(field, part, model, size), field != "attention"))
+            kept = _kept(part, model, size) if field == "attention" else 0
+            found.append(Work(name, evaluations * part.count(height, width), *size, kept, field != "attention"))
     return found
 
 
-def _kept(field, part, model, size):
+def _kept(prior, model, size):
     network = model.get_model_object("diffusion_model")
-    if field != "attention" or not isinstance(network, UNetModel):
-        return 0
-    return attended_bytes(network, *size, part.layers, part.finest, torch.finfo(model.model_dtype()).bits // 8)
+    return attended_bytes(network, *size, prior.layers, prior.finest, torch.finfo(model.model_dtype()).bits // 8)
 
 
 def layout(model, height: int, width: int) -> RegionLayout:
@@ -73,7 +71,7 @@ class Plan:
         lines = [
             f"Canvas: {width} x {height} latent cells, {width * pixels} x {height * pixels} pixels" + (f", {frames} frames" if frames > 1 else "") + (f", {batch} pictures" if batch > 1 else ""),
             f"Regions: {len(layout.regions)} of {layout.region_width} x {layout.region_height} cells, every {layout.stride_width} x {layout.stride_height}; {self.at_once} in one network call",
-            *(f"{work.name}: {work.pictures} pictures of {work.width} x {work.height} cells" for work in self.works),
+            *(f"{work.name}: {work.pictures} pictures of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
             f"Network evaluations: {total} with {self.branches} guidance branches, the work of {cells(self.works, self.branches, batch) / native:.0f} of a region's size",
             f"Memory: weights {_gigabytes(self.weights)}, one network call {_gigabytes(self.network)}, latents {_gigabytes(self.canvas)}",
         ]
@@ -98,7 +96,7 @@ def plan(model, shape: Sequence[int], works: list[Work], branches: int, at_once:
     if not at_once:
         free = model.get_free_memory(model.load_device) - max(model.model_size() - model.loaded_size(), 0)
         at_once = min(max(int(free / (1.5 * one)), 1), evaluation.LARGEST_BATCH, max(work.pictures for work in works))
-    canvas = shape.numel() * 4 * (3 + 2 * branches) + sum(work.kept for work in works)
+    canvas = shape.numel() * 4 * (3 + 2 * branches) + shape[0] * sum(work.kept for work in works)
     return Plan(shape, works, branches, at_once, model.model_size(), int(one * at_once), canvas)
 
 

@@ -9,6 +9,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import CallbacksMP, WrappersMP
+from loupe.host import attention
 from loupe.host.attention import AttentionPrior, attended_bytes
 from loupe.host.conditioning import REGION
 from loupe.host.evaluation import KEY, patch_evaluation
@@ -230,16 +231,22 @@ def test_the_small_picture_costs_one_row_at_its_own_size():
     assert shapes == [((2, 4, 6, 10), 1), ((6, 4, 8, 8), 2)]
 
 
-def test_kept_bytes_are_those_planned():
-    model, kept = tiny.sdxl(), []
+@pytest.mark.parametrize("name, size, settings", [("sdxl", (6, 10), {}), ("sdxl", (8, 8), {"layers": "up"}), ("sd15", (6, 10), {"finest": 2}), ("pixart", (36, 40), {}), ("sd3", (6, 10), {"joint": True}), ("flux", (8, 8), {"joint": True})])
+def test_kept_bytes_are_those_planned(name, size, settings, monkeypatch):
+    model, made = tiny.FAMILIES[name](), []
 
-    def measure(layer, n, rows, columns):
-        kept.append(n[:1].numel() * 4)
-        return n
+    class Watched(attention.Attended):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
 
-    tiny.evaluate(cross_attention(model, measure), tiny.noise((1, 4, 6, 10)), CONDS)
-    assert attended_bytes(model.model.diffusion_model, 6, 10, element_size=4) == sum(kept)
-    assert attended_bytes(model.model.diffusion_model, 6, 10, finest=4) == 0
+    monkeypatch.setattr(attention, "Attended", Watched)
+    channels = model.model.latent_format.latent_channels
+    before = AttentionPrior(tiny.noise((1, channels, *size)), **settings)
+    tiny.evaluate(patch_evaluation(before.hooked(model), attention=before), tiny.noise((2, channels, *size), 1), CONDS, 0.6)
+    (attended,) = made
+    expected = 2 * attended_bytes(model.model.diffusion_model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
+    assert sum(value.nbytes for value in attended.values.values()) == expected > 0
 
 
 @pytest.mark.parametrize("make", [tiny.sd3, tiny.flux])

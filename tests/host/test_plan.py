@@ -62,7 +62,7 @@ def test_memory(sdxl, monkeypatch):
     one = model.model.memory_required([4, 4, 8, 8])
     assert planned.network == int(3 * one)
     assert planned.weights == sdxl.model_size()
-    assert planned.canvas == 2 * 4 * 16 * 20 * 4 * 7 + kept
+    assert planned.canvas == 2 * 4 * 16 * 20 * 4 * 7 + 2 * kept
     for free, at_once in ((0, 1), (4.5 * one, 3), (1e12, 16)):
         monkeypatch.setattr(model, "get_free_memory", lambda device, free=free: free + model.model_size() - model.loaded_size())
         assert plan(model, SHAPE, works(model, *SHAPE[-2:], 3), 2).at_once == at_once
@@ -101,6 +101,7 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     assert picture.shape[-1] == 3
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 1
+    assert re.search(r"attention prior: 10 pictures of 10 x 6 cells, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
     timed = node(regional(sdxl), measure=True, positive=tiny.conditioning(1)).result[0]
     assert re.search(r"Time: about \d+ (s|min)$", timed)
     assert "Regions: 1 of 20 x 16 cells" in node(sdxl).result[0]
