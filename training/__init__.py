@@ -2,11 +2,13 @@
 
 COMMANDS = {
     "clearsr": "clearsr",
+    "implicit-decoder": "implicit_decoder",
     "lsr": "lsr",
     "mini-scenes": "mini.shards",
     "mini-vae": "mini.vae",
     "mini-unet": "mini.unet",
     "mini-lsr": "mini.lsr",
+    "mini-decoder": "mini.decoder",
     "mini-arbitrary": "mini.arbitrary",
     "mini-detector": "mini.detector",
 }

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
-import folder_paths
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,6 +21,7 @@ from ..models.lsr import LSR
 from ..models.lsr import load as load_lsr
 from ..models.lsr import save as save_lsr
 from . import pictures, vae
+from .data import add_options, cut, finish_options, halvings
 from .loop import Loop, launch, options_parser, provenance
 from .plots import sheet
 from .shards import Entry, Shards
@@ -31,28 +30,10 @@ FOLDER = "latent_upscale_models"
 SHOWN = 4
 
 
-def tiles(length: int, side: int) -> list[int]:
-    """Starts of tiles that cover `length`; the last one overlaps when it must, as in LSRNA's code."""
-    starts = list(range(0, length - side + 1, side))
-    return starts if starts[-1] + side == length else [*starts, length - side]
-
-
 def square_side(low: int, high: int, multiple: int, rng: random.Random) -> int:
-    """A side from [low, high], rounded down to `multiple` where that leaves it in the range."""
+    """A side from [low, high], rounded down to `multiple` where that stays in the range."""
     side = rng.randint(low, high)
     return rounded if (rounded := side // multiple * multiple) >= low else side
-
-
-def squares(picture: np.ndarray, low: int, high: int, multiple: int, octaves: int, rng: random.Random) -> Iterator[np.ndarray]:
-    """The squares of a picture that make pairs, at full size and at `octaves - 1` halvings."""
-    for octave in range(octaves):
-        if octave:
-            height, width = (side // 2 * 2 for side in picture.shape[:2])
-            picture = pictures.shrink(picture[:height, :width], 2)
-        side = square_side(low >> octave, high >> octave, multiple, rng)
-        for y in tiles(picture.shape[0], side):
-            for x in tiles(picture.shape[1], side):
-                yield picture[y:y + side, x:x + side]
 
 
 def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
@@ -61,19 +42,24 @@ def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
 
     def make(name: str, pixels: np.ndarray):
         rng = random.Random(f"{options.seed} {name}")
-        for square in squares(pixels, *options.square, multiple, options.octaves, rng):
-            latents, pairs = {}, []
-            for scale in options.scales:
-                high = square.shape[0] // (frozen.ratio * scale) * frozen.ratio * scale
-                if high < options.crop * frozen.ratio * scale:
-                    continue
-                margin = (square.shape[0] - high) // 2
-                large = square[margin:margin + high, margin:margin + high]
-                for picture in (large, pictures.shrink(large, scale)):
-                    if str(len(picture)) not in latents:
-                        latents[str(len(picture))] = frozen.encode(pictures.to_tensor(picture))[0].half()
-                pairs.append((scale, high))
-            yield {"pairs": pairs}, latents
+        for octave, picture in enumerate(halvings(pixels, options.octaves)):
+            low, high = (side >> octave for side in options.square)
+            for square in cut(picture, square_side(low, high, multiple, rng)):
+                yield encode(square)
+
+    def encode(square: np.ndarray):
+        latents, pairs = {}, []
+        for scale in options.scales:
+            high = len(square) // (frozen.ratio * scale) * frozen.ratio * scale
+            if high < options.crop * frozen.ratio * scale:
+                continue
+            margin = (len(square) - high) // 2
+            large = square[margin:margin + high, margin:margin + high]
+            for picture in (large, pictures.shrink(large, scale)):
+                if str(len(picture)) not in latents:
+                    latents[str(len(picture))] = frozen.encode(pictures.to_tensor(picture))[0].half()
+            pairs.append((scale, high))
+        return {"pairs": pairs}, latents
 
     return make
 
@@ -184,45 +170,15 @@ def train(rank: int, options: argparse.Namespace) -> None:
         print(f"wrote {options.save}")
 
 
-def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """What `train lsr` and `train implicit-decoder` share."""
-    parser.add_argument("--vae", required=True, help="a VAE file or a checkpoint, or `mini` for the bundled autoencoder")
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures (its subfolders too; .npy stacks of uint8 RGB are read as well)")
-    parser.add_argument("--latent-format", help="class in comfy.latent_formats, such as SDXL, where the VAE's file does not tell")
-    parser.add_argument("--data", type=Path, help="folder of encoded data (default: OUT/NAME.data)")
-    parser.add_argument("--name", help="name of checkpoint, log, plot and samples in --out")
-    parser.add_argument("--save", type=Path, help="the finished file (default: where the loader node looks)")
-    parser.add_argument("--octaves", type=int, default=1, help="2: learn from every picture at half size too, 3: at a quarter, ...")
-    parser.add_argument("--ema", type=float, default=0.0, help="average of weights that is saved; 0: the last weights")
-    parser.add_argument("--warmup", type=int, default=1, help="steps of rising learning rate")
-    parser.add_argument("--clip", type=float, help="largest norm of the gradient")
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="bfloat16 autocast")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a rank")
-    parser.add_argument("--log-every", type=int, default=100)
-    parser.add_argument("--sample-every", type=int, default=1000, help="steps between sample sheets")
-    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
-
-
-def finish_options(options: argparse.Namespace, command: str, folder: str) -> None:
-    """Defaults that follow from other options."""
-    options.command = command
-    label = Path(options.vae).stem.lower()
-    options.name = options.name or f"{command}-{label}"
-    options.data = options.data or options.out / f"{options.name}.data"
-    options.save = options.save or Path(folder_paths.get_folder_paths(folder)[0]) / f"{options.name.replace('-', '_')}.safetensors"
-    options.out.mkdir(parents=True, exist_ok=True)
-
-
 def main(argv: list[str], command: str = "lsr") -> None:
     parser = options_parser("lsr", __doc__, steps=200_000, batch=32)
     parser.set_defaults(out=Path("runs/lsr"))
-    add_data_options(parser)
+    add_options(parser)
     parser.add_argument("--square", type=int, nargs=2, default=(1056, 1440), metavar=("LOW", "HIGH"), help="range of the squares' sides in pixels; smaller pictures are skipped")
     parser.add_argument("--scales", type=int, nargs="+", default=(2, 3, 4), help="reductions to learn from")
     parser.add_argument("--crop", type=int, default=32, help="low-resolution cells a side")
     parser.add_argument("--query", type=int, default=64, help="upscaled cells a side that are compared")
     parser.add_argument("--lr", type=float, default=2e-4)
-    parser.add_argument("--floor", type=float, default=5e-4, help="share of --lr that the cosine ends at")
     parser.add_argument("--drop-path", type=float, default=0.1, help="stochastic depth")
     parser.add_argument("--pixel-weight", type=float, default=0.0, help="weight of the L1 between decoded squares")
     parser.add_argument("--pixel-cells", type=int, default=16, help="cells a side that are decoded for it")
@@ -232,6 +188,10 @@ def main(argv: list[str], command: str = "lsr") -> None:
     parser.add_argument("--heads", type=int, nargs="+", default=(6, 6, 6, 6))
     parser.add_argument("--hidden", type=int, nargs="+", default=(256, 256, 256, 256), help="widths of the LIIF head")
     options = parser.parse_args(argv)
+    if options.crop <= 4:
+        parser.error("--crop: the network needs more than 4 cells")
+    if options.square[0] > options.square[1]:
+        parser.error("--square: the first number is the smaller one")
     options.square, options.scales = list(options.square), list(options.scales)
     finish_options(options, command, FOLDER)
     launch(train, options)

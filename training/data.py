@@ -1,0 +1,65 @@
+"""What `train lsr` and `train implicit-decoder` share: options, and squares cut from pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+import torch
+
+from .pictures import shrink
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vae", required=True, help="a VAE file or a checkpoint, or `mini` for the bundled autoencoder")
+    parser.add_argument("--images", type=Path, required=True, help="folder of pictures (its subfolders too; .npy stacks of uint8 RGB are read as well)")
+    parser.add_argument("--latent-format", help="class in comfy.latent_formats, such as SDXL, where the VAE's file does not tell")
+    parser.add_argument("--data", type=Path, help="folder of encoded data (default: OUT/NAME.data)")
+    parser.add_argument("--name", help="name of checkpoint, log, plot and samples in --out")
+    parser.add_argument("--save", type=Path, help="the finished file (default: where the loader node looks)")
+    parser.add_argument("--octaves", type=int, default=1, help="2: learn from every picture at half size too, 3: at a quarter, ...")
+    parser.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are saved; 0: save the last weights")
+    parser.add_argument("--floor", type=float, default=5e-4, help="share of --lr that the cosine ends at")
+    parser.add_argument("--warmup", type=int, default=1, help="steps of rising learning rate")
+    parser.add_argument("--clip", type=float, help="largest norm of the gradient")
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(), help="bfloat16 autocast; the default on CUDA")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of a rank")
+    parser.add_argument("--log-every", type=int, default=100)
+    parser.add_argument("--sample-every", type=int, default=1000, help="steps between sample sheets")
+    parser.add_argument("--tensorboard", action="store_true", help="write the log for TensorBoard too")
+
+
+def finish_options(options: argparse.Namespace, command: str, folder: str) -> None:
+    """Defaults that follow from other options; `folder` is the loader node's, as folder_paths names it."""
+    options.command = command
+    options.name = options.name or f"{command}-{Path(options.vae).stem.lower()}"
+    options.data = options.data or options.out / f"{options.name}.data"
+    options.save = options.save or Path(folder_paths.get_folder_paths(folder)[0]) / f"{options.name.replace('-', '_')}.safetensors"
+    options.out.mkdir(parents=True, exist_ok=True)
+
+
+def halvings(picture: np.ndarray, octaves: int) -> Iterator[np.ndarray]:
+    """The picture at full size, at half size, ..., `octaves` in all."""
+    for octave in range(octaves):
+        if octave:
+            height, width = (side // 2 * 2 for side in picture.shape[:2])
+            picture = shrink(picture[:height, :width], 2)
+        yield picture
+
+
+def tiles(length: int, side: int) -> list[int]:
+    """Starts of tiles that cover `length`, none where it is too short; the last one overlaps when it must."""
+    if length < side:
+        return []
+    starts = list(range(0, length - side + 1, side))
+    return starts if starts[-1] + side == length else [*starts, length - side]
+
+
+def cut(picture: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """(side, side, 3) squares that cover the picture."""
+    for y in tiles(picture.shape[0], side):
+        for x in tiles(picture.shape[1], side):
+            yield picture[y:y + side, x:x + side]

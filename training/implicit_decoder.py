@@ -1,0 +1,138 @@
+"""`train implicit-decoder`: a picture of any size from the latents of any autoencoder that has a decoder to read.
+
+As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2024): a square of a large picture is
+reduced and encoded, once, to --data; each step decodes its latents, asks for a random part of the picture at a random
+size between the reduced and the large one, and compares it with the large square resized there (L1, Adam). The kind
+`hybrid` trains a LIIF head on the frozen autoencoder's last features, `implicit` a whole decoder of latents. The batch
+of a step shares its size and part.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from ..methods.regions import Region
+from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
+from ..models.implicit_decoder.resample import bicubic
+from ..models.implicit_decoder.tap import Decoded
+from . import pictures, vae
+from .data import add_options, cut, finish_options, halvings
+from .loop import Loop, launch, options_parser, provenance
+from .plots import sheet
+from .shards import Shards
+
+FOLDER = "vae_approx"
+SHOWN = 4
+
+
+def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
+    """`make` of `Shards.prepare`: each square as uint8 (3, H, W) and the scaled latents of its reduction."""
+
+    def make(name: str, pixels):
+        for picture in halvings(pixels, options.octaves):
+            for square in cut(picture, options.low * options.largest):
+                latent = frozen.encode(pictures.to_tensor(pictures.shrink(square, options.largest)))[0]
+                yield {}, {"latent": latent.half(), "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
+
+    return make
+
+
+class Squares:
+    """Latents, and the pictures that they should become at every size."""
+
+    def __init__(self, shards: Shards, low: int, largest: int, query: int):
+        self.shards, self.low, self.largest, self.query = shards, low, largest, query
+
+    def read(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scaled latents (B, C, h, w), large pictures (B, 3, H, W) in [-1, 1])."""
+        entries = [self.shards.entries[i] for i in indices]
+        latents = torch.stack([self.shards.read(entry, "latent") for entry in entries]).float()
+        return latents, torch.stack([self.shards.read(entry, "picture") for entry in entries]).float() / 127.5 - 1
+
+    def draw(self, count: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Region]:
+        """(latents, large pictures, size of the picture asked for, the part of it that is compared)."""
+        side = int(self.low * (1 + (self.largest - 1) * torch.rand((), generator=g).item()))
+        query = min(self.query, side)
+        region = Region(*torch.randint(side - query + 1, (2,), generator=g).tolist(), query, query)
+        chosen = torch.randint(len(self.shards.entries), (count,), generator=g).tolist()
+        return *self.read(chosen), (side, side), region
+
+
+def network(options: argparse.Namespace, frozen: vae.FrozenVAE) -> HybridDecoder | ImplicitDecoder:
+    if options.kind == "hybrid":
+        try:
+            return HybridDecoder.of(frozen.network, options.hidden)
+        except ValueError as error:
+            raise SystemExit(f"--vae {options.vae}: {error} `--kind implicit` needs no such features.") from None
+    levels = frozen.ratio.bit_length()
+    return ImplicitDecoder(frozen.space.channels, options.width, (1, 2, *[4] * levels)[:levels], hidden=options.hidden)
+
+
+def features(net: HybridDecoder | ImplicitDecoder, frozen: vae.FrozenVAE, latents: torch.Tensor) -> Decoded:
+    z = frozen.latent_format.process_out(latents)
+    if isinstance(net, ImplicitDecoder):
+        return net.features(z)
+    with torch.no_grad():
+        return net.features(frozen.network, z)
+
+
+@torch.no_grad()
+def write_sheet(path: Path, net: HybridDecoder | ImplicitDecoder, frozen: vae.FrozenVAE, latents: torch.Tensor, large: torch.Tensor, device: str) -> None:
+    latents, size = latents.to(device), tuple(large.shape[-2:])
+    drawn = net(features(net, frozen, latents), size, rows=64)
+    plain = bicubic(frozen.view(latents) * 2 - 1, size, Region(0, 0, *size))
+    sheet(path, {name: (pixels + 1) / 2 for name, pixels in (("VAE, bicubic", plain), ("decoder", drawn), ("large picture", large))})
+
+
+def train(rank: int, options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = options.device
+    smallest = options.low * options.largest
+    found = pictures.scan(options.images, smallest)
+    if rank == 0:
+        pictures.report(options.images, found, smallest)
+    frozen = vae.load(options.vae, options.latent_format).to(device)
+    net = network(options, frozen).to(device).train()
+    settings = {"vae": frozen.name, "latent_format": frozen.space.name, "low": options.low, "largest": options.largest, "octaves": options.octaves}
+    shards = Shards(options.data, settings)
+    shards.prepare(found.usable, square_maker(frozen, options), rank, options.ranks)
+    squares = Squares(shards, options.low, options.largest, options.query)
+
+    loop = Loop(options.name, {"decoder": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
+                betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
+    examples = squares.read(list(range(min(SHOWN, len(shards.entries)))))
+    for step, g in loop:
+        latents, large, size, region = squares.draw(options.batch, g)
+        target = bicubic(large, size, region).to(device)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=options.bf16):
+            out = net.query(features(net, frozen, latents.to(device)), size, region).float()
+        error = out - target
+        loop.update(error.abs().mean(), psnr=10 * (4 / error.detach().square().mean()).log10().item())
+        if rank == 0 and ((step + 1) % options.sample_every == 0 or step + 1 == options.steps):
+            write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
+    if rank == 0:
+        loop.load_average()
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "latent_format": frozen.space.name, "largest": str(options.largest)}
+        save(str(options.save), net, metadata, torch.float16)
+        print(f"wrote {options.save}")
+
+
+def main(argv: list[str], command: str = "implicit-decoder") -> None:
+    parser = options_parser("implicit-decoder", __doc__, steps=100_000, batch=16)
+    parser.set_defaults(out=Path("runs/implicit-decoder"))
+    add_options(parser)
+    parser.add_argument("--kind", choices=("hybrid", "implicit"), default="hybrid")
+    parser.add_argument("--low", type=int, default=256, help="pixels a side of the pictures that are encoded")
+    parser.add_argument("--largest", type=int, default=4, help="the largest size to learn, as a multiple of --low; smaller pictures are skipped")
+    parser.add_argument("--query", type=int, default=128, help="pixels a side that are compared")
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--hidden", type=int, nargs="+", default=(256, 256, 256, 256), help="widths of the LIIF head")
+    parser.add_argument("--width", type=int, default=128, help="of --kind implicit: channels of its features")
+    options = parser.parse_args(argv)
+    finish_options(options, command, FOLDER)
+    launch(train, options)
