@@ -80,11 +80,11 @@ class Progress:
         """What is being done with the next `at_once` pictures, their rate and the time left, once known."""
         first = self.done - self.before + 1
         last = first + at_once - 1
-        words = [f"step {self.step + 1} of {self.steps}", f"region {first if at_once == 1 else f'{first} to {last}'} of {self.count}"]
+        words = [f"step {self.step + 1} of {self.steps}", f"region {first} of {self.count}" if at_once == 1 else f"regions {first}-{last} of {self.count}"]
         if self.warm is not None and self.furthest > self.warm[1]:
             began, furthest, seen = self.warm
             elapsed = time.monotonic() - began
-            words.append(f"{(self.seen - seen) / elapsed:.1f} regions a second")
+            words.append(f"{(self.seen - seen) / elapsed:.1f} regions/s")
             words.append(f"{clock((self.end - self.furthest + self.later) / (self.furthest - furthest) * elapsed)} left")
         return " · ".join(words)
 

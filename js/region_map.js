@@ -1,7 +1,7 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
 import { api } from "../../scripts/api.js";
-import { html, json, panels, Question, svg, values } from "./panel.js";
+import { html, json, panels, Question, svg, updateAll, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
@@ -13,6 +13,7 @@ export function showProgress({ canvas, regions }) {
 
 export function stopProgress() {
   for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(null, []);
+  updateAll();
 }
 
 export class RegionMap {
@@ -61,7 +62,12 @@ export class RegionMap {
       this.question.drop();
       this.draw({ error: layout ? "The size of the canvas shows after a run." : "Connect Region Layout to see the regions." });
     }
+    if (this.drawn) this.shade();
     this.read();
+  }
+
+  get drawn() {
+    return this.layout && !this.layout.error;
   }
 
   /** What the last run has reported. */
@@ -100,7 +106,7 @@ export class RegionMap {
         const number = i + 1;
         const prompt = this.prompts?.[i];
         const rectangle = svg("rect", {
-          x, y, width: w, height: h, "data-region": number, fill: prompt ? "#ff9a3c" : "#fff", "fill-opacity": prompt ? 0.16 : 0.09,
+          x, y, width: w, height: h, "data-region": number, fill: prompt ? "#ff9a3c" : "#fff", "fill-opacity": prompt ? 0.11 : 0.07,
           stroke: "#ff9a3c", "stroke-width": number === this.selected ? 3 : 0.8, "stroke-opacity": number === this.selected ? 1 : 0.7, "vector-effect": "non-scaling-stroke",
         });
         if (prompt) rectangle.append(svg("title", {}, `${number}: ${prompt}`));
@@ -126,7 +132,7 @@ export class RegionMap {
   }
 
   click(event) {
-    if (!this.layout || this.layout.error) return;
+    if (!this.drawn) return;
     const box = this.picture.getBoundingClientRect();
     const [height, width] = this.layout.canvas;
     const [row, column] = [((event.clientY - box.top) / box.height) * height, ((event.clientX - box.left) / box.width) * width];
@@ -148,7 +154,7 @@ export class RegionMap {
     this.editor.style.display = widget ? "" : "none";
     this.editor.placeholder = `Prompt of region ${number}; empty: the prompt of the whole picture`;
     if (number) this.editor.value = this.prompts?.[number - 1] ?? "";
-    if (this.layout && !this.layout.error) {
+    if (this.drawn) {
       this.shade();
       this.describe();
     }
@@ -186,7 +192,7 @@ export class RegionMap {
     this.error = answer.error;
     if (!answer.error) this.prompts = answer.prompts;
     if (this.selected && document.activeElement !== this.editor) this.editor.value = this.prompts?.[this.selected - 1] ?? "";
-    if (this.layout && !this.layout.error) {
+    if (this.drawn) {
       this.shade();
       this.describe();
     }
