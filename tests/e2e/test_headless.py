@@ -86,7 +86,7 @@ def lines(output):
     return {line["picture"]: line for line in map(json.loads, output.splitlines())}
 
 
-def busy(client, deadline=60):
+def busy(client, deadline=180):
     end = time.monotonic() + deadline
     while not client.get_json("/queue")["queue_running"]:
         assert time.monotonic() < end
@@ -99,7 +99,7 @@ def test_run_on_two_servers_one_is_killed(host, server, second_server, pictures)
     with subprocess.Popen(command(host, pictures, *both), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         busy(Client(second_server.url))
         second_server.process.kill()
-        output, errors = running.communicate(timeout=120)
+        output, errors = running.communicate(timeout=300)
     assert running.returncode == 1, errors
     report = lines(output)
     assert sorted(report) == ["0.png", "1.png", "2.png", "3.png", "4.png", "broken.png"]
@@ -114,7 +114,7 @@ def test_run_on_two_servers_one_is_killed(host, server, second_server, pictures)
         assert Image.open(out / f"{i}_Drawn.png").size == (64 + 8 * i, 64)
 
     (pictures / "broken.png").unlink()
-    again = subprocess.run(command(host, pictures, *both), capture_output=True, text=True, timeout=60)
+    again = subprocess.run(command(host, pictures, *both), capture_output=True, text=True, timeout=180)
     assert again.returncode == 0, again.stderr  # nothing is left to do, so the lost server is not asked
     assert {line["result"] for line in lines(again.stdout).values()} == {"skipped"}
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.png")} == written
@@ -125,9 +125,9 @@ def test_interrupted_run_leaves_nothing_on_the_server(host, server, pictures):
     with subprocess.Popen(command(host, pictures, "--server", server.url, "--set", "Draw.steps=5000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         busy(client)
         running.terminate()
-        running.communicate(timeout=30)
+        running.communicate(timeout=120)
     assert running.returncode == 130
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while any(client.get_json("/queue").values()):
         assert time.monotonic() < end
         time.sleep(0.1)
