@@ -5,11 +5,14 @@ by the same frozen autoencoder, scaled, and concatenated to the noisy latent at 
 32 x 32 cells; the output size is the decoder's business. It starts from the bundled denoiser with the weights of the
 four new input channels at zero, so that its first prediction is the bundled denoiser's.
 
-`--align` is the second stage: the trained denoiser goes on with the paper's alignment loss (methods/alignment.py)
-through the frozen decoder.
+`--align` is the second stage: the trained denoiser goes on with the alignment loss (methods/alignment.py) through the
+frozen implicit decoder. The paper's code decodes at the latent's own size for want of memory; here a square of queries
+is decoded at a scale between 1 and 2, the most that 512 px pictures can judge, and the signal-to-noise weight is limited.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import comfy.ops
 import torch
@@ -17,15 +20,22 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from safetensors.torch import load_file
 
-from ...methods.alignment import signal_to_noise
+from ...methods.alignment import alignment_loss, predicted_latent, signal_to_noise
+from ...methods.regions import Region
+from ...models import implicit_decoder
 from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
 from ..loop import Loop, export, launch, options_parser, provenance
-from .low_resolution import draw, prepare
+from .low_resolution import SIDE, draw, draw_whole, prepare, target
+from .shards import Pictures
 from .text import Vocabulary, build_text_model, encode_text
-from .unet import attention, attention_override
+from .unet import attention, attention_override, load_vae
 
 FILE = "mini_arbitrary.safetensors"
+DECODER = "mini_decoder.safetensors"
 STEM = "input_blocks.0.0.weight"
+SIDES = range(SIDE, 2 * SIDE + 1, 32)  # of the pictures that alignment decodes: a latent cell is a whole number of pixels
+WINDOW, BORDER = 16, 4  # cells decoded, and those at each side that queries keep away from
+QUERIES = 32  # side of the square of queries
 
 
 def build(weights: dict[str, torch.Tensor]) -> UNetModel:
@@ -69,11 +79,29 @@ class Denoiser:
         return noisy, noise, eps, alpha.flatten().to(self.device)
 
 
-def finish(loop: Loop, command: str, options, **metadata: str) -> None:
+class Decoder:
+    """The frozen autoencoder with its implicit decoder: parts of pictures of any size, differentiable."""
+
+    def __init__(self, device: str):
+        self.vae, self.scale = load_vae()
+        path = FOLDER / DECODER
+        self.network = implicit_decoder.load(str(path))[0] if path.exists() else implicit_decoder.HybridDecoder.of(self.vae)
+        for module in (self.vae, self.network):
+            module.requires_grad_(False).to(device)
+
+    def __call__(self, latents: torch.Tensor, cells: Region, side: int, region: Region) -> torch.Tensor:
+        """`region` (pixels of the picture of `side` x `side`) decoded from scaled latents (B, 4, h, h) cut to `cells`."""
+        pixels = side // latents.shape[-1]
+        with torch.autocast(latents.device.type, torch.bfloat16):
+            decoded = self.network.features(self.vae, cells.crop(latents) / self.scale)
+            inner = Region(region.y - cells.y * pixels, region.x - cells.x * pixels, region.height, region.width)
+            return self.network.query(decoded, (cells.height * pixels, cells.width * pixels), inner).float()
+
+
+def finish(loop: Loop, command: str, options, *folders: Path, **metadata: str) -> None:
     weights = {k.removeprefix("unet."): v for k, v in loop.averaged().items()}
-    metadata = {"format": "loupe.mini-arbitrary", **metadata, **provenance(command, options, loop.seconds)}
-    for folder in (options.out, FOLDER):
-        export(folder / FILE, weights, metadata)
+    for folder in folders:
+        export(folder / FILE, weights, {"format": "loupe.mini-arbitrary", **metadata, **provenance(command, options, loop.seconds)})
 
 
 def train(rank: int, options) -> None:
@@ -87,13 +115,49 @@ def train(rank: int, options) -> None:
         error = (eps - noise).square().flatten(1).mean(1)
         loop.update((error * signal_to_noise(alpha, 5) / signal_to_noise(alpha)).mean(), mse=error.mean().item())
     if rank == 0:
-        finish(loop, "mini-arbitrary", options)
+        finish(loop, "mini-arbitrary", options, options.out, FOLDER)
+
+
+def train_aligned(rank: int, options) -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    data = load_file(options.out / "arbitrary.safetensors")
+    pictures = Pictures(options.out / "scenes", "large")
+    denoiser, decoder = Denoiser(load_file(options.out / FILE), options.device), Decoder(options.device)
+    loop = Loop("mini-arbitrary-align", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=0, warmup=20, ema=0.98)
+    for _, g in loop:
+        i, latents, *told = draw_whole(data, options.batch, g)
+        noisy, _, eps, alpha = denoiser(latents, *told, g)
+        predicted = predicted_latent(noisy, eps, alpha)
+        cells, side, region = draw_queries(latents.shape[-1], g)
+        truth = torch.cat([region.crop(target(pictures, index, side)) for index in i.tolist()]).to(predicted)
+        loss = alignment_loss(latents.to(predicted), predicted, truth, decoder(predicted, cells, side, region), alpha,
+                              limit=options.snr_limit, picture_weight=options.picture_weight)
+        loop.update(loss.total, latent=loss.latent.mean().item(), picture=loss.picture.mean().item())
+    if rank == 0:
+        finish(loop, "mini-arbitrary --align", options, FOLDER, snr_limit=str(options.snr_limit), picture_weight=str(options.picture_weight))
+
+
+def draw_queries(count: int, g: torch.Generator) -> tuple[Region, int, Region]:
+    """A window of cells on a grid of `count`, the side of the picture to decode, and a square of its pixels inside the window."""
+    y, x = torch.randint(count - WINDOW + 1, (2,), generator=g).tolist()
+    side = SIDES[torch.randint(len(SIDES), (), generator=g).item()]
+    pixels = side // count
+    span = (WINDOW - 2 * BORDER) * pixels - QUERIES
+    dy, dx = torch.randint(span + 1, (2,), generator=g).tolist()
+    return Region(y, x, WINDOW, WINDOW), side, Region((y + BORDER) * pixels + dy, (x + BORDER) * pixels + dx, QUERIES, QUERIES)
 
 
 def main(argv: list[str]) -> None:
     parser = options_parser("mini-arbitrary", __doc__, steps=2000, batch=24)
-    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--align", action="store_true", help="second stage, from the weights that the first left in --out")
+    parser.add_argument("--lr", type=float, help="default 5e-4, with --align 5e-5")
     parser.add_argument("--pictures", type=int, default=2000, help="512 px pictures to learn from")
+    parser.add_argument("--snr-limit", type=float, default=5.0, help="with --align: largest signal-to-noise weight (paper: none)")
+    parser.add_argument("--picture-weight", type=float, default=1.0, help="with --align: weight of the decoded picture's error; 0 trains on without it")
     options = parser.parse_args(argv)
+    options.lr = options.lr or (5e-5 if options.align else 5e-4)
+    if options.align and not (options.out / FILE).exists():
+        raise FileNotFoundError(f"{options.out / FILE} is missing: run `python dev.py train mini-arbitrary` to its end before --align.")
     prepare(options)
-    launch(train, options)
+    launch(train_aligned if options.align else train, options)

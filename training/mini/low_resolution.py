@@ -17,6 +17,7 @@ from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
 from .text import Vocabulary
 from .unet import encode, load_vae
+from .vae import to_tensor
 
 SIDE = 256  # pixels; 32 x 32 latent cells
 LOW_SIDES = (64, 128)
@@ -86,3 +87,15 @@ def gather(data: dict[str, torch.Tensor], i: torch.Tensor, g: torch.Generator):
 def draw(data: dict[str, torch.Tensor], count: int, g: torch.Generator):
     """`gather` of random pairs."""
     return gather(data, torch.randint(len(data["high"]), (count,), generator=g), g)
+
+
+def draw_whole(data: dict[str, torch.Tensor], count: int, g: torch.Generator):
+    """Random pairs of whole scenes only: their indices, and `gather`'s tensors."""
+    scene, flip = torch.randint(len(data["high"]) // VIEWS, (count,), generator=g), torch.randint(2, (count,), generator=g)
+    return VIEWS * scene + flip, *gather(data, VIEWS * scene + flip, g)
+
+
+def target(pictures: Pictures, i: int, side: int) -> torch.Tensor:
+    """The true picture (1, 3, side, side) in [-1, 1] of a pair that `draw_whole` names."""
+    picture = shrink(pictures[i // VIEWS], side)
+    return to_tensor((picture[:, ::-1] if i % VIEWS else picture)[None])
