@@ -2,30 +2,18 @@
 
 import os
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..host.latents import samples_of
 from ..host.lsr import LatentUpscaler
+from .model_files import model_files, model_path
 from .types import LSR
 
 FOLDER = "latent_upscale_models"
-BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "models", "mini")
 
 
 def lsr_files() -> list[str]:
-    """Names for the loader: the user's folder, then what ships with the pack."""
-    files = folder_paths.get_filename_list(FOLDER)
-    bundled = [name for name in sorted(os.listdir(BUNDLED)) if name.endswith("lsr.safetensors")]
-    return files + [name for name in bundled if name not in files]
-
-
-def lsr_path(name: str) -> str:
-    path = folder_paths.get_full_path(FOLDER, name)
-    bundled = os.path.join(BUNDLED, os.path.basename(name))
-    if path is None and os.path.isfile(bundled):
-        return bundled
-    return path or folder_paths.get_full_path_or_raise(FOLDER, name)
+    return model_files(FOLDER, "lsr.safetensors")
 
 
 class LoadLSR(io.ComfyNode):
@@ -47,12 +35,12 @@ class LoadLSR(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name):
-        stat = os.stat(lsr_path(model_name))
+        stat = os.stat(model_path(FOLDER, model_name))
         return stat.st_mtime_ns, stat.st_size
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
-        return io.NodeOutput(LatentUpscaler.from_file(lsr_path(model_name), model_name))
+        return io.NodeOutput(LatentUpscaler.from_file(model_path(FOLDER, model_name), model_name))
 
 
 class LSRUpscale(io.ComfyNode):

@@ -39,7 +39,7 @@ def load(path: str) -> tuple[LIIFDecoder, dict[str, str]]:
     try:
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the implicit decoder architecture: {error}") from None
+        raise ValueError(f"{path} does not fit the implicit decoder architecture: {' '.join(str(error).split())}") from None
     return network.eval(), metadata
 
 

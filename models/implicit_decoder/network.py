@@ -104,10 +104,11 @@ class LIIFDecoder(nn.Module):
         rows = rows or height
         return torch.cat([self.query(decoded, size, Region(y, 0, min(rows, height - y), width)) for y in range(0, height, rows)], -2)
 
-    def memory(self, columns: int, width: int, rows: int) -> int:
-        """Bytes that querying `rows` rows of `width` pixels from `columns` feature columns takes in float32."""
+    def query_memory(self, h: int, w: int, size: tuple[int, int], rows: int) -> int:
+        """Bytes that `rows` rows of a picture of `size` take, from features of at most (h, w), in float32."""
         widest = max(layer.out_features for layer in self.head.layers if isinstance(layer, nn.Linear))
-        return 4 * rows * widest * (4 * width + 2 * columns)
+        near = (rows * h // size[0] + 2) * w
+        return 4 * (near * (self.head.channels + 2 * widest) + rows * widest * (w + 4 * size[1]))
 
 
 class ImplicitDecoder(LIIFDecoder):
@@ -138,6 +139,10 @@ class ImplicitDecoder(LIIFDecoder):
     def features(self, z: torch.Tensor) -> Decoded:
         """z (B, C, h, w), unscaled; the features have its size."""
         return Decoded(self.decoder(z), None)
+
+    def features_memory(self, h: int, w: int) -> int:
+        """Bytes that `features` of one (h, w) latent takes in float32."""
+        return 4 * 8 * h * w * self.args["width"] * max(self.args["mult"])
 
 
 class HybridDecoder(LIIFDecoder):
@@ -172,7 +177,7 @@ class HybridDecoder(LIIFDecoder):
     def fits(self, autoencoder: nn.Module) -> bool:
         """Whether this is the VAE that the head was made for, in any precision."""
         vae = self.vae.float().cpu()
-        return tap.last_layer(autoencoder).in_channels == self.args["channels"] and torch.dist(vae, tap.signature(autoencoder)) <= 0.02 * vae.norm()
+        return tap.last_layer(autoencoder).in_channels == self.args["channels"] and bool(torch.dist(vae, tap.signature(autoencoder)) <= 0.02 * vae.norm())
 
     def features(self, autoencoder: nn.Module, z: torch.Tensor) -> Decoded:
         """z (B, C, h, w), unscaled, decoded by `autoencoder` up to its last features and to its picture."""
@@ -180,4 +185,6 @@ class HybridDecoder(LIIFDecoder):
 
     def query(self, decoded: Decoded, size: tuple[int, int], region: Region) -> torch.Tensor:
         residual = super().query(decoded, size, region)
-        return bicubic(decoded.picture.to(residual), size, region) + residual
+        picture = decoded.picture.to(residual.device, torch.float32)
+        with torch.autocast(picture.device.type, enabled=False):  # mixed precision is for the head, not for the picture
+            return bicubic(picture, size, region) + residual

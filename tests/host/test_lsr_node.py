@@ -173,7 +173,7 @@ def test_official_file_loads_through_the_node(folder, official_lsr, golden):
 
 def test_bundled_file_is_offered_and_gives_way_to_the_users(folder, tmp_path_factory, monkeypatch):
     bundled = tmp_path_factory.mktemp("bundled")
-    monkeypatch.setattr("loupe.nodes.lsr.BUNDLED", str(bundled))
+    monkeypatch.setattr("loupe.nodes.model_files.BUNDLED", str(bundled))
     with torch.inference_mode(False):
         save(network(), str(bundled / "mini_lsr.safetensors"), LatentSpace("Mini", 4, 0.5))
         save(network(), str(bundled / "mini_vae.safetensors"), LatentSpace("Mini", 4, 0.5))

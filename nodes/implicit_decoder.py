@@ -1,0 +1,86 @@
+"""Decoding a latent to a picture of any size."""
+
+import os
+
+from comfy_api.latest import io
+
+from ..host.implicit_decoder import AnyScale, LoadedDecoder
+from ..host.latents import samples_of
+from .model_files import model_files, model_path
+from .types import ImplicitDecoder
+
+FOLDER = "vae_approx"
+TINY_VAES = ("tae", "lighttae")  # what else lives in the folder, by the names that the host goes by
+
+
+def decoder_files() -> list[str]:
+    return [name for name in model_files(FOLDER, "decoder.safetensors") if not os.path.basename(name).startswith(TINY_VAES)]
+
+
+class LoadImplicitDecoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeLoadImplicitDecoder",
+            display_name="Load Implicit Decoder",
+            category="Loupe/loaders",
+            description="Loads an implicit decoder, which turns a latent into a picture of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
+            search_aliases=["LIIF", "arbitrary scale", "neural decoder", "IND"],
+            inputs=[
+                io.Combo.Input("model_name", options=decoder_files(), tooltip="File in models/vae_approx, or one that comes with Loupe. It fits the one VAE that it was trained on."),
+            ],
+            outputs=[
+                ImplicitDecoder.Output("decoder", display_name="decoder", tooltip="For Implicit Decode."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, model_name):
+        stat = os.stat(model_path(FOLDER, model_name))
+        return stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, model_name) -> io.NodeOutput:
+        return io.NodeOutput(LoadedDecoder.from_file(model_path(FOLDER, model_name), model_name))
+
+
+class ImplicitDecode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeImplicitDecode",
+            display_name="Implicit Decode",
+            category="Loupe/latent",
+            description="Decodes a latent to a picture of any size, from a quarter to sixteen times what VAE Decode gives. The latent is decoded once; the picture is then drawn from its features a few rows at a time, so that memory does not grow with it.",
+            search_aliases=["arbitrary scale", "VAE decode", "upscale", "LIIF", "any size"],
+            inputs=[
+                io.Latent.Input("samples", tooltip="Finished (noise-free) latent of pictures."),
+                io.Vae.Input("vae", optional=True, tooltip="The VAE of the latent. Not needed with the authors' decoder, which has no VAE beside it."),
+                ImplicitDecoder.Input("decoder", optional=True, tooltip="A decoder trained on this VAE. Without one the VAE's picture is resized bicubically."),
+                io.Float.Input("scale_by", default=2.0, min=0.25, max=16.0, step=0.01, tooltip="Factor for both sides of the picture that VAE Decode would give; need not be an integer. Used where width and height are 0."),
+                io.Int.Input("width", default=0, min=0, max=65536, tooltip="Width of the picture in pixels, exactly. 0: follows height, or scale_by when both are 0."),
+                io.Int.Input("height", default=0, min=0, max=65536, tooltip="Height of the picture in pixels, exactly. 0: follows width, or scale_by when both are 0."),
+                io.Int.Input("tile_size", default=1024, min=0, max=8192, step=64, advanced=True, tooltip="Latents that decode to more than this many pixels a side are decoded in tiles, as in VAE Decode (Tiled). Lower it when memory runs out; 0 never tiles."),
+                io.Int.Input("overlap", default=256, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share; at most half of tile_size. Raise it where tiles show."),
+            ],
+            outputs=[
+                io.Image.Output("image", display_name="image", tooltip="The pictures, at exactly the size asked for."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, samples, scale_by, width, height, tile_size, overlap, vae=None, decoder=None) -> io.NodeOutput:
+        latent = samples_of(samples, "samples")
+        if latent.ndim == 5:
+            if latent.shape[2] != 1:
+                raise ValueError(f"samples is a video of {latent.shape[2]} latent frames; Implicit Decode makes pictures. Take single frames, or use VAE Decode.")
+            latent = latent[:, :, 0]
+        any_scale = AnyScale(vae, decoder)
+        size = any_scale.target_size(*latent.shape[-2:], scale_by, width, height)
+        tile = tile_size // any_scale.factor
+        if not tile:
+            tile = max(latent.shape[-2:])
+        return io.NodeOutput(any_scale.decode(latent, *size, tile, min(overlap // any_scale.factor, tile // 2)))
+
+
+NODES = [LoadImplicitDecoder, ImplicitDecode]
