@@ -1,20 +1,23 @@
 """Weights over a run's noise levels, for the page's plots: samples of the functions that runs call.
 
-A plot is {"timesteps": [t, ...], "curves": {name: [value at t, ...]}}, t from 999 (noise) to 0. Nodes
-that patch a model do not know its noise levels; what depends on them is drawn for Stable Diffusion's.
+A plot is {"timesteps": [t, ...], "curves": {name: [value at t, ...]}}, t falling from at most 999 (noise)
+to 0. A node's widgets say nothing of the model's noise levels; what depends on them is drawn for
+Stable Diffusion's.
 """
 
 import comfy.model_sampling
 import torch
 
 from ..methods.demofusion import schedule_weights
+from ..methods.latent_adjustment import PRESETS
 from ..methods.pixelsmith import follows
 from ..methods.structure_prior import kappa, schedule_weight
-from .sampling import noise_levels
+from .latent_adjustment import LatentAdjustment
+from .sampling import PAPER_SCHEDULE, noise_levels
 from .sigmas import timestep
 from .structure import DIRECTIONS
 
-TIMESTEPS = [999 * (1 - k / 100) for k in range(101)]
+TIMESTEPS = [float(t) for t in range(991, 0, -10)]
 
 
 def demofusion(skip_exponent: float, dilation_exponent: float, blur_exponent: float) -> dict:
@@ -46,6 +49,15 @@ def pixelsmith(guided_steps: int, steps: int, denoise_depth: int, scheduler: str
     timesteps = _timesteps(scheduler, steps, denoise_depth)
     mixed, overwritten = zip(*(follows(step, guided_steps) for step in range(len(timesteps))))
     return _plot(timesteps, {"phases from the guidance": [0.5 * on for on in mixed], "cells from the guidance": [0.5 * on for on in overwritten]})
+
+
+def latent_adjustment(preset: str, alpha: float, beta: float, early_end: float, late_start: float, boundaries: str, target: str) -> dict:
+    """Over the paper's 50 steps."""
+    sampling = comfy.model_sampling.ModelSamplingDiscrete()
+    sigmas = noise_levels(sampling, PAPER_SCHEDULE, 50, 50, True).tolist()
+    adjustment = LatentAdjustment(None, *PRESETS.get(preset, (alpha, beta)), early_end, late_start, boundaries, target)
+    adjustment.check()
+    return _plot([timestep(sampling, sigma) for sigma in sigmas[:-1]], {"share of the reference": adjustment.shares(sigmas, sampling)})
 
 
 def _timesteps(scheduler, steps, depth):

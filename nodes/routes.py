@@ -11,6 +11,7 @@ from ..host import curves
 from ..methods.region_prompts import parse_prompts, replace_prompt
 from ..methods.regions import RegionLayout, axis_starts
 from .demofusion import DemoFusion, DemoFusionSampler
+from .latent_adjustment import LatentAdjustmentNode
 from .pixelsmith import PixelSmithSampler
 from .region_layout import RegionLayoutNode
 from .structure_prior import StructurePriorNode
@@ -20,6 +21,7 @@ PLOTS = {
     DemoFusionSampler: curves.demofusion_sampler,
     StructurePriorNode: curves.structure_prior,
     PixelSmithSampler: curves.pixelsmith,
+    LatentAdjustmentNode: curves.latent_adjustment,
 }
 LARGEST_SIDE = 65536  # latent cells
 MOST_REGIONS = 4096

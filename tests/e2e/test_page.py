@@ -1,0 +1,89 @@
+"""What the server tells the page: curves, layouts, prompts, and the progress of a run in words."""
+
+import json
+import re
+import urllib.error
+
+import pytest
+from loupe_tools.client import find_node
+
+
+def ask(client, path, **values):
+    return client.get_json(f"/loupe/{path}", values=json.dumps(values))
+
+
+def post(client, **values):
+    return json.loads(client.post_json("/loupe/prompts", values))
+
+
+def refused(call):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        call()
+    assert error.value.code == 400
+    return json.load(error.value)["error"]
+
+
+def test_curves_take_defaults_for_what_is_not_given(client):
+    plot = ask(client, "curves/LoupePixelSmithSampler", guided_steps=3, steps=6, denoise_depth=5)
+    assert plot["timesteps"] == [665, 499, 333, 167, 1]
+    assert plot["curves"]["cells from the guidance"] == [0.5, 0.5, 0, 0, 0]
+    assert len(plot["default"]["timesteps"]) == 50
+    plain = ask(client, "curves/LoupeStructurePrior")
+    assert plain["curves"] == plain["default"]["curves"]
+
+
+@pytest.mark.parametrize("values, reason", [
+    ({"steps": "x"}, "steps is 'x'; expected int."),
+    ({"steps": True}, "steps is True; expected int."),
+    ({"steps": 10**9}, "expected 1 to 1000"),
+    ({"scheduler": "none"}, "scheduler is 'none'; expected one of"),
+    ({"skip_exponent": float("nan")}, "expected 0.0 to 100.0"),
+])
+def test_curves_refuse_what_a_widget_cannot_hold(client, values, reason):
+    assert reason in refused(lambda: ask(client, "curves/LoupeDemoFusionSampler", **values))
+
+
+def test_unknown_nodes_have_no_curve(client):
+    assert "KSampler has no plot" in refused(lambda: ask(client, "curves/KSampler"))
+
+
+def test_regions_are_the_nodes(client):
+    layout = ask(client, "regions", height=20, width=33, region_width=16, region_height=16, overlap=0.5, blend="uniform")
+    assert (layout["canvas"], layout["region"], layout["overlap"]) == ([20, 33], [16, 16], [8, 8])
+    assert layout["regions"] == [[y, x, 16, 16] for y in (0, 4) for x in (0, 8, 16, 17)]
+    assert (layout["rows"], layout["columns"]) == (2, 4)
+
+
+def test_endless_layouts_are_only_counted(client):
+    layout = ask(client, "regions", height=8192, width=8192, region_width=1, region_height=1, overlap=0.95)
+    assert (layout["rows"] * layout["columns"], layout["regions"]) == (8192**2, [])
+    assert "height is None" in refused(lambda: ask(client, "regions", width=4))
+
+
+def test_prompts_keep_their_form(client):
+    assert post(client, text="", count=3, number=2, prompt=" a\nb ") == {"text": "\na b\n", "prompts": ["", "a b", ""]}
+    assert post(client, text="a\nb", count=2)["prompts"] == ["a", "b"]
+    assert "prompts has 1 lines" in refused(lambda: post(client, text="a", count=2))
+    assert "values is []" in refused(lambda: client.post_json("/loupe/prompts", []))
+
+
+def test_a_run_is_told_in_words(client, demo_workflow):
+    sampler = demo_workflow[find_node(demo_workflow, "LoupeDemoFusionSampler")]["inputs"]
+    sampler.update(seed=77, batch=1, steps=10, denoise_depth=6)
+    node = find_node(demo_workflow, "LoupeDemoFusionSampler")
+    told = []
+    client.run(demo_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)
+    told = [data for data in told if data["node"] == node]
+    words = re.compile(r"step (\d+) of 6 · region (\d+) of 13(?: · [\d.]+ regions/s · \d+:\d\d left)?$")
+    first, *rest, last = told
+    assert first["text"] == "step 1 of 6 · region 1 of 13"
+    assert last["text"].startswith("78 regions in ") and last["regions"] == []
+    steps = [int(words.match(data["text"])[1]) for data in rest]
+    assert steps == sorted(steps) and set(steps) <= set(range(1, 7))
+    assert any("left" in data["text"] for data in rest)
+    for data in told[:-1]:
+        assert data["canvas"] == [32, 32]
+        part = int(words.match(data["text"])[2])
+        assert len(data["regions"]) == (part <= 9)  # the four dilated copies lie nowhere in particular
+        for y, x, height, width in data["regions"]:
+            assert (height, width) == (16, 16) and -2 <= y <= 18 and -2 <= x <= 18
