@@ -1,6 +1,7 @@
 """Measurements. `COMMANDS` maps `python dev.py bench NAME` to a module of this package with `main(argv)`."""
 
 COMMANDS = {
+    "any-scale": "any_scale",
     "arbitrary": "arbitrary",
     "cupscale": "cupscale",
     "mini-world": "mini_world",

@@ -1,8 +1,8 @@
 """`train implicit-decoder`: a picture of any size from the latents of any autoencoder that has a decoder to read.
 
-As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2024): a square of a large picture is
-reduced and encoded, once, to --data; each step decodes its latents, asks for a random part of the picture at a random
-size between the reduced and the large one, and compares it with the large square resized there (L1, Adam). The kind
+As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2024): squares of large pictures are
+reduced and encoded, once, to --data; each step decodes such latents, asks for a random part of the picture at a random
+size between the reduced and the large square's, and compares it with the large square resized there (L1, Adam). The kind
 `hybrid` trains a LIIF head on the frozen autoencoder's last features, `implicit` a whole decoder of latents. The batch
 of a step shares its size and part.
 """
@@ -29,13 +29,13 @@ SHOWN = 4
 
 
 def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
-    """`make` of `Shards.prepare`: each square as uint8 (3, H, W) and the scaled latents of its reduction."""
+    """`make` of `Shards.prepare`: each square as uint8 (3, H, W) and the scaled latents of its reductions."""
 
     def make(name: str, pixels):
         for picture in halvings(pixels, options.octaves):
-            for square in cut(picture, options.low * options.largest):
-                latent = frozen.encode(pictures.to_tensor(pictures.shrink(square, options.largest)))[0]
-                yield {}, {"latent": latent.half(), "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
+            for square in cut(picture, options.square):
+                latents = {str(reduction): frozen.encode(pictures.to_tensor(pictures.shrink(square, reduction)))[0].half() for reduction in options.reductions}
+                yield {}, {**latents, "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
 
     return make
 
@@ -43,22 +43,24 @@ def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
 class Squares:
     """Latents, and the pictures that they should become at every size."""
 
-    def __init__(self, shards: Shards, low: int, largest: int, query: int):
-        self.shards, self.low, self.largest, self.query = shards, low, largest, query
+    def __init__(self, shards: Shards, square: int, reductions: list[int], query: int):
+        self.shards, self.square, self.reductions, self.query = shards, square, reductions, query
 
-    def read(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(scaled latents (B, C, h, w), large pictures (B, 3, H, W) in [-1, 1])."""
+    def read(self, indices: list[int], reduction: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(scaled latents (B, C, h, w) of the reduced squares, the squares (B, 3, H, W) in [-1, 1])."""
         entries = [self.shards.entries[i] for i in indices]
-        latents = torch.stack([self.shards.read(entry, "latent") for entry in entries]).float()
+        latents = torch.stack([self.shards.read(entry, str(reduction)) for entry in entries]).float()
         return latents, torch.stack([self.shards.read(entry, "picture") for entry in entries]).float() / 127.5 - 1
 
     def draw(self, count: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Region]:
-        """(latents, large pictures, size of the picture asked for, the part of it that is compared)."""
-        side = int(self.low * (1 + (self.largest - 1) * torch.rand((), generator=g).item()))
+        """(latents, squares, size of the picture asked for, the part of it that is compared)."""
+        reduction = self.reductions[torch.randint(len(self.reductions), (), generator=g).item()]
+        low = self.square // reduction
+        side = int(low + (self.square - low) * torch.rand((), generator=g).item())
         query = min(self.query, side)
         region = Region(*torch.randint(side - query + 1, (2,), generator=g).tolist(), query, query)
         chosen = torch.randint(len(self.shards.entries), (count,), generator=g).tolist()
-        return *self.read(chosen), (side, side), region
+        return *self.read(chosen, reduction), (side, side), region
 
 
 def network(options: argparse.Namespace, frozen: vae.FrozenVAE) -> HybridDecoder | ImplicitDecoder:
@@ -67,7 +69,7 @@ def network(options: argparse.Namespace, frozen: vae.FrozenVAE) -> HybridDecoder
             return HybridDecoder.of(frozen.network, options.hidden)
         except ValueError as error:
             raise SystemExit(f"--vae {options.vae}: {error} `--kind implicit` needs no such features.") from None
-    levels = frozen.ratio.bit_length()
+    levels = frozen.ratio.bit_length()  # a latent cell is 2 ** (levels - 1) pixels
     return ImplicitDecoder(frozen.space.channels, options.width, (1, 2, *[4] * levels)[:levels], hidden=options.hidden)
 
 
@@ -91,20 +93,21 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     device = options.device
-    smallest = options.low * options.largest
-    found = pictures.scan(options.images, smallest)
+    found = pictures.scan(options.images, options.square)
     if rank == 0:
-        pictures.report(options.images, found, smallest)
+        pictures.report(options.images, found, options.square)
     frozen = vae.load(options.vae, options.latent_format).to(device)
+    if multiple := [r for r in options.reductions if options.square % (r * frozen.ratio)]:
+        raise SystemExit(f"--square {options.square}: reduced by {multiple[0]} it is no multiple of {frozen.ratio} pixels, the size of a latent cell.")
     net = network(options, frozen).to(device).train()
-    settings = {"vae": frozen.name, "latent_format": frozen.space.name, "low": options.low, "largest": options.largest, "octaves": options.octaves}
+    settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "reductions": options.reductions, "octaves": options.octaves}
     shards = Shards(options.data, settings)
     shards.prepare(found.usable, square_maker(frozen, options), rank, options.ranks)
-    squares = Squares(shards, options.low, options.largest, options.query)
+    squares = Squares(shards, options.square, options.reductions, options.query)
 
     loop = Loop(options.name, {"decoder": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
                 betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
-    examples = squares.read(list(range(min(SHOWN, len(shards.entries)))))
+    examples = squares.read(list(range(min(SHOWN, len(shards.entries)))), max(options.reductions))
     for step, g in loop:
         latents, large, size, region = squares.draw(options.batch, g)
         target = bicubic(large, size, region).to(device)
@@ -117,7 +120,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     if rank == 0:
         loop.load_average()
         options.save.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "latent_format": frozen.space.name, "largest": str(options.largest)}
+        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "latent_format": frozen.space.name, "largest": str(max(options.reductions))}
         save(str(options.save), net, metadata, torch.float16)
         print(f"wrote {options.save}")
 
@@ -127,12 +130,13 @@ def main(argv: list[str], command: str = "implicit-decoder") -> None:
     parser.set_defaults(out=Path("runs/implicit-decoder"))
     add_options(parser)
     parser.add_argument("--kind", choices=("hybrid", "implicit"), default="hybrid")
-    parser.add_argument("--low", type=int, default=256, help="pixels a side of the pictures that are encoded")
-    parser.add_argument("--largest", type=int, default=4, help="the largest size to learn, as a multiple of --low; smaller pictures are skipped")
+    parser.add_argument("--square", type=int, default=1024, help="sides of the squares in pixels; smaller pictures are skipped")
+    parser.add_argument("--reductions", type=int, nargs="+", default=(2, 4), help="a square reduced by 4 teaches 1 to 4 times the VAE's own size")
     parser.add_argument("--query", type=int, default=128, help="pixels a side that are compared")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--hidden", type=int, nargs="+", default=(256, 256, 256, 256), help="widths of the LIIF head")
     parser.add_argument("--width", type=int, default=128, help="of --kind implicit: channels of its features")
     options = parser.parse_args(argv)
+    options.reductions = list(options.reductions)
     finish_options(options, command, FOLDER)
     launch(train, options)

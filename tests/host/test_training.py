@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 SMALL_LSR = ["--square", "128", "128", "--scales", "2", "--crop", "8", "--query", "8", "--dim", "8", "--depths", "1", "--heads", "1", "--hidden", "8",
              "--batch", "2", "--log-every", "2", "--sample-every", "4"]
-SMALL_DECODER = ["--low", "64", "--largest", "2", "--query", "24", "--hidden", "8", "--batch", "2", "--log-every", "2", "--sample-every", "2"]
+SMALL_DECODER = ["--square", "128", "--reductions", "2", "--query", "24", "--hidden", "8", "--batch", "2", "--log-every", "2", "--sample-every", "2"]
 
 
 @pytest.fixture(autouse=True)

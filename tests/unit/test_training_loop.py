@@ -1,5 +1,6 @@
 import argparse
 import csv
+import signal
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors import safe_open
 from torch import nn
 
 
-def run(folder, steps, stop_after=None, save_every=5):
+def run(folder, steps, stop_after=None, save_every=5, signal_at=None):
     """Fit a line; returns the averaged weights. `stop_after` ends the run as an interruption would."""
     torch.manual_seed(0)
     net = nn.Linear(3, 1)
@@ -18,6 +19,8 @@ def run(folder, steps, stop_after=None, save_every=5):
         if step == stop_after:
             break
         x = torch.randn(8, 3, generator=generator)
+        if step == signal_at:
+            signal.raise_signal(signal.SIGINT)
         loop.update((net(x) - x.sum(1, keepdim=True)).square().mean(), x=x.mean().item())
     return {k: v.clone() for k, v in loop.averaged().items()}, loop
 
@@ -31,6 +34,21 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     assert loop.step == 20
     for key, value in whole.items():
         assert torch.equal(value, resumed[key])
+
+
+def test_ctrl_c_saves_the_step_and_leaves(tmp_path, capsys):
+    before = signal.getsignal(signal.SIGINT)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    whole, _ = run(tmp_path / "a", 20)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path / "b", 20, signal_at=12)
+    assert stopped.value.code == 130
+    assert "stopped after step 13 of 20" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is before
+    resumed, _ = run(tmp_path / "b", 20)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert (tmp_path / "b" / "line.png").exists()
 
 
 def test_loss_falls_and_the_log_says_so(tmp_path):

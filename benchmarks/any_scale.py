@@ -1,0 +1,117 @@
+"""`bench any-scale`: the implicit decoder against what else enlarges, on held-out scenes of the mini world.
+
+A 128 px picture is encoded; its latent becomes a picture at 2x, 3x and 4x. PSNR to the true picture (dB), gradient
+error (share of the true gradients' mean), Fréchet distance of detector features to the true pictures, seconds a
+picture, and the memory that one picture takes beside the networks (MiB, of a fork of this process; Linux).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import comfy.utils
+import cv2
+import numpy as np
+import psutil
+import torch
+
+from ..host import mini
+from ..host.implicit_decoder import AnyScale, LoadedDecoder
+from ..host.lsr import LatentUpscaler
+from ..models.mini.world import FOLDER, NATIVE_SIZE
+from .mini_world import bicubic, held_out
+from .scoring import frechet_distance, load_detector, psnr
+
+Method = Callable[[torch.Tensor, int], torch.Tensor]
+
+
+def methods(decoder: Path) -> dict[str, Method]:
+    """Name -> function of an unscaled latent (1, 4, h, w) and a side in pixels to the picture (1, side, side, 3)."""
+    vae = mini.load_vae()
+    upscaler = LatentUpscaler.from_file(str(FOLDER / "mini_lsr.safetensors"), "mini_lsr.safetensors")
+    plain, learned = AnyScale(vae, None), AnyScale(vae, LoadedDecoder.from_file(str(decoder), decoder.name))
+
+    def lanczos(z: torch.Tensor, side: int) -> torch.Tensor:
+        return comfy.utils.common_upscale(vae.decode(z).movedim(-1, 1), side, side, "lanczos", "disabled").movedim(1, -1)
+
+    return {
+        "VAE decode, Lanczos": lanczos,
+        "VAE decode, bicubic": lambda z, side: plain.decode(z, side, side, 128, 32),
+        "implicit decoder": lambda z, side: learned.decode(z, side, side, 128, 32),
+        "LSR, VAE decode": lambda z, side: vae.decode(upscaler.upscale(z, side // 8, side // 8)),
+    }
+
+
+def gradient_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    return sum(((a.diff(dim=d) - b.diff(dim=d)).abs().mean() / b.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
+
+
+def peak_memory(method: Method, z: torch.Tensor, side: int) -> float:
+    """MiB by which a fork of this process grows while it makes one picture."""
+    context = multiprocessing.get_context("fork")
+    grown = context.SimpleQueue()
+
+    def work():
+        before = psutil.Process().memory_info().rss
+        method(z, side)
+        grown.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20)
+
+    process = context.Process(target=work)
+    process.start()
+    process.join()
+    return grown.get()
+
+
+@torch.inference_mode()
+def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    known = methods(options.decoder)
+    memory = {}
+    for scale in options.scales:  # first, while this process holds no buffers that a fork could use again
+        for name, method in known.items():
+            memory[scale, name] = peak_memory(method, torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE)
+    truth = held_out(options.scenes, 512)
+    latents = mini.load_vae().encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
+    detector, results, pictures = load_detector(), {}, {}
+    for scale in options.scales:
+        side = scale * NATIVE_SIZE
+        true = truth if side == 512 else bicubic(truth, side)
+        arrays = to_arrays(true)
+        for name, method in known.items():
+            started = time.perf_counter()
+            drawn = torch.cat([method(z[None], side) for z in latents]).float().movedim(-1, 1) * 2 - 1
+            seconds = (time.perf_counter() - started) / len(latents)
+            pictures[scale, name] = to_arrays(drawn)
+            results[f"{scale}x, {name}"] = {"psnr": psnr(drawn, true), "gradient_error": gradient_error(drawn, true),
+                                            "frechet": frechet_distance(detector, pictures[scale, name], arrays), "seconds": seconds, "memory": memory[scale, name]}
+        pictures[scale, "true picture"] = arrays
+    if options.sheet:
+        write_sheet(options.sheet, pictures, max(options.scales))
+    return results
+
+
+def to_arrays(x: torch.Tensor) -> list[np.ndarray]:
+    return list(((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
+
+
+def write_sheet(path: Path, pictures: dict, scale: int, rows: int = 3) -> None:
+    """A row a scene: every method's picture and the true one, at the largest scale."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    columns = [np.concatenate(drawn[:rows]) for (s, _), drawn in pictures.items() if s == scale]
+    cv2.imwrite(str(path), np.concatenate(columns, 1)[..., ::-1])
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench any-scale", description=__doc__)
+    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--decoder", type=Path, default=FOLDER / "mini_decoder.safetensors")
+    parser.add_argument("--sheet", type=Path, help="write the first scenes at the largest scale as a contact sheet")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    print(json.dumps({name: {k: round(v, 3) for k, v in row.items()} for name, row in run(options).items()}, indent=1))
