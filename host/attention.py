@@ -150,22 +150,20 @@ class _Layers:
         view = self.views[0]
         return (view.height, view.width) if isinstance(view, Miniature) else (view.y.count, view.x.count)
 
-    def __call__(self, n, extra_options):
+    def guided(self, extra_options):
+        """(number of the chunk, uuid of its cond) of the guided branch; nothing in a layer that has no part."""
         prior = self.attended.prior
-        rows, columns = extra_options["activations_shape"][-2:]
-        if extra_options["block"][0] not in LAYERS[prior.layers] or extra_options["original_shape"][-2] < prior.finest * rows:
-            return n
-        layer = (*extra_options["block"], extra_options["block_index"])
-        chunks = list(n.chunk(len(extra_options["uuids"])))
-        for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])):
-            if branch == 0:
-                chunks[i] = self.chunk(chunks[i], layer, uuid, rows, columns)
-        return torch.cat(chunks)
+        coarse = extra_options["original_shape"][-2] >= prior.finest * extra_options["activations_shape"][-2]
+        if extra_options["block"][0] not in LAYERS[prior.layers] or not coarse:
+            return []
+        return [(i, uuid) for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])) if branch == 0]
 
 
 class Capture(_Layers):
-    def chunk(self, n, layer, uuid, rows, columns):
-        self.attended.values[layer, self.sources[uuid]] = n.unflatten(1, (rows, columns))
+    def __call__(self, n, extra_options):
+        chunks = n.chunk(len(extra_options["uuids"]))
+        for i, uuid in self.guided(extra_options):
+            self.attended.values[_layer(extra_options), self.sources[uuid]] = chunks[i].unflatten(1, extra_options["activations_shape"][-2:])
         return n
 
 
@@ -174,15 +172,18 @@ class Read(_Layers):
         super().__init__(attended, views)
         self.weights = {}
 
-    def chunk(self, n, layer, uuid, rows, columns):
+    def __call__(self, n, extra_options):
+        chunks = list(n.chunk(len(extra_options["uuids"])))
+        for i, uuid in self.guided(extra_options):
+            chunks[i] = self.composed(chunks[i], _layer(extra_options), uuid, *extra_options["activations_shape"][-2:])
+        return torch.cat(chunks)
+
+    def composed(self, n, layer, uuid, rows, columns):
         attended = self.attended
         weight = attended.prior.weight_alone if uuid in self.sources else attended.prior.weight
         # a region's own prompt is composed with the first of the whole canvas
         values = attended.values[layer, self.sources.get(uuid, attended.uuids[0])]
-        if weight == 0:
-            return n
-        prior = attended_region(values, *self._weights(values, rows, columns))
-        return compose(n, prior, weight)
+        return compose(n, attended_region(values, *self._weights(values, rows, columns)), weight) if weight else n
 
     def _weights(self, values, rows, columns):
         """Where the tokens of the views lie in `values` (B, h, w, C)."""
@@ -193,6 +194,10 @@ class Read(_Layers):
             x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
             self.weights[key] = bilinear_weights(y, values.shape[1]).to(values), bilinear_weights(x, values.shape[2]).to(values)
         return self.weights[key]
+
+
+def _layer(extra_options):
+    return *extra_options["block"], extra_options["block_index"]
 
 
 def attended_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
