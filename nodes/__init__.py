@@ -2,6 +2,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     attention_prior,
+    clearsr,
     demofusion,
     implicit_decoder,
     latent_adjustment,
@@ -16,7 +17,7 @@ from . import (
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, plan, region_prompts, regional_denoise, structure_prior, attention_prior, latent_adjustment, demofusion, pixelsmith, implicit_decoder) for node in module.NODES]
+NODES = [node for module in (mini, lsr, region_noise, region_layout, plan, region_prompts, regional_denoise, structure_prior, attention_prior, latent_adjustment, clearsr, demofusion, pixelsmith, implicit_decoder) for node in module.NODES]
 
 
 class LoupeExtension(ComfyExtension):

@@ -139,7 +139,7 @@ class ClearSR(nn.Module):
     """DPM (an encoder that looks at x_lr through windows) and GSPM (one without attention), signals added up.
 
     Takes what the host gives a ControlNet: x (B, C, h, w) as the UNet sees it, hint = x_lr (B, C, h, w), the scaled
-    latent of the low-quality picture at the size of x, timesteps (B,) 0..999, context (B, tokens, context_dim), y.
+    latent of the low-quality picture at the size of x (one for all, or one a row), timesteps (B,) 0..999, context (B, tokens, context_dim), y.
     Returns {"output": signals for the skip connections, "middle": [signal]}.
     """
 
@@ -152,6 +152,7 @@ class ClearSR(nn.Module):
 
     def forward(self, x, hint, timesteps, context, y=None, **kwargs) -> dict[str, list[torch.Tensor]]:
         emb = self.dpm.embed(timesteps, y, x.dtype)
+        hint = hint.expand(len(x), -1, -1, -1)
         output, middle = self.dpm(x, hint, emb, context)
         if self.gspm is not None:
             own = emb if self.gspm.time_embed is None else self.gspm.embed(timesteps, y, x.dtype)

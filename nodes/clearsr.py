@@ -1,0 +1,113 @@
+"""ClearSR: restoring low-quality pictures (arXiv 2410.14279)."""
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..host.clearsr import ClearSRControl, patch_decoder
+
+FOLDER = "controlnet"
+BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "models", "mini")
+
+
+def clearsr_files() -> list[str]:
+    """Names for the loader: the user's folder, then what ships with the pack."""
+    files = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith((".safetensors", ".sft"))]
+    bundled = [name for name in sorted(os.listdir(BUNDLED)) if name.endswith("clearsr.safetensors")]
+    return files + [name for name in bundled if name not in files]
+
+
+def clearsr_path(name: str) -> str:
+    path = folder_paths.get_full_path(FOLDER, name)
+    bundled = os.path.join(BUNDLED, os.path.basename(name))
+    if path is None and os.path.isfile(bundled):
+        return bundled
+    return path or folder_paths.get_full_path_or_raise(FOLDER, name)
+
+
+class LoadClearSR(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeLoadClearSR",
+            display_name="Load ClearSR",
+            category="Loupe/loaders",
+            description="Loads a ClearSR file: the control networks and LoRAs that make a diffusion model restore low-quality pictures.",
+            search_aliases=["ControlSR", "super resolution", "restore", "controlnet"],
+            inputs=[
+                io.Combo.Input("control_net_name", options=clearsr_files(), tooltip="File in models/controlnet made by `python dev.py train clearsr`, or one that comes with Loupe. It fits the checkpoint it was trained for and no other."),
+            ],
+            outputs=[
+                io.ControlNet.Output("control_net", display_name="control_net", tooltip="For Apply ClearSR. Works in Apply ControlNet with a VAE as well, without the file's LoRA on the model."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, control_net_name):
+        stat = os.stat(clearsr_path(control_net_name))
+        return stat.st_mtime_ns, stat.st_size
+
+    @classmethod
+    def execute(cls, control_net_name) -> io.NodeOutput:
+        return io.NodeOutput(ClearSRControl.from_file(clearsr_path(control_net_name)))
+
+
+class ApplyClearSR(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeApplyClearSR",
+            display_name="Apply ClearSR",
+            category="Loupe/sampling",
+            description="Restores a low-quality picture while sampling: its latent steers the model through two control networks, and LoRAs prepare encoder and model for it. "
+                        "Enlarge the picture to the size you want first, sample the latent output with denoise 1 and an empty prompt.",
+            search_aliases=["ControlSR", "super resolution", "restore", "upscale", "controlnet"],
+            inputs=[
+                io.Model.Input("model", tooltip="The checkpoint that the ClearSR file was trained for, with any other patches."),
+                io.Conditioning.Input("positive", tooltip="The empty prompt, as in training. Words that describe the picture may help."),
+                io.Conditioning.Input("negative", tooltip="The empty prompt, or what to avoid: dotted, noise, blur, lowres, smooth."),
+                io.ControlNet.Input("control_net", tooltip="From Load ClearSR."),
+                io.Vae.Input("vae", tooltip="The checkpoint's VAE. Decode with the same one; the LoRA of the file is put on a copy."),
+                io.Image.Input("image", tooltip="The low-quality picture, already enlarged to the size of the result (Upscale Image By, bicubic)."),
+                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Of the control signals. Below 1 the result follows the picture less. 0 leaves model and prompts unchanged."),
+                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True, tooltip="Share of the sampling after which the control begins."),
+                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True, tooltip="Share of the sampling after which the control ends. Earlier ends leave fine detail to the model."),
+                io.ClipVisionOutput.Input("clip_vision_output", optional=True, tooltip="Image prompt: the low-quality picture's embedding, as wide as the model's text context (SD2.1: OpenCLIP ViT-H, 1024). The model's decoder sees it instead of the positive prompt. Only for files trained with it."),
+            ],
+            outputs=[
+                io.Model.Output("patched", display_name="model", tooltip="The model with the file's LoRA on its decoder and the image prompt."),
+                io.Conditioning.Output("controlled_positive", display_name="positive", tooltip="The prompt with the control; other ControlNets on it stay."),
+                io.Conditioning.Output("controlled_negative", display_name="negative", tooltip="The negative prompt with the control."),
+                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent. Sample it with denoise 1 and give it to Latent Adjustment."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, negative, control_net, vae, image, strength, start_percent, end_percent, clip_vision_output=None) -> io.NodeOutput:
+        if not isinstance(control_net, ClearSRControl):
+            raise ValueError(f"control_net is a {type(control_net).__name__}, not a ClearSR. Connect Load ClearSR; an ordinary ControlNet goes into Apply ControlNet.")
+        prompt = None if clip_vision_output is None else clip_vision_output["image_embeds"]
+        patched = patch_decoder(model, control_net, prompt)
+        hint = image[..., :3].movedim(-1, 1)
+        control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae)
+        latent = {"samples": control.vae.encode(image[..., :3])}
+        if strength == 0:
+            return io.NodeOutput(model, positive, negative, latent)
+        chains = {}
+        return io.NodeOutput(patched, with_control(positive, control, chains), with_control(negative, control, chains), latent)
+
+
+def with_control(conditioning, control, chains: dict):
+    """The conditioning with `control` before each control it has. `chains` shares one object among equal chains, so
+    that the host evaluates both prompts in one call."""
+    out = []
+    for text, options in conditioning:
+        previous = options.get("control")
+        if previous not in chains:
+            chains[previous] = control.copy().set_previous_controlnet(previous)
+        out.append([text, {**options, "control": chains[previous], "control_apply_to_uncond": False}])
+    return out
+
+
+NODES = [LoadClearSR, ApplyClearSR]
