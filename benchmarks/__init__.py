@@ -4,6 +4,7 @@ COMMANDS = {
     "any-scale": "any_scale",
     "arbitrary": "arbitrary",
     "cupscale": "cupscale",
+    "implicit-decode": "implicit_decode",
     "mini-world": "mini_world",
     "pixelsmith": "pixelsmith",
     "upscaling": "upscaling",

@@ -1,0 +1,57 @@
+"""`bench implicit-decode`: memory and time of Implicit Decode as the picture grows and the chunk does not.
+
+A 64 x 64 latent of the mini world becomes pictures of every size, each in a process of its own. The figure is the most
+memory (MiB, resident) that the process held above what it held before, less the picture itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import time
+
+import psutil
+import torch
+
+from ..host import implicit_decoder, mini
+from ..host.implicit_decoder import AnyScale, LoadedDecoder
+from ..models.implicit_decoder import HybridDecoder
+
+
+def measure(any_scale: AnyScale, z: torch.Tensor, side: int, queries: int) -> tuple[float, float]:
+    """(MiB beside the picture, seconds) of one picture in a fork of this process."""
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+
+    def work():
+        implicit_decoder.QUERIES_PER_CHUNK = queries
+        before, started = psutil.Process().memory_info().rss, time.perf_counter()
+        image = any_scale.decode(z, side, side, 128, 32)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - image.nbytes
+        results.put((grown / 2**20, time.perf_counter() - started))
+
+    process = context.Process(target=work)
+    process.start()
+    process.join()
+    return results.get()
+
+
+@torch.inference_mode()
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench implicit-decode", description=__doc__)
+    parser.add_argument("--latent", type=int, default=64, help="cells a side")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[512, 1024, 2048, 4096, 8192], help="pixels a side")
+    parser.add_argument("--queries", type=int, nargs="+", default=[16384, 65536], help="pixels in a chunk; the node takes 65536 where memory allows")
+    parser.add_argument("--hidden", type=int, nargs="*", default=[16, 16], help="widths of the head; the paper's is 256 256 256 256, and over a hundred times slower")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    vae = mini.load_vae()
+    any_scale = AnyScale(vae, LoadedDecoder(HybridDecoder.of(vae.first_stage_model, options.hidden), "bench"))
+    z = torch.randn(1, 4, options.latent, options.latent, generator=torch.Generator().manual_seed(0))
+    any_scale.decode(z[..., :8, :8], 64, 64, 128, 32)
+    print(f"{'picture':>12} {'its MiB':>8} {'queries':>8} {'MiB beside':>11} {'seconds':>8}")
+    for queries in options.queries:
+        for side in options.sizes:
+            memory, seconds = measure(any_scale, z, side, queries)
+            print(f"{side:>6}x{side:<5} {side * side * 12 / 2**20:>8.0f} {queries:>8} {memory:>11.0f} {seconds:>8.1f}", flush=True)
