@@ -40,6 +40,9 @@ NOTES = {
     "cupscale": "C-Upscale: the regions are redrawn with prompts of their own (RSP) while two priors hold them to the structure (GSP) and the attention (RAP) of the whole picture. The same regions without the three stand beside it for comparison.",
     "cupscale_sdxl": "Draws a picture at 1024 px and enlarges it twice with C-Upscale: Structure Prior and Attention Prior hold every region to the whole picture. Region Prompts takes a line of text for each region, from a captioner or by hand; left empty, all regions see the whole prompt.",
     "cupscale_image_sdxl": "Enlarges a picture of yours twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the picture, a lower one redraws more.",
+    "lsrna_cupscale": "LSRNA and C-Upscale together: the latent is enlarged by the LSR network, gets noise at its edges, and its regions are redrawn while Structure Prior (to the enlarged latent) and Attention Prior (to the small one) hold them. The picture is never enlarged as pixels or encoded again.",
+    "lsrna_cupscale_sdxl": "Draws a picture at 1024 px, enlarges its latent twice with the LSR network, adds noise at its edges and redraws the regions with C-Upscale's Structure Prior and Attention Prior. Lower e_max stays closer to the reference.",
+    "compare": "One picture enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again.",
     "cupscale_fast_sdxl": "C-Upscale with a LoRA for few steps: eight steps without guidance draw the reference, the last four of eight the enlargement. Another few-step LoRA works as well; set steps and start_at_step to suit it.",
 }
 
