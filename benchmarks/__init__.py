@@ -5,6 +5,7 @@ COMMANDS = {
     "arbitrary": "arbitrary",
     "cupscale": "cupscale",
     "implicit-decode": "implicit_decode",
+    "latent-adjustment": "latent_adjustment",
     "mini-world": "mini_world",
     "pixelsmith": "pixelsmith",
     "upscaling": "upscaling",

@@ -1,0 +1,80 @@
+"""`bench latent-adjustment`: ClearSR's latent adjustment on held-out scenes of the mini world, without ClearSR.
+
+The true 128 px picture of a scene is enlarged twice in pixels and redrawn region by region, the last `--depth` of 50
+steps of the host's ddpm; the adjustment's reference is the enlarged picture's latent. Columns:
+
+  base     PSNR of the shrunk picture to the 128 px one (dB)
+  truth    PSNR to the true 256 px picture (dB)
+  sharp    mean absolute Laplacian, as a share of the true picture's
+  colour, extra   share of the scene's things that the detector finds in the right colour, things that nobody asked for
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import comfy.sample
+import comfy.samplers
+import cv2
+import numpy as np
+import torch
+
+from ..host.evaluation import patch_evaluation
+from ..host.latent_adjustment import LatentAdjustment
+from ..host.regional import RegionalDenoise
+from ..host.sampling import PAPER_SCHEDULE, schedule
+from ..host.step_edits import patch_step_edits
+from ..methods.noise import seeded_noise
+from ..training.mini.render import render
+from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
+from .cupscale import REGION, SCALE, STEPS, Bench, detail, psnr
+from .scoring import load_detector, score_pictures
+
+METHODS = {
+    "off": None,
+    "ELA 0.01": {"alpha": 0.01, "beta": 0.0},
+    "LLA 0.01": {"alpha": 0.0, "beta": 0.01},
+    "both 0.01 (ClearSR)": {"alpha": 0.01, "beta": 0.01},
+    "both 0.03, 0.01 (fidelity)": {"alpha": 0.03, "beta": 0.01},
+    "both 0.01, on the prediction": {"alpha": 0.01, "beta": 0.01, "target": "denoised"},
+}
+
+
+def enlarge(bench: Bench, scene, start: torch.Tensor, seed: int, settings: dict | None) -> np.ndarray:
+    model = patch_evaluation(bench.model, regional=RegionalDenoise((REGION, REGION), jitter=False, batch=9))
+    if settings is not None:
+        model = patch_step_edits(model, LatentAdjustment(start, **settings))
+    sampler = comfy.samplers.sampler_object("ddpm")
+    out = comfy.sample.sample_custom(model, seeded_noise(start.shape, seed), bench.cfg, sampler, bench.sigmas, bench.encode(caption(scene)), bench.negative, start, disable_pbar=True, seed=seed)
+    return bench.picture(out)
+
+
+@torch.inference_mode()
+def run(captions: int, depth: int, cfg: float) -> None:
+    bench = Bench(cfg)
+    bench.rows, bench.network, bench.small = 0, 0.0, 0.0
+    bench.sigmas = schedule(bench.model, PAPER_SCHEDULE, STEPS, depth, True)
+    scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(captions)]
+    detector, size = load_detector(), 128 * SCALE
+    print(f"Mini world, {SCALE}x, {captions} held-out scenes, last {depth} of {STEPS} ddpm steps, guidance scale {cfg}\n")
+    print(f"{'':30} {'base':>6} {'truth':>6} {'sharp':>6} {'colour':>6} {'extra':>6}")
+    for name, settings in METHODS.items():
+        rows, pictures = [], []
+        for seed, scene in enumerate(scenes):
+            small, truth = render(scene, 128), render(scene, size)
+            start = bench.latent(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC))
+            pictures.append(enlarge(bench, scene, start, seed, settings))
+            shrunk = cv2.resize(pictures[-1], (128, 128), interpolation=cv2.INTER_AREA)
+            rows.append((psnr(shrunk, small), psnr(pictures[-1], truth), detail(pictures[-1]) / detail(truth)))
+        scores = score_pictures(detector, pictures, scenes)
+        print(f"{name:30}" + "".join(f" {value:6.2f}" for value in (*np.mean(rows, 0), scores["colour"], scores["extra"])), flush=True)
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="dev.py bench latent-adjustment", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions", type=int, default=6, help="held-out scenes")
+    parser.add_argument("--depth", type=int, default=22, help="steps of the 50 to run")
+    parser.add_argument("--cfg", type=float, default=4.0)
+    options = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    run(options.captions, options.depth, options.cfg)
