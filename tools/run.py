@@ -8,6 +8,7 @@ skipped while that stands. Results are renamed into place when they are complete
 """
 
 import argparse
+import asyncio
 import hashlib
 import json
 import math
@@ -238,7 +239,7 @@ class ServerWorker:
             return self.saved(job, data)
         except (HTTPError, aiohttp.ClientResponseError) as error:
             raise WorkflowError(f"the server answered: {error}") from error
-        except (OSError, aiohttp.ClientError) as error:
+        except (OSError, asyncio.TimeoutError, aiohttp.ClientError) as error:
             raise ServerLost(f"the server does not answer: {error}") from error
 
     def saved(self, job, data):
@@ -251,7 +252,7 @@ class ServerWorker:
             }
         outputs = self.client.run(workflow).outputs
         files = [(node_id, file) for node_id in workflow for items in outputs.get(node_id, {}).values() for file in items if isinstance(file, dict) and "filename" in file]
-        files = [(node_id, file) for node_id, file in files if file["type"] == "output"] or files
+        files = [(node_id, file) for node_id, file in files if file.get("type") == "output"] or files
         if not files:
             raise WorkflowError("the workflow saves nothing. Add a Save Image node.")
         return [(node_title(workflow, node_id), file["filename"], self.client.get("/view", **file)) for node_id, file in files]
