@@ -1,5 +1,7 @@
 """What must hold on every supported host: the nodes are there, described, and the demo's workflow runs."""
 
+import re
+
 import numpy as np
 import pytest
 from loupe_tools.client import Client, find_node
@@ -8,7 +10,7 @@ NODES = [
     "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
     "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
     "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts",
-    "LoupePlan", "LoupeLatentAdjustment",
+    "LoupePlan", "LoupeLatentAdjustment", "LoupeLoadImplicitDecoder", "LoupeImplicitDecode",
 ]
 
 
@@ -39,6 +41,25 @@ def test_every_node_is_described(info):
             assert node["category"].startswith("Loupe/")
             assert node["display_name"] != name
     assert lacks == []
+
+
+def test_help_pages_and_their_pictures_are_served(server, info):
+    client = Client(server.url)
+    for name in (name for name in info if name.startswith("Loupe")):
+        page = client.get(f"/extensions/ComfyUI-Loupe/docs/{name}.md").decode()
+        assert page.startswith(f"# {info[name]['display_name']}\n")
+        for picture in re.findall(r"\]\((images/[^)]+)\)", page):
+            assert client.get(f"/extensions/ComfyUI-Loupe/docs/{picture}").startswith(b"\xff\xd8")
+
+
+def test_translations_are_served(server, info):
+    texts = Client(server.url).get_json("/i18n")
+    for language in ("zh", "ja", "ko"):
+        for name in (name for name in info if name.startswith("Loupe")):
+            node = texts[language]["nodeDefs"][name]
+            inputs = {**info[name]["input"].get("required", {}), **info[name]["input"].get("optional", {})}
+            assert set(node.get("inputs", {})) == set(inputs)
+            assert set(node["outputs"]) == {str(i) for i in range(len(info[name]["output"]))}
 
 
 def test_demo_workflow(client, demo_workflow, likeness):
