@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import comfy.ldm.models.autoencoder
+import comfy.ops
 import comfy.taesd.taesd
 import comfy.utils
 import cv2
@@ -14,6 +15,7 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from loupe.host import mini
 from loupe.models import implicit_decoder as decoders
 from loupe.nodes.implicit_decoder import decoder_files
@@ -169,7 +171,7 @@ def test_init_goes_on_from_a_file(taesd, images):
 
 
 def test_decoder_on_a_vae(kl, images, tmp_path):
-    arguments = ["--vae", str(kl), "--latent-format", "SD15", "--images", str(images), "--out", "run", *SMALL_DECODER, "--steps", "3", "--lr", "1e-2"]
+    arguments = ["--vae", str(kl), "--latent-format", "SD15", "--images", str(images / "more"), "--out", "run", *SMALL_DECODER, "--steps", "2", "--lr", "1e-2"]
     implicit_decoder.main(arguments)
     assert decoder_files()[0] == "implicit_decoder_kl.safetensors"
     network, metadata = decoders.load(str(tmp_path / "vae_approx" / "implicit_decoder_kl.safetensors"))
@@ -220,6 +222,29 @@ def test_vae_files_that_cannot_be_trained_on(taesd, images, tmp_path):
         vae.load(str(taesd))
     with pytest.raises(SystemExit, match="Flux does not fit"):
         vae.load(str(taesd), "Flux")
+
+
+SD15_UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4, "transformer_depth": [1] * 6 + [0] * 2,
+             "channel_mult": [1, 2, 4, 4], "transformer_depth_middle": 1, "transformer_depth_output": [1] * 9 + [0] * 3, "use_spatial_transformer": True,
+             "use_linear_in_transformer": False, "context_dim": 768, "num_heads": 8, "legacy": False}
+
+
+def test_a_checkpoint_knows_its_latents(kl, monkeypatch, tmp_path):
+    # a whole checkpoint takes gigabytes: its UNet is one zero, expanded
+    with torch.device("meta"):
+        unet = UNetModel(**SD15_UNET, operations=comfy.ops.disable_weight_init)
+    weights = {f"model.diffusion_model.{key}": torch.zeros(1).expand(value.shape) for key, value in unet.state_dict().items()}
+    with_vae = {**weights, **{f"first_stage_model.{key}": value for key, value in load_file(kl).items()}}
+    (tmp_path / "sd15.safetensors").touch()
+    monkeypatch.setattr(comfy.utils, "load_torch_file", lambda *args, **kwargs: (dict(with_vae), {}))
+    frozen = vae.load("sd15.safetensors")
+    assert frozen.space == ("SD15", 4, None) and frozen.ratio == 8
+    assert frozen.encode(torch.rand(2, 3, 16, 24)).shape == (2, 4, 2, 3)
+    with pytest.raises(SystemExit, match="Flux does not fit"):
+        vae.load("sd15.safetensors", "Flux")
+    monkeypatch.setattr(comfy.utils, "load_torch_file", lambda *args, **kwargs: (dict(weights), {}))
+    with pytest.raises(SystemExit, match="no autoencoder"):
+        vae.load("sd15.safetensors")
 
 
 def test_mini_autoencoder_is_the_hosts(images):
