@@ -10,6 +10,7 @@ import folder_paths
 import numpy as np
 import torch
 
+from .loop import require_tensorboard
 from .pictures import shrink
 
 
@@ -34,6 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def finish_options(options: argparse.Namespace, command: str, folder: str) -> None:
     """Defaults that follow from other options; `folder` is the loader node's, as folder_paths names it."""
+    if options.tensorboard:
+        require_tensorboard()
     options.command = command
     options.name = options.name or f"{command}-{Path(options.vae).stem.lower()}"
     options.data = options.data or options.out / f"{options.name}.data"

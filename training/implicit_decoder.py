@@ -103,6 +103,8 @@ def train(rank: int, options: argparse.Namespace) -> None:
     settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "reductions": options.reductions, "octaves": options.octaves}
     shards = Shards(options.data, settings)
     shards.prepare(found.usable, square_maker(frozen, options), rank, options.ranks)
+    if not shards.entries:
+        raise SystemExit(f"{options.data} holds no squares: none of the pictures could be read.")
     squares = Squares(shards, options.square, options.reductions, options.query)
 
     loop = Loop(options.name, {"decoder": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,

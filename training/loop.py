@@ -213,9 +213,13 @@ class Loop:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def _tensorboard(folder: Path):
+def require_tensorboard() -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise SystemExit("--tensorboard needs the package tensorboard: install it in the Python that trains, or leave the option away; the CSV log and the plot are always written.")
+
+
+def _tensorboard(folder: Path):
+    require_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder)

@@ -46,9 +46,13 @@ def plot_log(log: Path, path: Path) -> None:
     """Every figure of a training's CSV log against its steps, one under the other."""
     with open(log, newline="") as f:
         rows = list(csv.DictReader(f))
-    steps = [float(row["step"]) for row in rows]
-    names = [name for name in rows[0] if name not in ("step", "seconds")]
-    write_png(path, np.concatenate([curve(name, steps, [float(row[name]) for row in rows]) for name in names]))
+    panels = []
+    for name in rows[0]:
+        # rows of a run that went on with other options may lack a figure
+        values = {float(row["step"]): float(row[name]) for row in rows if row[name]}
+        if name not in ("step", "seconds") and values:
+            panels.append(curve(name, list(values), list(values.values())))
+    write_png(path, np.concatenate(panels))
 
 
 def sheet(path: Path, columns: dict[str, torch.Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import comfy.latent_formats
@@ -10,7 +11,7 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -92,7 +93,10 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
     path = Path(file)
     if not path.is_file():
         raise SystemExit(f"--vae {file}: there is no such file. Name a VAE file or a checkpoint, or `mini` for the bundled autoencoder.")
-    weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    try:
+        weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise SystemExit(f"--vae {file} cannot be read: {error}") from None
     found = None
     prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)
     if any(key.startswith(prefix) for key in weights):

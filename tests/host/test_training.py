@@ -215,7 +215,8 @@ def test_vae_files_that_cannot_be_trained_on(taesd, images, tmp_path):
     weights = load_file(taesd)
     save_file({key: value for key, value in weights.items() if "encoder" not in key}, "decoder_only.safetensors")
     save_file({"encoder.x": torch.zeros(1)}, "something.safetensors")
-    for file, words in (("none.safetensors", "no such file"), ("decoder_only.safetensors", "has no encoder"), ("something.safetensors", "no autoencoder")):
+    Path("damaged.safetensors").write_bytes(b"not weights at all")
+    for file, words in (("none.safetensors", "no such file"), ("damaged.safetensors", "cannot be read"), ("decoder_only.safetensors", "has no encoder"), ("something.safetensors", "no autoencoder")):
         with pytest.raises(SystemExit, match=words):
             vae.load(file, "SDXL")
     with pytest.raises(SystemExit, match="Add --latent-format with one of: SD15, SDXL"):

@@ -68,7 +68,7 @@ def test_pixels_keep_their_places():
 
 
 def test_curves_and_sheets_are_pictures(tmp_path):
-    (tmp_path / "log.csv").write_text("step,seconds,lr,loss\n100,1.0,1e-3,0.5\n200,2.0,5e-4,0.5\n")
+    (tmp_path / "log.csv").write_text("step,seconds,lr,loss\n100,1.0,1e-3,0.5\n200,2.0,5e-4,0.5\n300,3.0,1e-4\n")
     plot_log(tmp_path / "log.csv", tmp_path / "log.png")
     assert cv2.imread(str(tmp_path / "log.png")).shape == (360, 900, 3)  # lr and loss
     red = torch.zeros(2, 3, 16, 16)
