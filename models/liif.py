@@ -46,14 +46,14 @@ class LIIF(nn.Module):
         seen = self.channels * self.unfold**2
         to_y, to_x = first.weight[:, seen], first.weight[:, seen + 1]
 
-        mean = grid.new_zeros(())
+        mean = first.weight.new_zeros(grid.shape[0], len(rows[0][0]), len(columns[0][0]), last.in_features)
         for y, dy, wy in rows:
             row = grid[:, y] + (dy[:, None] * to_y)[:, None]
             for x, dx, wx in columns:
                 hidden = F.relu_(row[:, :, x].add_(dx[:, None] * to_x))
                 for layer in inner:
                     hidden = F.relu_(layer(hidden))
-                mean = torch.addcmul(mean, hidden, (wy[:, None] * wx)[..., None])
+                mean.addcmul_(hidden, (wy[:, None] * wx)[..., None])
         # the last layer is linear and the weights sum to one: it is applied to the mean
         return last(mean).permute(0, 3, 1, 2)
 
