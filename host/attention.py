@@ -151,19 +151,22 @@ class _Layers:
         return (view.height, view.width) if isinstance(view, Miniature) else (view.y.count, view.x.count)
 
     def guided(self, extra_options):
-        """(number of the chunk, uuid of its cond) of the guided branch; nothing in a layer that has no part."""
-        prior = self.attended.prior
-        coarse = extra_options["original_shape"][-2] >= prior.finest * extra_options["activations_shape"][-2]
-        if extra_options["block"][0] not in LAYERS[prior.layers] or not coarse:
-            return []
-        return [(i, uuid) for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])) if branch == 0]
+        """(number of the chunk, key of its values, whether its prompt is the whole picture's) of the guided conds."""
+        layer = (*extra_options["block"], extra_options["block_index"])
+        for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])):
+            if branch == 0:
+                # a region's own prompt is composed with the first of the whole canvas
+                yield i, (layer, self.sources.get(uuid, self.attended.uuids[0])), uuid in self.sources
 
 
 class Capture(_Layers):
     def __call__(self, n, extra_options):
-        chunks = n.chunk(len(extra_options["uuids"]))
-        for i, uuid in self.guided(extra_options):
-            self.attended.values[_layer(extra_options), self.sources[uuid]] = chunks[i].unflatten(1, extra_options["activations_shape"][-2:])
+        prior, (rows, columns) = self.attended.prior, extra_options["activations_shape"][-2:]
+        coarse = rows <= -(-extra_options["original_shape"][-2] // prior.finest)
+        if extra_options["block"][0] in LAYERS[prior.layers] and coarse:
+            chunks = n.chunk(len(extra_options["uuids"]))
+            for i, key, _ in self.guided(extra_options):
+                self.attended.values[key] = chunks[i].unflatten(1, (rows, columns))
         return n
 
 
@@ -173,17 +176,14 @@ class Read(_Layers):
         self.weights = {}
 
     def __call__(self, n, extra_options):
-        chunks = list(n.chunk(len(extra_options["uuids"])))
-        for i, uuid in self.guided(extra_options):
-            chunks[i] = self.composed(chunks[i], _layer(extra_options), uuid, *extra_options["activations_shape"][-2:])
-        return torch.cat(chunks)
-
-    def composed(self, n, layer, uuid, rows, columns):
         attended = self.attended
-        weight = attended.prior.weight_alone if uuid in self.sources else attended.prior.weight
-        # a region's own prompt is composed with the first of the whole canvas
-        values = attended.values[layer, self.sources.get(uuid, attended.uuids[0])]
-        return compose(n, attended_region(values, *self._weights(values, rows, columns)), weight) if weight else n
+        chunks = list(n.chunk(len(extra_options["uuids"])))
+        for i, key, alone in self.guided(extra_options):
+            weight = attended.prior.weight_alone if alone else attended.prior.weight
+            if weight and key in attended.values:
+                values = attended.values[key]
+                chunks[i] = compose(chunks[i], attended_region(values, *self._weights(values, *extra_options["activations_shape"][-2:])), weight)
+        return torch.cat(chunks)
 
     def _weights(self, values, rows, columns):
         """Where the tokens of the views lie in `values` (B, h, w, C)."""
@@ -194,10 +194,6 @@ class Read(_Layers):
             x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
             self.weights[key] = bilinear_weights(y, values.shape[1]).to(values), bilinear_weights(x, values.shape[2]).to(values)
         return self.weights[key]
-
-
-def _layer(extra_options):
-    return *extra_options["block"], extra_options["block_index"]
 
 
 def attended_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:

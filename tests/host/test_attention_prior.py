@@ -155,6 +155,14 @@ def test_layers_are_chosen():
     assert tiny.relative(outs["up"], outs["down"]) > 1e-4
 
 
+def test_odd_sizes_have_the_same_layers():
+    """The tiny network attends at 2 x 2 cells; a small picture of 7 x 9 has 4 x 5 tokens there."""
+    model, reference = tiny.sdxl(), tiny.noise((1, 4, 7, 9), 4)
+    every, coarse, none = (tiny.evaluate(prior(regional(model), reference, finest=finest), X, CONDS)[0] for finest in (1, 2, 3))
+    assert torch.equal(every, coarse)
+    assert torch.equal(none, tiny.evaluate(regional(model), X, CONDS)[0]) and not torch.equal(every, none)
+
+
 def test_no_guidance_and_any_sampler():
     latent = tiny.noise((1, 4, 8, 16))
     model = prior(regional(tiny.sdxl()))
