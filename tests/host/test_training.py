@@ -26,9 +26,9 @@ from loupe.training.shards import Shards
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-SMALL_LSR = ["--square", "128", "128", "--scales", "2", "--crop", "8", "--query", "8", "--dim", "8", "--depths", "1", "--heads", "1", "--hidden", "8",
+SMALL_LSR = ["--square", "80", "80", "--scales", "2", "--crop", "5", "--query", "8", "--dim", "8", "--depths", "1", "--heads", "1", "--hidden", "8",
              "--batch", "2", "--log-every", "2", "--sample-every", "4"]
-SMALL_DECODER = ["--square", "128", "--reductions", "2", "--query", "24", "--hidden", "8", "--batch", "2", "--log-every", "2", "--sample-every", "2"]
+SMALL_DECODER = ["--square", "80", "--reductions", "2", "--query", "24", "--hidden", "8", "--batch", "2", "--log-every", "2", "--sample-every", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +80,9 @@ def images(tmp_path):
     (folder / "more").mkdir(parents=True)
     rng = np.random.RandomState(0)
     for i in range(2):
-        cv2.imwrite(str(folder / ("more" if i % 2 else ".") / f"{i}.png"), cv2.resize(rng.randint(0, 256, (9, 11, 3), np.uint8), (136, 128), interpolation=cv2.INTER_CUBIC))
-    np.save(folder / "stack.npy", rng.randint(0, 256, (1, 128, 128, 3)).astype(np.uint8))
-    cv2.imwrite(str(folder / "small.png"), np.zeros((127, 200, 3), np.uint8))
+        cv2.imwrite(str(folder / ("more" if i % 2 else ".") / f"{i}.png"), cv2.resize(rng.randint(0, 256, (9, 11, 3), np.uint8), (88, 80), interpolation=cv2.INTER_CUBIC))
+    np.save(folder / "stack.npy", rng.randint(0, 256, (1, 80, 80, 3)).astype(np.uint8))
+    cv2.imwrite(str(folder / "small.png"), np.zeros((79, 200, 3), np.uint8))
     (folder / "damaged.jpg").write_bytes(b"\xff\xd8\xff no picture")
     return folder
 
@@ -95,7 +95,7 @@ def test_lsr_from_a_folder_to_the_loader(taesd, images, tmp_path, capsys):
     train_lsr(taesd, images, "--steps", "4")
     said = capsys.readouterr().out
     assert "skipped, cannot be read: damaged.jpg" in said
-    assert "skipped, smaller than 128 pixels: 1 pictures" in said and "3 pictures to learn from" in said
+    assert "skipped, smaller than 80 pixels: 1 pictures" in said and "3 pictures to learn from" in said
     assert [row["step"] for row in csv.DictReader(open("run/lsr-tiny.csv"))] == ["2", "4"]
     assert cv2.imread("run/lsr-tiny.png").shape[1] == 900
     assert cv2.imread("run/lsr-tiny.samples.png") is not None
@@ -113,11 +113,11 @@ def test_pairs_are_encoded_apart(taesd, images):
     frozen = vae.load(str(taesd), "SDXL")
     picture = cv2.imread(str(images / "0.png"))[..., ::-1]
     shards.prepare({}, None)
-    # 136 x 128 is covered by two overlapping squares of 128
+    # 88 x 80 is covered by two overlapping squares of 80
     mine = [entry for entry in shards.entries if entry.facts["picture"] == "0.png"]
-    assert [entry.facts["pairs"] for entry in mine] == [[[2, 128]]] * 2
-    square = picture[:, 8:136]
-    for side, pixels in ((128, square), (64, shrink(square, 2))):
+    assert [entry.facts["pairs"] for entry in mine] == [[[2, 80]]] * 2
+    square = picture[:, 8:88]
+    for side, pixels in ((80, square), (40, shrink(square, 2))):
         expected = frozen.encode(to_tensor(pixels))[0]
         assert torch.allclose(shards.read(mine[1], str(side)).float(), expected, atol=2e-3 * expected.abs().max().item())
 
@@ -159,8 +159,8 @@ def test_new_pictures_are_added_and_other_settings_refused(taesd, images):
     shards = Shards(Path("run/lsr-tiny.data"), {})
     shards.prepare({}, None)
     assert {entry.facts["picture"] for entry in shards.entries if entry.shard == 1} == {"new.png"}
-    with pytest.raises(SystemExit, match="square .128, 128. .now .136, 136."):
-        train_lsr(taesd, images, "--steps", "2", "--square", "136", "136")
+    with pytest.raises(SystemExit, match="seed 0 .now 5."):
+        train_lsr(taesd, images, "--steps", "2", "--seed", "5")
 
 
 def test_init_goes_on_from_a_file(taesd, images):
