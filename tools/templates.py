@@ -44,6 +44,7 @@ NOTES = {
     "lsrna_cupscale_sdxl": "Draws a picture at 1024 px, enlarges its latent twice with the LSR network, adds noise at its edges and redraws the regions with C-Upscale's Structure Prior and Attention Prior. Lower e_max stays closer to the reference.",
     "compare": "One picture enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again.",
     "cupscale_fast_sdxl": "C-Upscale with a LoRA for few steps: eight steps without guidance draw the reference, the last four of eight the enlargement. Another few-step LoRA works as well; set steps and start_at_step to suit it.",
+    "any_scale_decode": "One latent of the mini world as three pictures: at the VAE's own size, and through an implicit decoder at twice and 3.7 times that. The decoder reads the latent's features once and answers for every pixel; any factor from 0.25 to 16 works, or an exact width and height.",
 }
 
 PICTURES = {"LATENT", "IMAGE", "MASK"}
