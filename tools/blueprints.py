@@ -112,55 +112,47 @@ def new_id(*names):
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(("loupe", *names))))
 
 
-def make_blueprint(name, blueprint, workflow, info):
-    """The blueprint as the page saves a published subgraph (version 0.4).
-
-    workflow: API format. info: the server's /object_info.
-    """
+def make_subgraph(name, blueprint, workflow, info):
+    """What is behind the blueprint's node, as the page saves it."""
     border = {(find_node(workflow, title=title), output): name for name, (title, output) in blueprint.inputs.items()}
     ends = {name: (find_node(workflow, title=title), output) for name, (title, output) in blueprint.outputs.items()}
     keys = set().union(*(inside(workflow, key, border) for key, _ in ends.values()))
     kept = {key: {**node, "inputs": {k: v for k, v in node["inputs"].items() if not is_link(v) or tuple(v) not in border}} for key, node in workflow.items() if key in keys}
-    places, (width, height) = place_section(kept, info, in_order(kept), 0, 0)
+    places, (width, _) = place_section(kept, info, in_order(kept), 0, 0)
     nodes = make_nodes(kept, info, places)
     links = [dict(zip(LINK, link)) for link in make_links(kept, nodes)]
+    inputs, outputs = [], []
 
     def connect(origin, output, target, slot, kind):
         links.append(dict(zip(LINK, (len(links) + 1, origin, output, target, slot, kind))))
         return links[-1]["id"]
 
-    def feed(place, name, kind, targets):
-        """An input of the subgraph, linked to the slots `targets` (key, input) inside."""
-        given = []
+    def end(side, title, kind, numbers, x):
+        return {"id": new_id(name, side, title), "name": title, "type": kind, "linkIds": numbers, "pos": [x, SLOT * (len(inputs if side == "input" else outputs) + 1)]}
+
+    def feed(title, kind, targets):
+        numbers = []
         for key, target in targets:
-            slots = nodes[key]["inputs"]
-            slot = next(i for i, slot in enumerate(slots) if slot["name"] == target)
-            slots[slot]["link"] = connect(INPUT_NODE, place, nodes[key]["id"], slot, kind)
-            given.append(slots[slot]["link"])
-        return {"id": new_id(name, "input", str(place)), "name": name, "type": kind, "linkIds": given, "pos": [-GAP - SLOT, SLOT * (place + 1)]}
+            slot = next(i for i, slot in enumerate(nodes[key]["inputs"]) if slot["name"] == target)
+            numbers.append(connect(INPUT_NODE, len(inputs), nodes[key]["id"], slot, kind))
+            nodes[key]["inputs"][slot]["link"] = numbers[-1]
+        inputs.append(end("input", title, kind, numbers, -GAP - SLOT))
 
-    inputs, shown = [], []
-    for source, title in border.items():
-        targets = [(key, k) for key in kept for k, v in workflow[key]["inputs"].items() if is_link(v) and tuple(v) == source]
-        inputs.append(feed(len(inputs), title, info[workflow[source[0]]["class_type"]]["output"][source[1]], targets))
-        shown.append({"name": title, "type": inputs[-1]["type"], "link": None})
-    for widget, (title, target) in blueprint.widgets.items():
-        key = find_node(kept, title=title)
-        kind = next(kind for k, kind, *_ in inputs_of(info[kept[key]["class_type"]]) if k == target)
-        inputs.append(feed(len(inputs), widget, kind, [(key, target)]))
-        shown.append({"name": widget, "type": kind, "widget": {"name": widget}, "link": None})
-    outputs = []
-    for place, (title, (key, output)) in enumerate(ends.items()):
+    for (source, output), title in border.items():
+        targets = [(key, k) for key in kept for k, v in workflow[key]["inputs"].items() if v == [source, output]]
+        feed(title, info[workflow[source]["class_type"]]["output"][output], targets)
+    for title, (node, target) in blueprint.widgets.items():
+        key = find_node(kept, title=node)
+        feed(title, next(kind for k, kind, *_ in inputs_of(info[kept[key]["class_type"]]) if k == target), [(key, target)])
+    for title, (key, output) in ends.items():
         kind = info[kept[key]["class_type"]]["output"][output]
-        number = connect(nodes[key]["id"], output, OUTPUT_NODE, place, kind)
+        number = connect(nodes[key]["id"], output, OUTPUT_NODE, len(outputs), kind)
         nodes[key]["outputs"][output]["links"].append(number)
-        outputs.append({"id": new_id(name, "output", str(place)), "name": title, "type": kind, "linkIds": [number], "pos": [width + GAP + SLOT, SLOT * (place + 1)]})
-
-    last = max(node["id"] for node in nodes.values())
-    subgraph = {
+        outputs.append(end("output", title, kind, [number], width + GAP + SLOT))
+    return {
         "id": new_id(name),
         "version": 1,
-        "state": {"lastGroupId": 0, "lastNodeId": last, "lastLinkId": len(links), "lastRerouteId": 0},
+        "state": {"lastGroupId": 0, "lastNodeId": max(node["id"] for node in nodes.values()), "lastLinkId": len(links), "lastRerouteId": 0},
         "revision": 0,
         "config": {},
         "name": name,
@@ -176,15 +168,33 @@ def make_blueprint(name, blueprint, workflow, info):
         "category": CATEGORY,
         "description": blueprint.description,
     }
-    sockets = max(len(blueprint.inputs), len(outputs))
+
+
+def make_blueprint(name, blueprint, workflow, info):
+    """The blueprint as the page saves a published subgraph (version 0.4): one node, and what is behind it.
+
+    workflow: API format. info: the server's /object_info.
+    """
+    subgraph = make_subgraph(name, blueprint, workflow, info)
+    number = subgraph["state"]["lastNodeId"] + 1
+    height = SLOT * max(len(blueprint.inputs), len(blueprint.outputs)) + WIDGET * len(blueprint.widgets) + TITLE
     node = {
-        "id": last + 1, "type": subgraph["id"], "pos": [0, TITLE], "size": [WIDTH, SLOT * sockets + WIDGET * len(blueprint.widgets) + TITLE], "flags": {}, "order": 0, "mode": 0,
-        "inputs": shown, "outputs": [{"name": output["name"], "type": output["type"], "links": []} for output in outputs],
-        "title": name, "properties": {"cnr_id": "loupe"}, "widgets_values": [],
+        "id": number,
+        "type": subgraph["id"],
+        "pos": [0, TITLE],
+        "size": [WIDTH, height],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [{"name": slot["name"], "type": slot["type"], "link": None, **({"widget": {"name": slot["name"]}} if slot["name"] in blueprint.widgets else {})} for slot in subgraph["inputs"]],
+        "outputs": [{"name": slot["name"], "type": slot["type"], "links": []} for slot in subgraph["outputs"]],
+        "title": name,
+        "properties": {"cnr_id": "loupe"},
+        "widgets_values": [],
     }
     return {
         "revision": 0,
-        "last_node_id": last + 1,
+        "last_node_id": number,
         "last_link_id": 0,
         "nodes": [node],
         "links": [],
