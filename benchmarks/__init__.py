@@ -3,6 +3,7 @@
 COMMANDS = {
     "any-scale": "any_scale",
     "arbitrary": "arbitrary",
+    "clearsr": "clearsr",
     "cupscale": "cupscale",
     "implicit-decode": "implicit_decode",
     "latent-adjustment": "latent_adjustment",

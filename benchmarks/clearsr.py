@@ -110,9 +110,9 @@ def rows(bench: Bench):
 @torch.inference_mode()
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench clearsr", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=48, help="held-out scenes")
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--sampler", default="ddpm")
+    parser.add_argument("--scenes", type=int, default=24, help="held-out scenes")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="ddim_uniform")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--file", type=Path, default=FOLDER / "mini_clearsr.safetensors")

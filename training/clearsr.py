@@ -224,7 +224,7 @@ def train(rank: int, options) -> None:
         loop.update(loss_of(base, modules, vision, g, options) / options.accumulate)
     if rank == 0:
         weights = {name: {k[len(name) + 1 :]: v for k, v in loop.averaged().items() if k.startswith(f"{name}.")} for name in modules}
-        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "scale": str(options.scale), "strength": str(options.strength)}
+        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": str(options.scale), "strength": str(options.strength)}
         unet, vae = LoRA.export(weights.get("unet", {}), UNET_LORA), LoRA.export(weights.get("vae", {}), VAE_LORA)
         options.to.parent.mkdir(parents=True, exist_ok=True)
         save(ClearSRFile(base.config, weights["control"], unet, vae, made), options.to)
