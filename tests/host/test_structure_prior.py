@@ -154,6 +154,17 @@ def test_models_of_every_prediction(name, settings):
     assert torch.isfinite(pulled).all() and distance(pulled) < 0.95 * distance(plain)
 
 
+def test_videos():
+    model = tiny.wan()
+    latent, reference = tiny.noise((1, 16, 2, 9, 12)), tiny.noise((1, 16, 2, 5, 6), 5)
+
+    def distance(model):
+        out = tiny.sample(model, latent, steps=4, denoise=0.5, cfg=1.0)
+        return (torch.nn.functional.interpolate(out[0].transpose(0, 1), (5, 6), mode="area") - reference[0].transpose(0, 1)).square().mean()
+
+    assert distance(patch_step_edits(model, StructurePrior(reference, 0.5))) < 0.95 * distance(model)
+
+
 def test_predictions_are_told_apart():
     expected = {"sdxl": "eps", "sdxl_v": "v", "sd15": "eps", "sd3": "flow", "flux": "flow"}
     assert {name: prediction_of(make().model.model_sampling) for name, make in tiny.MODELS.items()} == expected
