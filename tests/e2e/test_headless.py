@@ -1,5 +1,6 @@
 """The registry's archive in a clean ComfyUI, and dev.py run on two servers, one of them that one."""
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -132,6 +133,15 @@ def test_interrupted_run_leaves_nothing_on_the_server(host, server, pictures):
         assert time.monotonic() < end
         time.sleep(0.1)
     assert list((pictures.parent / "out").rglob("*.*")) == [pictures.parent / "out" / ".done"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+def test_run_on_ray(host, pictures):
+    finished = subprocess.run(command(host, pictures, "--ray", "local"), capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 1, finished.stderr
+    report = lines(finished.stdout)
+    assert "LoadImage" in report.pop("broken.png")["error"]
+    assert {line["result"] for line in report.values()} == {"done"} and len(report) == 5
 
 
 def test_mistakes_are_said_before_anything_starts(host, server, pictures, capsys):
