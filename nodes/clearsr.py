@@ -2,28 +2,16 @@
 
 import os
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..host.clearsr import ClearSRControl, patch_decoder
+from .model_files import model_files, model_path
 
 FOLDER = "controlnet"
-BUNDLED = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "models", "mini")
 
 
 def clearsr_files() -> list[str]:
-    """Names for the loader: the user's folder, then what ships with the pack."""
-    files = [name for name in folder_paths.get_filename_list(FOLDER) if name.endswith((".safetensors", ".sft"))]
-    bundled = [name for name in sorted(os.listdir(BUNDLED)) if name.endswith("clearsr.safetensors")]
-    return files + [name for name in bundled if name not in files]
-
-
-def clearsr_path(name: str) -> str:
-    path = folder_paths.get_full_path(FOLDER, name)
-    bundled = os.path.join(BUNDLED, os.path.basename(name))
-    if path is None and os.path.isfile(bundled):
-        return bundled
-    return path or folder_paths.get_full_path_or_raise(FOLDER, name)
+    return [name for name in model_files(FOLDER, "clearsr.safetensors") if name.endswith((".safetensors", ".sft"))]
 
 
 class LoadClearSR(io.ComfyNode):
@@ -45,12 +33,12 @@ class LoadClearSR(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, control_net_name):
-        stat = os.stat(clearsr_path(control_net_name))
+        stat = os.stat(model_path(FOLDER, control_net_name))
         return stat.st_mtime_ns, stat.st_size
 
     @classmethod
     def execute(cls, control_net_name) -> io.NodeOutput:
-        return io.NodeOutput(ClearSRControl.from_file(clearsr_path(control_net_name)))
+        return io.NodeOutput(ClearSRControl.from_file(model_path(FOLDER, control_net_name)))
 
 
 class ApplyClearSR(io.ComfyNode):
