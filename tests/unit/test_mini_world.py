@@ -8,7 +8,7 @@ from loupe.benchmarks.scoring import (
     psnr,
     score_pictures,
 )
-from loupe.models import lsr
+from loupe.models import implicit_decoder, lsr
 from loupe.models.mini.vae import MiniVAE
 from loupe.models.mini.world import FOLDER
 from loupe.training.mini.render import render
@@ -123,6 +123,18 @@ def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
         assert (learned - target).abs().mean() < 0.75 * (bicubic - target).abs().mean()
         decoded = [psnr(vae.decode(latent / scale_factor), to(high)) for latent in (learned, bicubic)]
     assert decoded[0] > decoded[1] + 2
+
+
+@pytest.mark.parametrize("side", [192, 320])
+def test_implicit_decoder_beats_a_resize(vae, side):
+    net, _ = implicit_decoder.load(str(FOLDER / "mini_decoder.safetensors"))
+    large = pictures(512)
+    to = lambda picture, size: torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+    with torch.no_grad():
+        decoded = net.features(vae, vae.encode(to(large, 128)))
+        learned, plain = psnr(net(decoded, (side, side)), to(large, side)), psnr(to(decoded.picture, side), to(large, side))
+    assert net.fits(vae)
+    assert learned > plain + 0.02
 
 
 def test_bundled_files_say_what_they_are_and_stay_small():
