@@ -21,7 +21,7 @@ export function attach(node, panel) {
     getMaxHeight: () => panel.maxHeight,
   });
   widget.serialize = false;
-  for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, () => panel.update());
+  for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, updateAll);
   node.onAdded = after(node.onAdded, () => panel.update());
   node.onConfigure = after(node.onConfigure, () => panel.update());
   node.onConnectionsChange = after(node.onConnectionsChange, () => panel.update());
@@ -63,7 +63,7 @@ export class Question {
 }
 
 export async function json(response) {
-  return response.ok || response.status === 400 ? response.json() : { error: `${response.status} ${response.statusText}` };
+  return response.ok ? response.json() : { error: `${response.status} ${response.statusText}` };
 }
 
 /** Values of the node's widgets by name; without those that belong to the page alone. */

@@ -81,6 +81,7 @@ export class RegionMap {
       this.words.textContent = layout.error;
       this.picture.replaceChildren();
       this.grid.replaceChildren();
+      this.state = null;
       this.select(null);
       return;
     }
@@ -97,6 +98,9 @@ export class RegionMap {
     const { canvas, regions } = this.layout;
     const [height, width] = canvas;
     const url = pictureOf(this.layoutNode(), canvas);
+    const state = JSON.stringify([regions, this.prompts, this.selected, url]);
+    if (state === this.state) return; // a rectangle that is exchanged while the button is down gets no click
+    this.state = state;
     if (url !== this.url || !this.picture.childNodes.length) {
       this.url = url;
       this.picture.replaceChildren(url ? svg("image", { href: url, width, height, preserveAspectRatio: "none" }) : svg("rect", { width, height, fill: "var(--comfy-input-bg)" }));

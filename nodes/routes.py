@@ -35,8 +35,8 @@ def add_routes() -> None:
 
 
 def answered(compute):
-    """A handler that answers with the JSON of `compute(node, values)`, or its ValueError as status 400. It computes
-    beside the server's loop."""
+    """A handler that answers with the JSON of `compute(node, values)`, or {"error": text of its ValueError}: widgets
+    that do not go together are no failure of the page. It computes beside the server's loop."""
 
     async def handler(request):
         try:
@@ -45,7 +45,7 @@ def answered(compute):
                 raise ValueError(f"values is {values!r}; expected an object of values by name.")
             return web.json_response(await asyncio.to_thread(compute, request.match_info.get("node"), values))
         except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+            return web.json_response({"error": str(error)})
 
     return handler
 
