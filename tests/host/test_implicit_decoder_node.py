@@ -1,3 +1,6 @@
+import sys
+import types
+
 import comfy.model_management
 import comfy.nested_tensor
 import comfy.sd
@@ -248,6 +251,20 @@ def test_loader(folder, tmp_path_factory, monkeypatch):
         LoadImplicitDecoder.execute("last.ckpt")
     with pytest.raises(FileNotFoundError):
         LoadImplicitDecoder.execute("absent.safetensors")
+
+
+def test_a_checkpoint_as_lightning_writes_it(folder, monkeypatch):
+    names = "pytorch_lightning", "pytorch_lightning.callbacks", "pytorch_lightning.callbacks.model_checkpoint"
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    callback = type("ModelCheckpoint", (), {"__module__": names[-1]})
+    monkeypatch.setattr(sys.modules[names[-1]], "ModelCheckpoint", callback, raising=False)
+    state = {f"decoder.{key}": value for key, value in papers().patcher.model.state_dict().items()}
+    torch.save({"state_dict": state, "callbacks": {callback: {"monitor": "val/loss", "best_model_score": torch.tensor(0.1)}}}, folder / "last.ckpt")
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+    z = tiny.noise((1, 4, 4, 4))
+    assert torch.equal(decode(z, None, LoadImplicitDecoder.execute("last.ckpt").args[0], 2.0), decode(z, None, papers(), 2.0))
 
 
 @pytest.mark.parametrize("node", [LoadImplicitDecoder, ImplicitDecode])
