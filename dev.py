@@ -39,11 +39,14 @@ HOST_ARCHIVES = {
 NEWEST, OLDEST = HOST_ARCHIVES
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 INSTALLER = "uv==0.13.8"
-TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5"]
+TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5", "playwright==1.65.2"]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"]
 SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wheels of torch bring CUDA
 
 # glibc hands every large buffer back to the system and faults it in again; small networks on a CPU spend most of their time so
 KEEP_BUFFERS = {name: str(1 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
+
+BROWSER_TESTS = "tests/browser"
 
 ROOMS = {"train": "training", "bench": "benchmarks"}
 
@@ -273,6 +276,17 @@ def enter(python, host, arguments):
 # Tests
 
 
+def find_browser():
+    """The path of a Chromium or None. Where apt-get can install one, it is installed."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found or not shutil.which("apt-get") or os.geteuid() != 0:
+        return found
+    print("setting up: chromium", flush=True)
+    for arguments in (["update"], ["install", "--yes", "chromium"]):
+        subprocess.run(["apt-get", *arguments], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, capture_output=True)
+    return shutil.which("chromium")
+
+
 def read_counts(report):
     """(passed, failed) from a JUnit report; a run that left none has crashed and counts as one failure."""
     if not report.exists():
@@ -288,7 +302,8 @@ def test_plan(hosts):
     plan = [(f"unit and host tests, {newest.name}", newest, ["tests/unit", "tests/host"])]
     plan += [(f"host tests, {host.name}", host, ["tests/host"]) for host in older]
     plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"])]
-    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py"]) for host in older]
+    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"]) for host in older]
+    plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS]))
     return plan
 
 
@@ -309,9 +324,12 @@ def select(folders, wanted):
     return [path for path in wanted if any(Path(path.split("::")[0]).parts[: len(part)] == part for part in parts)]
 
 
-def run_tests(python, hosts, arguments):
+def run_tests(python, hosts, arguments, browser=False):
+    """browser: the tests in a browser only, which are left out with a word where there is none otherwise."""
     lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
     wanted, options = split_paths(arguments)
+    if browser and not wanted:
+        wanted = [BROWSER_TESTS]
     CACHE.mkdir(exist_ok=True)
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
@@ -321,10 +339,15 @@ def run_tests(python, hosts, arguments):
             if not folders:
                 continue
             print(f"\n{title}", flush=True)
+            chromium = find_browser() if folders[0].startswith(BROWSER_TESTS) else None
+            if folders[0].startswith(BROWSER_TESTS) and not chromium:
+                print("skipped: there is no Chromium, and apt-get cannot install one here")
+                broken |= browser
+                continue
             report.unlink(missing_ok=True)
             code = call(
                 [python, ROOT / "dev.py", "inside", host, "pytest", *folders, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1"},
+                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or ""},
             )
             counts = read_counts(report)
             passed, failed = passed + counts[0], failed + counts[1]
@@ -354,7 +377,8 @@ def parse(arguments):
     demo.add_argument("--seed", type=int, help="another picture")
     serve = commands.add_parser("serve", parents=[host], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")
     serve.add_argument("--port", type=int, default=8188)
-    commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
+    test = commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
+    test.add_argument("--browser", action="store_true", help="only the tests in Chromium; an error where there is none")
     for name in ROOMS:
         commands.add_parser(name, parents=[host], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
     commands.add_parser("run", parents=[host], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
@@ -380,7 +404,7 @@ def main(arguments):
     testing = options.command == "test"
     python, hosts = use_existing(options.comfyui, options.python, testing) if options.comfyui else set_up(testing)
     if testing:
-        return run_tests(python, hosts, rest)
+        return run_tests(python, hosts, rest, options.browser)
     return enter(python, hosts[0], arguments)
 
 

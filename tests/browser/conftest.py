@@ -1,0 +1,140 @@
+"""ComfyUI's page with the pack, in Chromium, drawn by both renderers.
+
+LOUPE_HOST_DIR names the unpacked ComfyUI, LOUPE_BROWSER a Chromium. `--screenshots` writes the pictures of docs/page.md.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+if "loupe_tools" not in sys.modules:
+    spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
+    sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
+
+from loupe_tools.client import Client
+from loupe_tools.server import Server
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Workflow.Persist": False}
+READY = "window.app && window.app.graph && window.app.extensionManager && window.app.extensions.some((e) => e.name === 'Loupe')"
+PATIENCE = 60_000  # ms
+
+
+def pytest_addoption(parser):
+    parser.addoption("--screenshots", action="store_true", help="write the pictures of docs/page.md")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    host = Path(os.environ.get("LOUPE_HOST_DIR") or pytest.exit("Run: python dev.py test --browser", 4)).resolve()
+    base = tmp_path_factory.mktemp("base")
+    (base / "user" / "default").mkdir(parents=True)
+    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS))
+    with Server(host, base) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    return Client(server.url)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = os.environ.get("LOUPE_BROWSER") or shutil.which("chromium") or pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Page:
+    """The page with what its console has said since `clear`. `vue`: drawn by the Vue renderer."""
+
+    def __init__(self, page, vue):
+        self.page, self.vue, self.errors = page, vue, []
+        page.set_default_timeout(PATIENCE)
+        page.on("console", lambda message: message.type == "error" and self.note(message.text, message.location.get("url", "")))
+        page.on("pageerror", lambda error: self.note(f"uncaught: {error.stack or error}", "loupe"))
+
+    def note(self, text, url):
+        translated_help = url.endswith("/en.md")  # asked for before the untranslated page
+        if "loupe" in f"{text} {url}".lower() and not translated_help:
+            self.errors.append(f"{text} ({url})")
+
+    def js(self, function, *argument):
+        return self.page.evaluate(function, *argument)
+
+    def wait(self, expression, *argument):
+        self.page.wait_for_function(expression, arg=argument[0] if argument else None)
+
+    def load(self, graph):
+        self.errors.clear()
+        self.js("(graph) => app.loadGraphData(graph)", graph)
+
+    def add(self, kind):
+        """A new graph with one node; returns its id."""
+        self.load({"version": 0.4, "last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": []})
+        return self.js("(kind) => { const node = LiteGraph.createNode(kind); node.pos = [100, 100]; app.graph.add(node); return node.id; }", kind)
+
+    def set(self, node, name, value):
+        """Set a widget, as the page's own controls do."""
+        self.js("([id, name, value]) => { const w = app.graph.getNodeById(id).widgets.find((w) => w.name === name); w.value = value; w.callback?.(value); }", [node, name, value])
+
+    def show(self, node, scale=1.0, corner=(120, 120)):
+        """Move the canvas until a node's corner is there."""
+        self.js("([id, scale, corner]) => { const { pos } = app.graph.getNodeById(id); const { ds } = app.canvas; ds.scale = scale; ds.offset = [corner[0] / scale - pos[0], corner[1] / scale - pos[1]]; app.canvas.setDirty(true, true); }", [node, scale, corner])
+
+    def still(self, node, selector):
+        """Bounding box of an element in a node, which is brought into view, once it has stopped moving."""
+        boxes = [None]
+        while len(boxes) < 3 or boxes[-1] is None or boxes[-1] != boxes[-2]:
+            self.show(node)
+            self.page.wait_for_timeout(300)
+            boxes.append(self.page.locator(selector).bounding_box())
+        return boxes[-1]
+
+    def panel(self, node):
+        """Selector of what the pack draws in a node."""
+        self.js("(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'loupe_panel').element.dataset.panel = id; }", node)
+        return f'[data-panel="{node}"]'
+
+
+@pytest.fixture(scope="session", params=["canvas", "vue"])
+def renderer(request, server, browser):
+    page = Page(browser.new_page(viewport={"width": 1600, "height": 1000}), request.param == "vue")
+    page.page.goto(server.url)
+    page.wait(READY)
+    page.js("(vue) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', vue)", page.vue)
+    yield page
+    page.page.close()
+
+
+@pytest.fixture
+def page(renderer):
+    renderer.errors.clear()
+    yield renderer
+    assert renderer.errors == []
+
+
+@pytest.fixture
+def screenshot(request, page):
+    """screenshot(name): writes docs/page-NAME.jpg, with --screenshots and in the canvas renderer."""
+
+    def take(name):
+        if request.config.getoption("--screenshots") and not page.vue:
+            page.page.wait_for_timeout(1500)
+            picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+            picture.resize((1280, 800), Image.Resampling.LANCZOS).save(ROOT / "docs" / f"page-{name}.jpg", quality=85)
+
+    return take

@@ -1,0 +1,263 @@
+"""Templates, region maps, schedules and progress words, as a user sees them."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from loupe.methods.demofusion import schedule_weights
+from loupe.methods.latent_adjustment import shares_by_step
+from loupe.methods.pixelsmith import follows
+from loupe.methods.region_prompts import parse_prompts
+from loupe.methods.regions import RegionLayout
+from loupe.methods.structure_prior import kappa, schedule_weight
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
+NOTES = {"Note", "MarkdownNote"}
+
+CHECK = """async (graph) => {
+  const wrong = [];
+  for (const node of app.graph.nodes) {
+    if (!LiteGraph.registered_node_types[node.type]) wrong.push(`${node.type} is missing`);
+    const files = (node.properties.models ?? []).map((model) => model.name);
+    for (const { name, value, options, type, serialize } of node.widgets ?? []) {
+      if (serialize === false || files.includes(value)) continue;
+      if (options?.min > value || options?.max < value) wrong.push(`${node.type}.${name} = ${value}`);
+      if (type === "combo" && Array.isArray(options.values) && !options.values.includes(value) && node.type !== "LoadImage") wrong.push(`${node.type}.${name} = ${value}`);
+    }
+    const saved = graph.nodes.find((other) => String(other.id) === String(node.id));
+    if (JSON.stringify(node.serialize().widgets_values ?? []) !== JSON.stringify(saved.widgets_values ?? [])) wrong.push(`${node.type} saves other values`);
+  }
+  const { output } = await app.graphToPrompt();
+  return { wrong, output };
+}"""
+CURVES = """(panel) => Object.fromEntries([...document.querySelectorAll(`${panel} polyline[data-name].KIND`)].map((line) => [
+  line.dataset.name, line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)),
+]))"""
+
+
+def workflow_of(file):
+    twins = [WORKFLOWS / "api" / f"{stem}.json" for stem in (file.stem, file.stem.removesuffix("_mini"))]
+    return json.loads(next(twin for twin in twins if twin.exists()).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+def test_template_opens_as_saved(page, file):
+    graph = json.loads(file.read_text(encoding="utf-8"))
+    page.load(graph)
+    page.page.wait_for_timeout(150)  # what the pack draws has asked the server
+    found = page.js(CHECK, graph)
+    assert found["wrong"] == []
+    workflow = workflow_of(file)
+    assert set(found["output"]) == set(workflow)
+    for key, node in workflow.items():
+        sent = found["output"][key]["inputs"]
+        assert {name: sent.get(name) for name in node["inputs"]} == node["inputs"]
+        assert "loupe_panel" not in sent
+
+
+# Schedules
+
+
+def scaled(points, top, bottom=0.0):
+    """{timestep: weight} of a drawn line."""
+    return {round(1000 - x): top - y / 100 * (top - bottom) for x, y in points}
+
+
+def drawn(page, panel, kind="now"):
+    return page.js(CURVES.replace("KIND", kind), panel)
+
+
+def wait_for_line(page, panel, kind, count=1):
+    page.wait("([selector, count]) => document.querySelectorAll(selector).length === count", [f"{panel} polyline.{kind}", count])
+
+
+def alike(line, wanted):
+    """A drawn line holds the Python function's values at its own timesteps."""
+    assert len(line) > 5
+    assert line == pytest.approx({t: wanted(t) for t in line}, abs=1e-3)
+
+
+def test_demofusion_plot(page):
+    node = page.add("LoupeDemoFusion")
+    panel = page.panel(node)
+    wait_for_line(page, panel, "now", 3)
+    assert drawn(page, panel, "default") == {}
+    page.set(node, "skip_exponent", 7.5)
+    page.set(node, "blur_exponent", 0.4)
+    wait_for_line(page, panel, "default", 3)
+    for kind, alphas in (("now", (7.5, 1.0, 0.4)), ("default", (3.0, 1.0, 1.0))):
+        lines = drawn(page, panel, kind)
+        for i, name in enumerate(("skip residual", "dilated pass", "blur")):
+            alike(scaled(lines[name], 1.0), lambda t: schedule_weights(t, *alphas)[i])
+
+
+def test_structure_prior_plot(page, sdxl_sigmas):
+    node = page.add("LoupeStructurePrior")
+    panel = page.panel(node)
+    page.set(node, "schedule", "linear")
+    page.set(node, "weight", 0.4)
+    wait_for_line(page, panel, "default", 2)
+    for kind, weight, schedule in (("now", 0.4, "linear"), ("default", 0.2, "cosine")):
+        lines = drawn(page, panel, kind)
+        alike(scaled(lines["weight"], 1.0), lambda t: weight * schedule_weight(t, schedule))
+        alike(scaled(lines["share of the deviation removed"], 1.0), lambda t: kappa(weight, t, float(sdxl_sigmas[t]), "eps", schedule))
+
+
+def test_pixelsmith_plot(page):
+    node = page.add("LoupePixelSmithSampler")
+    panel = page.panel(node)
+    page.set(node, "guided_steps", 12)
+    wait_for_line(page, panel, "default", 2)
+    for kind, guided in (("now", 12), ("default", 20)):
+        lines = drawn(page, panel, kind)
+        for i, name in enumerate(("phases from the guidance", "cells from the guidance")):
+            alike(scaled(lines[name], 0.5), lambda t: 0.5 * follows((981 - t) // 20, guided)[i])
+
+
+def test_latent_adjustment_plot(page):
+    node = page.add("LoupeLatentAdjustment")
+    panel = page.panel(node)
+    page.set(node, "preset", "custom")
+    page.set(node, "alpha", 0.02)
+    page.set(node, "early_end", 0.5)
+    wait_for_line(page, panel, "default")
+    shares = shares_by_step(50, 0.02, 0.01, 0.5, 0.8)
+    alike(scaled(drawn(page, panel)["share of the reference"], 0.02, -0.01), lambda t: shares[(981 - t) // 20])
+
+
+def test_plot_follows_a_control_of_the_page(page):
+    node = page.add("LoupeStructurePrior")
+    panel = page.panel(node)
+    wait_for_line(page, panel, "now", 2)
+    page.show(node)
+    if page.vue:
+        page.page.locator(f'[data-node-id="{node}"] button:has([class*="plus"])').first.click()
+    else:
+        x, y = page.js("(id) => { const node = app.graph.getNodeById(id); const w = node.widgets.find((w) => w.name === 'weight'); return app.canvasPosToClientPos([node.pos[0] + node.size[0] - 25, node.pos[1] + w.y + 10]); }", node)
+        page.page.mouse.click(x, y)
+    wait_for_line(page, panel, "default", 2)
+    value = page.js("(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'weight').value", node)
+    assert value > 0.2
+    assert max(scaled(drawn(page, panel)["weight"], 1.0).values()) == pytest.approx(value * schedule_weight(991), abs=1e-3)
+
+
+def test_plot_says_what_is_wrong(page):
+    node = page.add("LoupeLatentAdjustment")
+    panel = page.panel(node)
+    page.set(node, "preset", "custom")
+    page.set(node, "early_end", 0.9)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('early_end is 0.9')", panel)
+    page.set(node, "early_end", 0.2)
+    wait_for_line(page, panel, "now")
+
+
+# Regions
+
+RECTANGLES = """(panel) => [...document.querySelectorAll(`${panel} rect[data-region]`)].map((r) => ["y", "x", "height", "width"].map((side) => +r.getAttribute(side)))"""
+
+
+@pytest.fixture
+def cupscale(page):
+    """The mini world's C-Upscale workflow with few steps and without its comparison."""
+    graph = json.loads((WORKFLOWS / "cupscale_mini.json").read_text(encoding="utf-8"))
+    nodes = {node["title"] if "title" in node else node["type"]: node for node in graph["nodes"]}
+    page.load(graph)
+    page.js("""() => { for (const node of app.graph.nodes) {
+      const widget = (name) => node.widgets?.find((w) => w.name === name);
+      if (node.type === "KSampler") widget("steps").value = 4;
+      if (node.type === "KSamplerAdvanced") { widget("steps").value = 16; widget("start_at_step").value = 8; }
+      if (widget("noise_seed")) widget("noise_seed").value = Date.now();
+      if (node.title === "Regions alone") node.mode = 2;
+    } }""")
+    return {node["type"]: node["id"] for node in nodes.values()}
+
+
+def test_region_map_shows_the_layout_before_a_run(page, cupscale):
+    layout, prompts = cupscale["LoupeRegionLayout"], cupscale["LoupeRegionPrompts"]
+    for node in (layout, prompts):
+        panel = page.panel(node)
+        page.wait("(selector) => document.querySelectorAll(selector).length === 9", f"{panel} rect[data-region]")
+        assert page.js(RECTANGLES, panel) == [list(region) for region in RegionLayout.from_overlap(32, 32, 16, 16).regions]
+    page.set(layout, "overlap", 0.25)
+    page.set(layout, "region_width", 13)
+    wanted = RegionLayout.from_overlap(32, 32, 16, 13, 0.25)
+    for node in (layout, prompts):
+        panel = page.panel(node)
+        page.wait("(selector) => document.querySelector(selector)", f'{panel} rect[data-region="{len(wanted.regions)}"][width="13"]')
+        assert page.js(RECTANGLES, panel) == [list(region) for region in wanted.regions]
+        text = page.js("(panel) => document.querySelector(panel).textContent", panel)
+        assert text.startswith(f"{len(wanted.regions)} regions, ") and "canvas 32 x 32" in text
+
+
+def test_canvas_follows_nodes_upstream(page, cupscale):
+    panel = page.panel(cupscale["LoupeRegionLayout"])
+    page.set(cupscale["EmptyLatentImage"], "width", 192)
+    page.set(cupscale["ImageScaleBy"], "scale_by", 1.5)
+    page.js("app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('canvas 36 x 24')", panel)
+
+
+@pytest.mark.parametrize("through", ["LoupeRegionPrompts", "LoupeRegionLayout"])
+def test_clicked_region_takes_a_prompt(page, cupscale, through):
+    prompts = cupscale["LoupeRegionPrompts"]
+    panel = page.panel(cupscale[through])
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('6: blue house')", panel)
+    before = page.js("(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'prompts').value", prompts)
+    box = page.still(cupscale[through], f'{panel} rect[data-region="6"]')
+    page.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    editor = page.page.locator(f"{panel} textarea")
+    editor.wait_for()
+    assert editor.input_value() == parse_prompts(before, 9)[5] == "blue house bottom center, on grass"
+    editor.fill('a "green" moon,\non sand')
+    page.wait("([id, before]) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'prompts').value !== before", [prompts, before])
+    text = page.js("async (id) => (await app.graphToPrompt()).output[id].inputs.prompts", str(prompts))
+    assert parse_prompts(text, 9) == [*parse_prompts(before, 9)[:5], 'a "green" moon, on sand', *parse_prompts(before, 9)[6:]]
+
+
+def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
+    page.js("""() => {
+      window.told = []; window.maps = []; window.ended = null;
+      app.api.addEventListener("progress_text", ({ detail }) => told.push([detail.nodeId, detail.text]));
+      app.api.addEventListener("loupe.progress", () => setTimeout(() => maps.push(document.querySelectorAll(".loupe-regions rect.running").length), 0));
+      for (const end of ["execution_success", "execution_error", "execution_interrupted"]) app.api.addEventListener(end, () => (ended = end));
+    }""")
+    panel = page.panel(cupscale["LoupeRegionPrompts"])
+    page.show(cupscale["LoupeRegionPrompts"], 0.62, (130, 330))
+    page.page.get_by_test_id("queue-button").click()
+    page.wait("ended")
+    assert page.js("ended") == "execution_success"
+    told = page.js("told")
+    words = [text for _, text in told]
+    assert re.fullmatch(r"step 1 of 9 · regions? \d+(-\d+)? of 10", words[0])
+    assert any(re.fullmatch(r"step \d of 9 · regions? \d+(-\d+)? of 10 · [\d.]+ regions/s · 0:\d\d left", text) for text in words)
+    assert words[-1].startswith("90 regions in 0:")
+    shown = page.js("(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === '$$node-text-preview').value", told[-1][0])
+    assert shown == words[-1]
+    assert max(page.js("maps")) >= 2  # on both maps
+    page.wait("(panel) => document.querySelector(`${panel} image`)?.getAttribute('href').includes('reference')", panel)
+    assert page.js("document.querySelectorAll('rect.running').length") == 0
+    screenshot("workflow")
+
+
+# Help and templates
+
+
+def test_help_is_shown(page, screenshot):
+    node = page.add("LoupePixelSmithSampler")
+    page.show(node)
+    page.js("(id) => { app.canvas.selectNode(app.graph.getNodeById(id)); }", node)
+    page.page.get_by_test_id("info-button").click()
+    page.page.get_by_text("Before and after").first.wait_for()
+    screenshot("help")
+
+
+def test_template_browser_lists_the_pack(page, client, screenshot):
+    listed = client.get_json("/workflow_templates")
+    (name,) = [name for name, files in listed.items() if "cupscale_mini" in files]
+    page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.page.get_by_text(name).first.click()
+    page.page.get_by_text("pixelsmith", exact=False).first.wait_for()
+    screenshot("templates")
+    page.page.keyboard.press("Escape")
