@@ -10,6 +10,7 @@ features to true renders of the same scenes, and SelfSSIM: similarity of one lat
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from safetensors.torch import load_file
 
 from ..host import mini
-from ..training.mini.arbitrary import Decoder
+from ..host.implicit_decoder import AnyScale, LoadedDecoder
+from ..models.mini.world import FOLDER
 from ..training.mini.low_resolution import SIDE, low_resolution
 from ..training.mini.render import render, shrink
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
@@ -54,37 +56,37 @@ class Bench:
         self.truth = {2 * SIDE: large, SIDE: [shrink(picture, SIDE) for picture in large]}
         self.low = {low: [low_resolution(picture, low) for picture in self.truth[SIDE]] for low in options.low}
         self.model, self.clip, self.vae = mini.load_arbitrary(), mini.load_clip(), mini.load_vae()
-        self.decoder, self.detector = Decoder("cpu"), load_detector()
+        self.decoder = AnyScale(self.vae, LoadedDecoder.from_file(str(FOLDER / "mini_decoder.safetensors"), "mini_decoder.safetensors"))
+        self.detector = load_detector()
 
-    def encode(self, text: str):
+    def prompt(self, text: str):
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
     def use(self, weights: Path | None) -> None:
         if weights:
             self.model.model.diffusion_model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
 
-    def draw(self, low: int) -> torch.Tensor:
-        """Scaled latents (B, 4, 32, 32), drawn as a workflow draws them."""
+    def draw(self, low: int, denoise: float) -> torch.Tensor:
+        """Unscaled latents (B, 4, 32, 32), drawn as a workflow draws them: from noise alone with denoise 1, else from the
+        low-resolution picture's latent with noise on it."""
         found = []
         for i, (scene, picture) in enumerate(zip(self.scenes, self.low[low])):
-            prompts = self.encode(caption(scene)), self.encode("")
+            prompts = self.prompt(caption(scene)), self.prompt("")
             image = torch.from_numpy(picture)[None].float() / 255
             positive, negative, empty = InstructPixToPixConditioning.execute(*prompts, image, self.vae).result
-            noise = comfy.sample.prepare_noise(empty["samples"], i)
-            found.append(comfy.sample.sample(self.model, noise, self.options.steps, self.options.cfg, self.options.sampler, "ddim_uniform", positive, negative,
-                                             empty["samples"], disable_pbar=True, seed=i))
-        return self.model.model.process_latent_in(torch.cat(found))
+            start = empty["samples"] if denoise == 1 else positive[0][1]["concat_latent_image"]
+            noise = comfy.sample.prepare_noise(start, i)
+            found.append(comfy.sample.sample(self.model, noise, self.options.steps, self.options.cfg, self.options.sampler, "normal", positive, negative, start,
+                                             denoise=denoise, disable_pbar=True, seed=i))
+        return torch.cat(found)
 
-    def encoded(self, pictures: torch.Tensor) -> torch.Tensor:
-        return torch.cat([self.decoder.vae.encode(part) for part in pictures.split(8)]) * self.decoder.scale
+    def encode(self, pictures: list[np.ndarray]) -> torch.Tensor:
+        return self.vae.encode(torch.from_numpy(np.stack(pictures)).float() / 255)
 
     def decode(self, latents: torch.Tensor, side: int) -> torch.Tensor:
-        """The implicit decoder's pictures (B, 3, side, side); at the autoencoder's own size the autoencoder's."""
-        found = []
-        for z in latents.split(1):
-            decoded = self.decoder.network.features(self.decoder.vae, z / self.decoder.scale)
-            found.append(decoded.picture if side == SIDE else self.decoder.network(decoded, (side, side), rows=64))
-        return torch.cat(found)
+        """(B, 3, side, side) in [-1, 1]; at the autoencoder's own size its own picture, at others the implicit decoder's."""
+        pictures = self.vae.decode(latents) if side == SIDE else self.decoder.decode(latents, side, side, 128, 32)
+        return pictures.movedim(-1, 1) * 2 - 1
 
     def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
         true = to_tensor(self.truth[side])
@@ -98,26 +100,27 @@ class Bench:
         return {f"{name}, {side} px": self.quality(self.decode(latents, side), side) for side in self.truth}
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def measure(options) -> dict[str, dict[str, float]]:
     bench = Bench(options)
-    results = bench.table("autoencoder on the true picture", bench.encoded(to_tensor(bench.truth[SIDE])))
-    for low, pictures in bench.low.items():
+    results = bench.table("autoencoder on the true picture", bench.encode(bench.truth[SIDE])) if options.baselines else {}
+    for low, pictures in bench.low.items() if options.baselines else ():
         shrunk = to_tensor([shrink(picture, low) for picture in bench.truth[SIDE]])
         for side in bench.truth:
             results[f"{low} px, bicubic, {side} px"] = bench.quality(F.interpolate(shrunk, (side, side), mode="bicubic"), side)
-        results |= bench.table(f"{low} px, through the autoencoder", bench.encoded(to_tensor(pictures)))
-    for name, weights in {"denoiser": None, **{str(path): path for path in options.weights}}.items():
+        results |= bench.table(f"{low} px, through the autoencoder", bench.encode(pictures))
+    for weights in (None, *options.weights):
         bench.use(weights)
-        for low in bench.low:
-            latents = bench.draw(low)
-            results |= bench.table(f"{low} px, {name}", latents)
+        for low, denoise in itertools.product(bench.low, options.denoise):
+            name = f"{low} px, {weights or 'denoiser'}, denoise {denoise:g}"
+            latents = bench.draw(low, denoise)
+            results |= bench.table(name, latents)
             if options.sheet:
-                write_sheet(options.sheet.with_stem(f"{options.sheet.stem}_{low}_{Path(name).name}"), bench, low, latents)
+                write_sheet(options.sheet.with_stem(f"{options.sheet.stem}_{len(results)}"), bench, low, latents)
             if options.consistent:
                 few = latents[:options.consistent]
                 pairs = self_ssim({side: bench.decode(few, side) for side in CONSISTENT_SIDES})
-                results[f"{low} px, {name}, SelfSSIM"] = {f"{a} and {b} px": v for (a, b), v in pairs.items()}
+                results[f"{name}, SelfSSIM"] = {f"{a} and {b} px": v for (a, b), v in pairs.items()}
     return results
 
 
@@ -130,13 +133,15 @@ def write_sheet(path: Path, bench: Bench, low: int, latents: torch.Tensor) -> No
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench arbitrary", description=__doc__)
-    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--scenes", type=int, default=12)
     parser.add_argument("--seed", type=int, default=HELD_OUT_SEED, help="of the first scene; nothing below 6,000,000 is held out")
-    parser.add_argument("--low", type=int, nargs="+", default=[64, 128], help="sides of the low-resolution pictures, px")
+    parser.add_argument("--low", type=int, nargs="+", default=[64], help="sides of the low-resolution pictures, px")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--cfg", type=float, default=1.0)
+    parser.add_argument("--denoise", type=float, nargs="+", default=[1.0, 0.7], help="1 starts from noise, as the paper, less from the low-resolution picture")
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--weights", type=Path, nargs="*", default=[], help="further files to measure beside the bundled one, such as one from before the alignment")
+    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True, help="whether to measure what stands beside the denoiser")
     parser.add_argument("--consistent", type=int, default=4, help="scenes for SelfSSIM, decoded at 2x, 3.7x and 8x of 128 px")
     parser.add_argument("--sheet", type=Path, help="write contact sheets")
     options = parser.parse_args(argv)

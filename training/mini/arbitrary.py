@@ -112,8 +112,10 @@ def train(rank: int, options) -> None:
     loop = Loop("mini-arbitrary", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=1e-3, warmup=50, hold=0.3, ema=0.995)
     for _, g in loop:
         _, noise, eps, alpha = denoiser(*draw(data, options.batch, g), g)
-        error = (eps - noise).square().flatten(1).mean(1)
-        loop.update((error * signal_to_noise(alpha, 5) / signal_to_noise(alpha)).mean(), mse=error.mean().item())
+        error, snr = (eps - noise).square().flatten(1).mean(1), signal_to_noise(alpha)
+        # the noisiest steps settle the colours of the picture, where a small error of eps is a large one of the latent
+        weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
+        loop.update((error * weight).mean(), mse=error.mean().item())
     if rank == 0:
         finish(loop, "mini-arbitrary", options, options.out, FOLDER)
 
