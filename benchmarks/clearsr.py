@@ -73,17 +73,17 @@ class Bench:
         """The mini world without control, from the low-quality picture's latent."""
         return self.sample(self.model, self.empty, self.vae.encode(self.low), denoise)
 
-    def clearsr(self, lsa=None, gspm=True, decoder_lora=True, encoder_lora=True, strength=1.0) -> torch.Tensor:
+    def clearsr(self, lsa=None, gspm=True, decoder_lora=True, encoder_lora=True, strength=1.0, denoise=1.0) -> torch.Tensor:
         """lsa: alpha and beta of Latent Adjustment. A part that is off was there in training."""
         control = self.control.copy().set_cond_hint(self.low.movedim(-1, 1), strength, vae=self.vae)
         control.vae = control.vae if encoder_lora else self.vae
-        latent = control.vae.encode(self.low)
+        latent = self.vae.encode(self.low)
         model = patch_decoder(self.model, self.control) if decoder_lora else self.model
         if lsa is not None:
             model = patch_step_edits(model, LatentAdjustment(latent, *lsa))
         network = control.control_model
         kept, network.gspm = network.gspm, network.gspm if gspm else None
-        restored = self.sample(model, with_control(self.empty, control, {}), latent)
+        restored = self.sample(model, with_control(self.empty, control, {}), latent, denoise)
         network.gspm = kept
         return restored
 
@@ -96,15 +96,16 @@ def rows(bench: Bench):
     for denoise in (0.3, 0.6, 1.0):
         yield f"mini world alone, denoise {denoise}", bench.alone(denoise)
     yield "ClearSR", bench.clearsr()
+    yield "ClearSR, denoise 0.6", bench.clearsr(denoise=0.6)
     if bench.options.parts:
         yield "ClearSR, ELA 0.01", bench.clearsr(lsa=(0.01, 0.0))
         yield "ClearSR, LLA 0.01", bench.clearsr(lsa=(0.0, 0.01))
         yield "ClearSR, both 0.01", bench.clearsr(lsa=(0.01, 0.01))
+        yield "ClearSR, ELA 0.03", bench.clearsr(lsa=(0.03, 0.0))
         yield "ClearSR, ELA 0.03, LLA 0.01", bench.clearsr(lsa=(0.03, 0.01))
         yield "GSPM's signals off", bench.clearsr(gspm=False)
         yield "decoder LoRA off", bench.clearsr(decoder_lora=False)
         yield "encoder LoRA off", bench.clearsr(encoder_lora=False)
-        yield "strength 0.7", bench.clearsr(strength=0.7)
 
 
 @torch.inference_mode()

@@ -67,7 +67,7 @@ class ApplyClearSR(io.ComfyNode):
                 io.Model.Output("patched", display_name="model", tooltip="The model with the file's LoRA on its decoder and the image prompt."),
                 io.Conditioning.Output("controlled_positive", display_name="positive", tooltip="The prompt with the control; other ControlNets on it stay."),
                 io.Conditioning.Output("controlled_negative", display_name="negative", tooltip="The negative prompt with the control."),
-                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent. Sample it with denoise 1 and give it to Latent Adjustment."),
+                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 as in the paper or less to stay closer to the picture, and give it to Latent Adjustment."),
             ],
         )
 
@@ -79,7 +79,7 @@ class ApplyClearSR(io.ComfyNode):
         patched = patch_decoder(model, control_net, prompt)
         hint = image[..., :3].movedim(-1, 1)
         control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae)
-        latent = {"samples": control.vae.encode(image[..., :3])}
+        latent = {"samples": vae.encode(image[..., :3])}
         if strength == 0:
             return io.NodeOutput(model, positive, negative, latent)
         chains = {}
