@@ -141,6 +141,28 @@ def test_named_tests_go_to_the_runs_that_hold_them():
     assert dev.select(["tests/unit", "tests/no such folder"], []) == ["tests/unit"]
 
 
+def test_browser_tests_need_a_browser(tmp_path, monkeypatch, capsys):
+    calls = []
+    monkeypatch.setattr(dev, "CACHE", tmp_path)
+    monkeypatch.setattr(dev, "call", lambda command, **_: calls.append(command) or 0)
+    monkeypatch.setattr(dev, "find_browser", lambda: None)
+    for browser, code in ((False, 0), (True, 1)):
+        calls.clear()
+        monkeypatch.setattr(dev, "read_counts", lambda report: (1, 0))
+        arguments = [] if browser else ["tests/unit", "tests/browser"]
+        assert dev.run_tests("python", [tmp_path], arguments, browser) == code
+        assert [folder for command in calls for folder in command if str(folder).startswith("tests/")] == ([] if browser else ["tests/unit"])
+        assert "there is no Chromium" in capsys.readouterr().out
+
+
+def test_a_browser_is_found_on_the_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert dev.find_browser() is None
+    chromium = tmp_path / ("google-chrome.exe" if os.name == "nt" else "google-chrome")
+    chromium.touch(0o755)
+    assert dev.find_browser() == str(chromium)
+
+
 def test_pytest_runs_without_the_root_on_the_path_and_is_counted(tmp_path):
     cases = tmp_path / "test_cases.py"
     cases.write_text(

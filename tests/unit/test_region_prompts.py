@@ -6,6 +6,7 @@ from loupe.methods.region_prompts import (
     format_prompts,
     instruction,
     parse_prompts,
+    replace_prompt,
 )
 
 
@@ -54,3 +55,30 @@ def test_prompts_are_read_in_every_form():
 def test_what_is_wrong_is_named(text, message):
     with pytest.raises(ValueError, match=message):
         parse_prompts(text, 3)
+
+
+@pytest.mark.parametrize("text, replaced", [
+    ("", "\nnew\n"),
+    ("a\nb\nc", "a\nnew\nc"),
+    ('["a", "b", "c"]', '[\n "a",\n "new",\n "c"\n]'),
+    ('{"1": "a"}', '{\n "1": "a",\n "2": "new"\n}'),
+    ('\n\nc', "\nnew\nc"),
+])
+def test_a_prompt_is_replaced_in_the_form_of_the_text(text, replaced):
+    assert replace_prompt(text, 3, 2, " new\n") == replaced
+    assert parse_prompts(replaced, 3)[1] == "new"
+
+
+@pytest.mark.parametrize("prompt", ["[x]", "{x", 'say "a", b', "", "ü 中"])
+@pytest.mark.parametrize("text", ["", "a\nb\nc", '["a", "", "c"]', '{"3": "c"}'])
+def test_any_prompt_can_be_read_again(text, prompt):
+    wanted = parse_prompts(text, 3)
+    wanted[0] = prompt
+    assert parse_prompts(replace_prompt(text, 3, 1, prompt), 3) == wanted
+
+
+def test_a_region_that_is_not_there_has_no_prompt():
+    with pytest.raises(ValueError, match="region is 4; regions are numbered from 1 to 3"):
+        replace_prompt("", 3, 4, "x")
+    with pytest.raises(ValueError, match="prompts has 2 lines"):
+        replace_prompt("a\nb", 3, 1, "x")
