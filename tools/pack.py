@@ -16,7 +16,8 @@ DATE = 2026, 1, 1, 0, 0, 0  # of every file, so that the same files make the sam
 
 
 def git_files(*arguments):
-    listed = subprocess.run(["git", "ls-files", "-z", *arguments], cwd=PACK, capture_output=True, check=True).stdout
+    # in a container the checkout may belong to another user
+    listed = subprocess.run(["git", "-c", f"safe.directory={PACK}", "ls-files", "-z", *arguments], cwd=PACK, capture_output=True, check=True).stdout
     return set(listed.decode().split("\0")) - {""}
 
 

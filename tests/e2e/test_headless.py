@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from loupe_tools.client import Client, find_node
 from loupe_tools.server import PACK, Server
 from PIL import Image
 
+TRACKED = shutil.which("git") and (PACK / ".git").exists()
 KEPT = {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "dev.py"}
 ROOMS = {"docs", "host", "js", "locales", "methods", "models", "nodes", "subgraphs", "tools", "training", "workflows"}
 WORKFLOW = {
@@ -31,7 +33,7 @@ WORKFLOW = {
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    if not (PACK / ".git").exists():
+    if not TRACKED:
         pytest.skip("the archive is made from what git tracks")
     return pack.build(tmp_path_factory.mktemp("archive"))
 
@@ -40,7 +42,7 @@ def archive(tmp_path_factory):
 def second_server(host, tmp_path_factory, request):
     """A ComfyUI with the pack from the archive (from the folder where there is no git)."""
     installed = PACK
-    if (PACK / ".git").exists():
+    if TRACKED:
         installed = tmp_path_factory.mktemp("installed")
         zipfile.ZipFile(request.getfixturevalue("archive")).extractall(installed)
     with Server(host, tmp_path_factory.mktemp("clean"), pack=installed) as server:
