@@ -7,7 +7,7 @@ from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
 EVENT = "loupe.progress"
-INTERVAL = 0.1  # seconds between two messages to the page
+INTERVAL = 0.1  # seconds between two messages of a kind to the page
 
 
 class Page:
@@ -15,15 +15,16 @@ class Page:
 
     def __init__(self, server, prompt_id: str, node_id: str):
         self.server, self.prompt_id, self.node_id = server, prompt_id, node_id
-        self.told = -INTERVAL
+        self.told = {}  # when, by whether there were regions: a look at the whole picture hides none
 
     def tell(self, text: str, canvas: tuple[int, int], regions: list, last: bool = False) -> None:
         """Show `text` below the node, and `regions` (y, x, height, width; latent cells) on maps of `canvas`."""
         now = time.monotonic()
         client = self.server.client_id
-        if client is None or (now - self.told < INTERVAL and not last):
+        kind = bool(regions)
+        if client is None or (now - self.told.get(kind, -INTERVAL) < INTERVAL and not last):
             return
-        self.told = now
+        self.told[kind] = now
         self.server.send_progress_text(text, self.node_id, client)
         self.server.send_sync(EVENT, {"prompt_id": self.prompt_id, "node": self.node_id, "text": text, "canvas": canvas, "regions": regions}, client)
 
