@@ -1,15 +1,14 @@
 """ClearSR files: one safetensors with both control networks and both LoRAs, sizes read from its weights."""
 
-import re
 from typing import NamedTuple
 
-import safetensors
 import safetensors.torch
 import torch
 
+from .. import files
 from .network import ClearSR, Config
 
-KEY = "clearsr"
+FORMAT = "loupe.clearsr"
 VERSION = "1"
 NETWORK = ("dpm.", "gspm.")
 UNET_LORA, VAE_LORA = "lora_unet_", "lora_vae_"
@@ -28,17 +27,11 @@ class ClearSRFile(NamedTuple):
 
 def load(path: str) -> ClearSRFile:
     """Raises ValueError naming the file and what it holds when it is no ClearSR or of another version."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {error}. Download it again.") from error
-    if KEY not in metadata or "dpm.lr_conv_in.weight" not in state:
-        some = ", ".join(list(state)[:3])
-        raise ValueError(f"{path} is not a ClearSR: it holds {len(state)} tensors ({some}, …) and no 'dpm.' control network. An ordinary ControlNet belongs in Load ControlNet Model.")
-    if metadata[KEY] != VERSION:
-        raise ValueError(f"{path} has ClearSR file version {metadata[KEY]!r}; this release reads version {VERSION}. Update Loupe.")
+    state, metadata = files.read(path)
+    if metadata.get("format") != FORMAT or "dpm.lr_conv_in.weight" not in state:
+        raise ValueError(f"{path} is not a ClearSR: it holds {files.describe(state)} and no 'dpm.' control network. An ordinary ControlNet belongs in Load ControlNet Model.")
+    if metadata.get("version") != VERSION:
+        raise ValueError(f"{path} has ClearSR file version {metadata.get('version')!r}; this release reads version {VERSION}. Update Loupe.")
 
     weights = {key: value for key, value in state.items() if key.startswith(NETWORK)}
     try:
@@ -62,7 +55,7 @@ def load(path: str) -> ClearSRFile:
 def save(file: ClearSRFile, path: str, dtype: torch.dtype = torch.float16) -> None:
     """Write `file` in `dtype`; `metadata` must say base and latent_format."""
     state = {key: value.detach().to("cpu", dtype).contiguous() for part in (file.weights, file.unet_lora, file.vae_lora) for key, value in part.items()}
-    entries = {**file.metadata, KEY: VERSION, "window": str(file.config.window), "head_channels": str(file.config.head_channels)}
+    entries = {**file.metadata, "format": FORMAT, "version": VERSION, "window": str(file.config.window), "head_channels": str(file.config.head_channels)}
     safetensors.torch.save_file(state, path, entries)
 
 
@@ -70,13 +63,13 @@ def infer_config(state: dict[str, torch.Tensor], head_channels: int) -> Config:
     """The shape of the networks whose weights are `state`. Raises KeyError for a weight that it needs."""
     channels, in_channels = state["dpm.input_blocks.0.0.weight"].shape[:2]
     blocks, depth, window, attention = [[]], [], 0, None
-    for i in range(1, _count(state, "dpm.input_blocks.")):
+    for i in range(1, files.count(state, "dpm.input_blocks.")):
         if f"dpm.input_blocks.{i}.0.op.weight" in state:
             blocks.append([])
             continue
         blocks[-1].append(state[f"dpm.input_blocks.{i}.0.out_layers.3.weight"].shape[0] // channels)
         prefix = f"dpm.input_blocks.{i}.1."
-        depth.append(_count(state, f"{prefix}transformer_blocks."))
+        depth.append(files.count(state, f"{prefix}transformer_blocks."))
         attention = attention or (prefix if depth[-1] else None)
         table = state.get(f"{prefix}transformer_blocks.0.attn_lr.rel_pos_bias")
         if table is not None and not window:
@@ -91,7 +84,7 @@ def infer_config(state: dict[str, torch.Tensor], head_channels: int) -> Config:
         channel_mult=tuple(level[0] for level in blocks),
         num_res_blocks=tuple(map(len, blocks)),
         transformer_depth=tuple(depth),
-        transformer_depth_middle=_count(state, "dpm.middle_block.1.transformer_blocks."),
+        transformer_depth_middle=files.count(state, "dpm.middle_block.1.transformer_blocks."),
         context_dim=state[f"{attention}transformer_blocks.0.attn2.to_k.weight"].shape[1],
         head_channels=head_channels,
         use_linear=state[f"{attention}proj_in.weight"].ndim == 2,
@@ -101,7 +94,3 @@ def infer_config(state: dict[str, torch.Tensor], head_channels: int) -> Config:
         gspm_middle="gspm.middle_block.0.in_layers.0.weight" in state,
         gspm_time="gspm.time_embed.0.weight" in state,
     )
-
-
-def _count(state, prefix):
-    return len({match[1] for key in state if (match := re.match(rf"{re.escape(prefix)}(\d+)\.", key))})

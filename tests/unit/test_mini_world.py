@@ -144,4 +144,4 @@ def test_bundled_files_say_what_they_are_and_stay_small():
         with safe_open(file, "pt") as f:
             metadata = f.metadata()
         assert metadata["format"].startswith("loupe.") and metadata["license"] == "GPL-3.0-only"
-        assert metadata["training"].startswith("python dev.py train mini-") and metadata["commit"]
+        assert metadata["training"].startswith("python dev.py train ") and metadata["commit"]
