@@ -2,16 +2,22 @@
 
 import comfy.model_base
 import comfy.supported_models
+import numpy as np
 import pytest
 import tiny
 import torch
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
+from loupe.benchmarks.scoring import psnr, self_ssim
 from loupe.host import mini
 from loupe.host.evaluation import patch_evaluation
+from loupe.host.implicit_decoder import AnyScale, LoadedDecoder
 from loupe.host.regional import RegionalDenoise
 from loupe.models.mini.world import FOLDER
 from loupe.training.loop import export
 from loupe.training.mini.arbitrary import build
+from loupe.training.mini.low_resolution import low_resolution
+from loupe.training.mini.render import render
+from loupe.training.mini.scenes import caption, sample_scene
 from safetensors.torch import load_file
 
 
@@ -101,6 +107,28 @@ def test_one_region_is_the_plain_model(clip, vae, untrained):
     plain = draw(untrained, positive, negative)
     regional = patch_evaluation(untrained, regional=RegionalDenoise((16, 16)))
     assert torch.equal(draw(regional, positive, negative), plain)
+
+
+def test_trained_denoiser_sharpens_what_it_is_shown_and_its_sizes_agree(clip, vae):
+    scenes = [sample_scene(seed) for seed in (7_000_004, 7_000_009)]
+    truth = [render(scene, 256, 2) for scene in scenes]
+    low = [low_resolution(image, 64) for image in truth]
+    model, drawn = mini.load_arbitrary(), []
+    for scene, image in zip(scenes, low):
+        positive, negative, _ = shown(prompt(clip, caption(scene)), torch.from_numpy(image)[None] / 255, vae)
+        start = positive[0][1]["concat_latent_image"]
+        drawn.append(tiny.sample(model, start, "euler", 8, 1.0, positive, negative, denoise=0.7))
+    decoder = AnyScale(vae, LoadedDecoder.from_file(str(FOLDER / "mini_decoder.safetensors"), "mini_decoder.safetensors"))
+    pictures = {side: decoder.decode(torch.cat(drawn), side, side, 128, 32).movedim(-1, 1) * 2 - 1 for side in (256, 410)}
+    true, shrunk = (torch.from_numpy(np.stack(images)).movedim(-1, 1) / 127.5 - 1 for images in (truth, low))
+
+    def edges(images):
+        return sum(images.diff(dim=d).abs().mean() for d in (-1, -2))
+
+    assert edges(shrunk) < 0.8 * edges(true)
+    assert abs(edges(pictures[256]) - edges(true)) < abs(edges(shrunk) - edges(true))
+    assert psnr(pictures[256], true) > psnr(shrunk, true) - 1
+    assert self_ssim(pictures)[256, 410] > 0.95
 
 
 def concatenating():
