@@ -71,6 +71,12 @@ export function values(node) {
   return Object.fromEntries(node.widgets.filter((w) => w.serialize !== false).map((w) => [w.name, w.value]));
 }
 
+/** Says so where one of the widgets `names` gets its value by a link, which only a run knows. */
+export function unknown(node, names) {
+  const linked = (node.inputs ?? []).filter((input) => input.link != null && names.includes(input.widget?.name)).map((input) => input.name);
+  return linked.length ? `drawn without what comes by link: ${linked.join(", ")}` : "";
+}
+
 export function html(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }

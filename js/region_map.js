@@ -1,7 +1,7 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
 import { api } from "../../scripts/api.js";
-import { html, json, panels, Question, svg, updateAll, values } from "./panel.js";
+import { html, json, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
@@ -62,7 +62,7 @@ export class RegionMap {
       this.question.drop();
       this.draw({ error: layout ? "The size of the canvas shows after a run." : "Connect Region Layout to see the regions." });
     }
-    if (this.drawn) this.shade();
+    this.show();
     this.read();
   }
 
@@ -87,10 +87,15 @@ export class RegionMap {
     }
     const [height, width] = layout.canvas;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    this.shade();
     if (this.selected > layout.regions.length) this.select(null);
-    this.describe();
+    else this.show();
     this.read();
+  }
+
+  show() {
+    if (!this.drawn) return;
+    this.shade();
+    this.describe();
   }
 
   /** The picture, and the regions on it: brighter where they overlap, filled where they have a prompt. */
@@ -131,8 +136,8 @@ export class RegionMap {
       const [y, x] = this.layout.regions[this.selected - 1];
       lines.push(`region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole picture"}`);
     }
-    if (this.error) lines.push(this.error);
-    this.words.replaceChildren(...lines.map((line) => html("div", {}, line)));
+    lines.push(unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.error ?? "");
+    this.words.replaceChildren(...lines.filter(Boolean).map((line) => html("div", {}, line)));
   }
 
   click(event) {
@@ -158,10 +163,7 @@ export class RegionMap {
     this.editor.style.display = widget ? "" : "none";
     this.editor.placeholder = `Prompt of region ${number}; empty: the prompt of the whole picture`;
     if (number) this.editor.value = this.prompts?.[number - 1] ?? "";
-    if (this.drawn) {
-      this.shade();
-      this.describe();
-    }
+    this.show();
   }
 
   /** The prompts as the node will read them. */
@@ -196,10 +198,7 @@ export class RegionMap {
     this.error = answer.error;
     if (!answer.error) this.prompts = answer.prompts;
     if (this.selected && document.activeElement !== this.editor) this.editor.value = this.prompts?.[this.selected - 1] ?? "";
-    if (this.drawn) {
-      this.shade();
-      this.describe();
-    }
+    this.show();
   }
 
   async ask(values) {

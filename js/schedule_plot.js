@@ -1,6 +1,6 @@
 // The weights of a method over the noise levels of a run: solid as the widgets say, dashed by default.
 
-import { html, Question, svg, values } from "./panel.js";
+import { html, Question, svg, unknown, values } from "./panel.js";
 
 const COLOURS = ["#ff9a3c", "#5b9dff", "#63d471"];
 const WIDTH = 1000; // timesteps
@@ -23,6 +23,7 @@ export class SchedulePlot {
 
   update() {
     this.question.ask(`/loupe/curves/${this.node.comfyClass}`, values(this.node));
+    if (this.plot) this.describe();
   }
 
   draw(plot) {
@@ -61,8 +62,7 @@ export class SchedulePlot {
     const { timesteps, curves } = this.plot;
     const item = ([name, weights], i) => html("span", { style: `color:${COLOURS[i]}` }, index === undefined ? name : `${name} ${+weights[index].toPrecision(3)}`);
     this.legend.replaceChildren(...Object.entries(curves).map(item));
-    const linked = this.node.inputs?.filter((input) => input.link != null && input.widget && this.node.widgets.some((w) => w.name === input.widget.name)).map((input) => input.name) ?? [];
-    const middle = index === undefined ? (linked.length ? `drawn without what comes by link: ${linked.join(", ")}` : `${this.bottom} to ${this.top}`) : `timestep ${Math.round(timesteps[index])}`;
+    const middle = index === undefined ? unknown(this.node, this.plot.widgets) || `${this.bottom} to ${this.top}` : `timestep ${Math.round(timesteps[index])}`;
     this.axis.replaceChildren(...["noise", middle, "picture"].map((text) => html("span", {}, text)));
   }
 

@@ -51,12 +51,14 @@ def answered(compute):
 
 
 def curves_of(node_id: str, values: dict) -> dict:
-    """The plot for widget `values` (defaults where they are missing), and the one for the defaults."""
+    """The plot for widget `values` (defaults where they are missing), the one for the defaults, and the widgets
+    that it depends on."""
     plots = {node.define_schema().node_id: (node, plot) for node, plot in PLOTS.items()}
     if node_id not in plots:
         raise ValueError(f"{node_id} has no plot; nodes with one: {', '.join(plots)}.")
     node, plot = plots[node_id]
-    return {**plot(**arguments(node, plot, values)), "default": plot(**arguments(node, plot, {}))}
+    given, defaults = arguments(node, plot, values), arguments(node, plot, {})
+    return {**plot(**given), "default": plot(**defaults), "widgets": list(given)}
 
 
 def regions_of(_, values: dict) -> dict:

@@ -153,6 +153,21 @@ def test_plot_says_what_is_wrong(page):
     wait_for_line(page, panel, "now")
 
 
+def test_plot_says_what_it_cannot_know(page):
+    node = page.add("LoupePixelSmithSampler")
+    panel = page.panel(node)
+    connect = """([id, name]) => {
+      const node = app.graph.getNodeById(id), source = LiteGraph.createNode("PrimitiveInt");
+      app.graph.add(source);
+      source.connect(0, node, node.inputs.findIndex((input) => input.name === name));
+      app.api.dispatchCustomEvent("graphChanged", app.graph.serialize());
+    }"""
+    wait_for_line(page, panel, "now", 2)
+    page.js(connect, [node, "seed"])
+    page.js(connect, [node, "guided_steps"])
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('by link: guided_steps')", panel)
+
+
 # Regions
 
 RECTANGLES = """(panel) => [...document.querySelectorAll(`${panel} rect[data-region]`)].map((r) => ["y", "x", "height", "width"].map((side) => +r.getAttribute(side)))"""
