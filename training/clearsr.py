@@ -172,7 +172,7 @@ def build(base: Base, options) -> dict[str, nn.Module]:
 
 def low_quality(pictures: list[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
     """Degraded pictures, enlarged to their old size by bicubic interpolation."""
-    return [cv2.resize(degrade(p, rng, options.scale, options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in pictures]
+    return [cv2.resize(degrade(p, rng, rng.uniform(min(options.scale), max(options.scale)), options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in pictures]
 
 
 def loss_of(base: Base, modules, vision, g: torch.Generator, options) -> torch.Tensor:
@@ -224,7 +224,7 @@ def train(rank: int, options) -> None:
         loop.update(loss_of(base, modules, vision, g, options) / options.accumulate)
     if rank == 0:
         weights = {name: {k[len(name) + 1 :]: v for k, v in loop.averaged().items() if k.startswith(f"{name}.")} for name in modules}
-        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": str(options.scale), "strength": str(options.strength)}
+        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": "-".join(map(str, options.scale)), "strength": str(options.strength)}
         unet, vae = LoRA.export(weights.get("unet", {}), UNET_LORA), LoRA.export(weights.get("vae", {}), VAE_LORA)
         options.to.parent.mkdir(parents=True, exist_ok=True)
         save(ClearSRFile(base.config, weights["control"], unet, vae, made), options.to)
@@ -247,7 +247,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--rank-vae", type=int, default=16, help="0: no LoRA on the VAE's encoder")
     parser.add_argument("--no-gspm", action="store_true")
     parser.add_argument("--gspm-middle", action="store_true", help="GSPM with a middle block")
-    parser.add_argument("--scale", type=float, default=4, help="how much smaller degraded pictures are")
+    parser.add_argument("--scale", type=float, nargs="+", default=[4], help="how much smaller degraded pictures are; two numbers: anything between them")
     parser.add_argument("--strength", type=float, default=1, help="of the degradation; 1 is Real-ESRGAN's")
     parser.add_argument("--caption-share", type=float, default=0.5, help="of mini-world pictures that come with their caption")
     options = parser.parse_args(argv)

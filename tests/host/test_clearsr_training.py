@@ -66,7 +66,7 @@ def test_parts_can_be_left_out(scenes, tmp_path, options, config, parts):
 
 def test_accumulated_batches_are_one_large_one(scenes, tmp_path):
     """Gradients of two halves add up to those of the whole."""
-    options = argparse.Namespace(out=scenes, device="cpu", batch=1, window=8, no_gspm=False, gspm_middle=False, rank_unet=2, rank_vae=2, scale=2, strength=1.0, caption_share=0.5)
+    options = argparse.Namespace(out=scenes, device="cpu", batch=1, window=8, no_gspm=False, gspm_middle=False, rank_unet=2, rank_vae=2, scale=[2], strength=1.0, caption_share=0.5)
     base = clearsr.mini_base(options)
     torch.manual_seed(0)
     modules = clearsr.build(base, options)
@@ -107,7 +107,7 @@ def test_a_layer_must_be_chosen():
 
 
 def test_low_quality_pictures_keep_their_size():
-    options = argparse.Namespace(scale=4, strength=1.0)
+    options = argparse.Namespace(scale=[4], strength=1.0)
     pictures = [np.random.RandomState(i).randint(0, 256, (64, 64, 3), np.uint8) for i in range(3)]
     low = clearsr.low_quality(pictures, np.random.RandomState(0), options)
     assert [p.shape for p in low] == [p.shape for p in pictures]
