@@ -8,8 +8,7 @@ import torch
 from .. import files
 from .network import ClearSR, Config
 
-FORMAT = "loupe.clearsr"
-VERSION = "1"
+KEY, VERSION = "clearsr", "1"  # in the metadata
 NETWORK = ("dpm.", "gspm.")
 UNET_LORA, VAE_LORA = "lora_unet_", "lora_vae_"
 
@@ -28,10 +27,10 @@ class ClearSRFile(NamedTuple):
 def load(path: str) -> ClearSRFile:
     """Raises ValueError naming the file and what it holds when it is no ClearSR or of another version."""
     state, metadata = files.read(path)
-    if metadata.get("format") != FORMAT or "dpm.lr_conv_in.weight" not in state:
+    if KEY not in metadata or "dpm.lr_conv_in.weight" not in state:
         raise ValueError(f"{path} is not a ClearSR: it holds {files.describe(state)} and no 'dpm.' control network. An ordinary ControlNet belongs in Load ControlNet Model.")
-    if metadata.get("version") != VERSION:
-        raise ValueError(f"{path} has ClearSR file version {metadata.get('version')!r}; this release reads version {VERSION}. Update Loupe.")
+    if metadata[KEY] != VERSION:
+        raise ValueError(f"{path} has ClearSR file version {metadata[KEY]!r}; this release reads version {VERSION}. Update Loupe.")
 
     weights = {key: value for key, value in state.items() if key.startswith(NETWORK)}
     try:
@@ -55,7 +54,7 @@ def load(path: str) -> ClearSRFile:
 def save(file: ClearSRFile, path: str, dtype: torch.dtype = torch.float16) -> None:
     """Write `file` in `dtype`; `metadata` must say base and latent_format."""
     state = {key: value.detach().to("cpu", dtype).contiguous() for part in (file.weights, file.unet_lora, file.vae_lora) for key, value in part.items()}
-    entries = {**file.metadata, "format": FORMAT, "version": VERSION, "window": str(file.config.window), "head_channels": str(file.config.head_channels)}
+    entries = {**file.metadata, "format": "loupe.clearsr", KEY: VERSION, "window": str(file.config.window), "head_channels": str(file.config.head_channels)}
     safetensors.torch.save_file(state, path, entries)
 
 

@@ -342,7 +342,7 @@ def test_stock_apply_says_what_is_missing(world, control):
 
 def test_bad_files_are_named(path, tmp_path):
     state = load_file(path)
-    header = {"format": "loupe.clearsr", "version": "1", "head_channels": "32", "window": "8", "base": "x", "latent_format": "mini"}
+    header = {"clearsr": "1", "head_channels": "32", "window": "8", "base": "x", "latent_format": "mini"}
 
     def refuse(match, tensors, metadata):
         save_file(tensors, tmp_path / "bad.safetensors", metadata)
@@ -350,7 +350,7 @@ def test_bad_files_are_named(path, tmp_path):
             ClearSRControl.from_file(str(tmp_path / "bad.safetensors"))
 
     refuse("is not a ClearSR", {"control_model.zero_convs.0.0.weight": torch.zeros(1)}, {})
-    refuse("version '2'", state, {**header, "version": "2"})
+    refuse("version '2'", state, {**header, "clearsr": "2"})
     refuse("dpm.input_blocks.0.0.weight' is missing", {k: v for k, v in state.items() if k != "dpm.input_blocks.0.0.weight"}, header)
     refuse("first dpm.zero_convs.0.0.weight", {k: v for k, v in state.items() if k != "dpm.zero_convs.0.0.weight"}, header)
     refuse("window 16", state, {**header, "window": "16"})
