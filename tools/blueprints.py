@@ -44,6 +44,25 @@ class Blueprint(NamedTuple):
 
 
 BLUEPRINTS = {
+    "Restore (ClearSR)": Blueprint(
+        "clearsr_sd21",
+        "Restores a low-quality picture and enlarges it with ClearSR: control networks that look at its latent, region by region, and Latent Adjustment between fidelity and detail.",
+        ["ClearSR", "ControlSR", "super resolution", "denoise", "deblur", "Loupe"],
+        {
+            "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
+            "positive": ("Empty prompt", 0), "negative": ("Negative prompt", 0),
+        },
+        {
+            "clearsr": ("Load ClearSR", "control_net_name"),
+            "scale_by": ("Enlarge to 4x", "scale_by"),
+            "strength": ("Apply ClearSR", "strength"),
+            "region_width": ("Regional Denoise", "region_width"),
+            "region_height": ("Regional Denoise", "region_height"),
+            "adjustment": ("Latent Adjustment (LSA)", "preset"),
+            **{name: ("Restore", name) for name in ("steps", "cfg", "seed")},
+        },
+        {"image": ("Decode the result", 0), "latent": ("Restore", 0)},
+    ),
     "Upscale (C-Upscale)": Blueprint(
         "cupscale_image_sdxl",
         "Enlarges a picture region by region with C-Upscale: structure and attention of the whole picture steer every region, which may have a prompt of its own.",

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 from . import blueprints
 from .client import Client, WorkflowError, node_title
@@ -29,14 +29,46 @@ from .server import PACK, Server, ServerError
 WORKFLOWS = PACK / "workflows"
 THUMBNAIL = 400  # pixels
 
+# file names, which is what the template browser shows
+TITLES = {
+    "lsrna_demofusion": "Upscale 4x with Loupe (mini world)",
+    "lsrna_demofusion_sdxl": "Upscale 2x with LSRNA-DemoFusion (SDXL)",
+    "lsrna_demofusion_patches": "Upscale 2x with a stock KSampler, LSRNA-DemoFusion (mini world)",
+    "demofusion": "Upscale 2x with DemoFusion (mini world)",
+    "demofusion_sdxl": "Upscale 2x with DemoFusion (SDXL)",
+    "pixelsmith": "Upscale 4x with PixelSmith (mini world)",
+    "pixelsmith_sdxl": "Upscale 4x with PixelSmith (SDXL)",
+    "lsrna_pixelsmith": "Upscale 4x with LSRNA and PixelSmith (mini world)",
+    "lsrna_pixelsmith_sdxl": "Upscale 2x with LSRNA and PixelSmith (SDXL)",
+    "cupscale": "Upscale 2x with C-Upscale (mini world)",
+    "cupscale_sdxl": "Upscale 2x with C-Upscale (SDXL)",
+    "cupscale_fast_sdxl": "Upscale 2x with C-Upscale in few steps (SDXL)",
+    "cupscale_image_sdxl": "Upscale your picture 2x with C-Upscale (SDXL)",
+    "lsrna_cupscale": "Upscale 2x with LSRNA and C-Upscale (mini world)",
+    "lsrna_cupscale_sdxl": "Upscale 2x with LSRNA and C-Upscale (SDXL)",
+    "latent_adjustment": "Upscale 2x closer to the picture with Latent Adjustment (mini world)",
+    "latent_adjustment_image_sdxl": "Upscale your picture 2x with Latent Adjustment (SDXL)",
+    "compare": "Compare six ways to upscale (mini world)",
+    "any_scale_decode": "Decode one latent at any size (mini world)",
+    "any_scale_decode_sdxl": "Decode one latent at any size (SDXL)",
+    "arbitrary_scale": "Draw one latent for any size (mini world)",
+}
+
 NOTES = {
     "lsrna_demofusion": "Draws a picture at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
     "lsrna_demofusion_sdxl": "Draws a picture at 1024 px, enlarges its latent with the LSR network, adds noise where it has edges and lets SDXL draw the detail, region by region. Lower e_max or denoise_depth to stay closer to the reference; for 4096 px set scale_by to 4, about 2000 network evaluations.",
     "lsrna_demofusion_patches": "LSRNA-DemoFusion taken apart: LSR and RNA make the latent, Regional Denoise and DemoFusion patch the model, the stock KSampler runs the last 30 of 50 steps, and the picture is the sampler node's to the last bit. Put a LoRA, a ControlNet or another sampler wherever it goes in a plain workflow.",
+    "demofusion": "DemoFusion alone: the regions of the enlarged picture are denoised beside thinned-out copies of the whole, and every step is drawn towards the reference. It needs no LSR network; in progressive mode a larger scale_by goes through 2x, 3x, ... one after another.",
+    "demofusion_sdxl": "Draws a picture at 1024 px and enlarges it twice with DemoFusion, which needs nothing but the checkpoint. LSRNA-DemoFusion takes fewer steps for the same size.",
+    "latent_adjustment": "Enlarges a picture as pixels and redraws it region by region, once plainly and once with Latent Adjustment, which draws the first steps towards the picture and pushes the last away from it. It needs no training and goes on any model.",
+    "latent_adjustment_image_sdxl": "Enlarges a picture of yours twice: load it, say what it shows and press Run; the regions of the enlarged picture are redrawn while Latent Adjustment holds the first steps to it. Preset fidelity stays closer; a lower start_at_step redraws more.",
+    "any_scale_decode_sdxl": "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Nobody publishes a decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     "pixelsmith": "Enlarges a picture of the mini world to 2x and then to 4x with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure for the first guided_steps. Fewer guided_steps leave more to the model.",
     "lsrna_pixelsmith": "Enlarges the latent four times with LSR, adds noise at its edges and lets PixelSmith redraw it patch by patch in the last 30 of 50 steps. The picture is never enlarged as pixels or encoded again.",
     "pixelsmith_sdxl": "Draws a picture at 1024 px and takes it to 2048 and then 4096 px with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure for the first guided_steps. Fewer guided_steps leave more to the model.",
     "lsrna_pixelsmith_sdxl": "Draws a picture at 1024 px, enlarges its latent twice with the LSR network, adds noise at its edges and lets PixelSmith redraw it patch by patch in the last 30 of 50 steps. For 4096 px set scale_by to 4.",
+    "clearsr": "Draws a picture of the mini world, blurs it, adds noise, and restores it at twice the size with ClearSR: control networks that look at the picture's latent, region by region. Latent Adjustment holds the first steps to the picture. Put Load Image in place of the example for one of your own; other models need a ClearSR file made for them by `python dev.py train clearsr`.",
+    "clearsr_sd21": "Restores a picture of yours at four times its size with ClearSR on SD 2.1-base, region by region. The authors publish no weights: `python dev.py train clearsr --base v2-1_512-ema-pruned.safetensors --images FOLDER` makes `clearsr.safetensors` for models/controlnet.",
     "cupscale": "C-Upscale: the regions are redrawn with prompts of their own (RSP) while two priors hold them to the structure (GSP) and the attention (RAP) of the whole picture. The same regions without the three stand beside it for comparison.",
     "cupscale_sdxl": "Draws a picture at 1024 px and enlarges it twice with C-Upscale: Structure Prior and Attention Prior hold every region to the whole picture. Region Prompts takes a line of text for each region, from a captioner or by hand; left empty, all regions see the whole prompt.",
     "cupscale_image_sdxl": "Enlarges a picture of yours twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the picture, a lower one redraws more.",
@@ -45,6 +77,7 @@ NOTES = {
     "compare": "One picture enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again.",
     "cupscale_fast_sdxl": "C-Upscale with a LoRA for few steps: eight steps without guidance draw the reference, the last four of eight the enlargement. Another few-step LoRA works as well; set steps and start_at_step to suit it.",
     "any_scale_decode": "One latent of the mini world as three pictures: at the VAE's own size, and through an implicit decoder at twice and 3.7 times that. The decoder reads the latent's features once and answers for every pixel; any factor from 0.25 to 16 works, or an exact width and height.",
+    "arbitrary_scale": "Draws a small picture, shows it to a denoiser that makes one larger latent of it, and decodes that latent at 2x, 3.7x and 8x with the implicit decoder. The three pictures agree with each other because they are one latent; any other size is as good.",
 }
 
 PICTURES = {"LATENT", "IMAGE", "MASK"}
@@ -141,29 +174,47 @@ def is_mini(workflow):
     return any(node["class_type"] == "LoupeLoadMini" for node in workflow.values())
 
 
-def template_file(name, workflow):
-    return WORKFLOWS / f"{name}{'_mini' if is_mini(workflow) else ''}.json"
+def template_file(name):
+    return WORKFLOWS / f"{TITLES.get(name, name + ('' if '_sd' in name else '_mini'))}.json"
 
 
 # Thumbnails
 
 
 def before_and_after(before, after):
-    """Left half of the reference, right half of the result, as one small picture."""
+    """The half of the result that has most to see, and at its left the same half of the reference."""
     size = (THUMBNAIL, round(THUMBNAIL * after.height / after.width))
-    picture = after.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     half = size[0] // 2
-    picture.paste(before.convert("RGB").resize(size, Image.Resampling.BICUBIC).crop((0, 0, half, size[1])))
-    picture.paste("white", (half - 1, 0, half + 1, size[1]))
+    before = before.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+    after = after.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    boxes = [(x, 0, x + half, size[1]) for x in (0, half // 2, half)]
+    box = max(boxes, key=lambda box: sum(ImageStat.Stat(after.crop(box)).var))
+    picture = Image.new("RGB", size, "white")
+    picture.paste(before.crop(box).crop((0, 0, half - 1, size[1])))
+    picture.paste(after.crop(box).crop((1, 0, half, size[1])), (half + 1, 0))
     return picture
 
 
 def make_thumbnail(client, workflow, info):
-    """Run the workflow and compare the first picture that it saves with the last."""
+    """Run the workflow: the contact sheet that it ends with, or the first picture that it saves beside the last."""
     run = client.run(workflow)
-    saved = [key for _, keys in sections(workflow, info) for key in keys if workflow[key]["class_type"] == "SaveImage"]
-    first, last = (client.images(run, key)[0] for key in (saved[0], saved[-1]))
-    return before_and_after(first, last), run.seconds
+    shown = [key for _, keys in sections(workflow, info) for key in keys if info[workflow[key]["class_type"]]["output_node"]]
+    pictures = {key: client.images(run, key)[0] for key in shown}
+    last = pictures[shown[-1]]
+    if workflow[shown[-1]]["class_type"] == "PreviewImage":
+        picture = last.convert("RGB").resize((THUMBNAIL, round(THUMBNAIL * last.height / last.width)), Image.Resampling.LANCZOS)
+    else:
+        picture = before_and_after(next(pictures[key] for key in shown if workflow[key]["class_type"] == "SaveImage"), last)
+    return picture, run.seconds
+
+
+def labelled(picture, words="example: the mini world"):
+    """For a workflow whose model has not drawn it."""
+    picture = picture.copy()
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
+    draw.rectangle((0, picture.height - 34, picture.width, picture.height), "#202020")
+    draw.text((picture.width / 2, picture.height - 17), words, "white", font, "mm")
+    return picture
 
 
 def stand_in(name, workflows):
@@ -179,8 +230,8 @@ def make_all(client, names, thumbnails):
         raise ValueError(f"workflows/api has {', '.join(workflows)}; unknown: {', '.join(set(names) - set(workflows))}")
     for name in names or workflows:
         if name not in NOTES:
-            raise ValueError(f"{name} has no text in NOTES of tools/templates.py; write two sentences")
-        file = template_file(name, workflows[name])
+            raise ValueError(f"{name} needs a title in TITLES and two sentences in NOTES of tools/templates.py")
+        file = template_file(name)
         file.write_text(json.dumps(make_template(workflows[name], info, NOTES[name]), indent=2) + "\n", encoding="utf-8")
         print(file.relative_to(PACK), flush=True)
     for file in blueprints.make_all(workflows, names or workflows, info):
@@ -189,8 +240,8 @@ def make_all(client, names, thumbnails):
         if is_mini(workflows[name]):
             picture, seconds = make_thumbnail(client, workflows[name], info)
             for shown in [other for other in workflows if stand_in(other, workflows) == name]:
-                file = template_file(shown, workflows[shown]).with_suffix(".jpg")
-                picture.save(file, quality=88)
+                file = template_file(shown).with_suffix(".jpg")
+                (picture if shown == name else labelled(picture)).save(file, quality=88)
                 print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from loupe_tools.blueprints import BLUEPRINTS
 from loupe_tools.client import Client, find_node
+from loupe_tools.graph import TRAINED
 from page import declared, fits, widgets_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +80,8 @@ def test_nodes_and_values_are_the_hosts(file, info):
         definition = info[node["type"]]
         assert {slot["name"]: slot["type"] for slot in node["inputs"]} == {name: kind for name, (kind, _) in declared(definition).items()}
         assert [slot["type"] for slot in node["outputs"]] == definition["output"]
-        downloads = [model["name"] for model in node["properties"].get("models", [])]
-        assert [name for name, value, *rest in widgets_of(node, definition) if not fits(value, *rest) and value not in downloads] == []
+        absent = {*TRAINED, *(model["name"] for model in node["properties"].get("models", []))}
+        assert [name for name, value, *rest in widgets_of(node, definition) if not fits(value, *rest) and value not in absent] == []
 
 
 @every
@@ -139,4 +140,21 @@ def test_cupscale_runs_on_the_mini_world(client, info, likeness):
     run = client.run({**outside, **inside, **saved})
     small, large = client.images(run, "small")[0], client.images(run, "large")[0]
     assert large.size == (2 * small.width, 2 * small.height)
+    assert np.asarray(large).std() > 10 and likeness(large, small) > 0.8
+
+
+def test_clearsr_runs_on_the_mini_world(client, likeness):
+    workflow = read(API / "clearsr.json")
+    low = find_node(workflow, title="Add noise")
+    given = {
+        "image": [low, 0], "model": ["1", 0], "vae": ["1", 2], "positive": ["4", 0], "negative": ["4", 0], "clearsr": "mini_clearsr.safetensors",
+        "scale_by": 1.5, "region_width": 16, "region_height": 16, "steps": 8, "cfg": 1.0,
+    }
+    assert set(given) <= {*BLUEPRINTS["Restore (ClearSR)"].inputs, *BLUEPRINTS["Restore (ClearSR)"].widgets}
+    inside, ends = expand(ROOT / "subgraphs" / "Restore (ClearSR).json", client.get_json("/object_info"), given, "inside ")
+    outside = {key: node for key, node in workflow.items() if int(key) <= int(low) and node["class_type"] != "SaveImage"}
+    saved = {title: {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": "blueprint"}} for title, source in (("small", [low, 0]), ("large", ends["image"]))}
+    run = client.run({**outside, **inside, **saved})
+    small, large = client.images(run, "small")[0], client.images(run, "large")[0]
+    assert large.size == (1.5 * small.width, 1.5 * small.height)
     assert np.asarray(large).std() > 10 and likeness(large, small) > 0.8

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from loupe_tools.client import Client
+from loupe_tools.graph import TRAINED
 from page import SCALARS, declared, fits, widgets_of
 from PIL import Image
 
@@ -46,9 +47,9 @@ def test_widget_values_are_the_right_ones(info, template):
     wrong = []
     for node in nodes_of(template):
         assert node["type"] in info
-        downloads = [model["name"] for model in node["properties"].get("models", [])]
+        absent = {*TRAINED, *(model["name"] for model in node["properties"].get("models", []))}
         values = widgets_of(node, info[node["type"]])
-        wrong += [f"{node['type']}.{name} = {value!r}" for name, value, *rest in values if not fits(value, *rest) and value not in downloads]
+        wrong += [f"{node['type']}.{name} = {value!r}" for name, value, *rest in values if not fits(value, *rest) and value not in absent]
     assert wrong == []
 
 
@@ -88,11 +89,13 @@ def test_says_what_its_api_workflow_says(info, template, workflow):
     assert said == meant
 
 
-def test_files_to_download_are_named(template):
+def test_files_to_download_or_train_are_named(template):
     for node in nodes_of(template):
         files = [value for value in node["widgets_values"] if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".ckpt"))]
         named = {model["name"]: model for model in node["properties"].get("models", [])}
-        missing = [name for name in files if name not in named and not (WORKFLOWS.parent / "models" / "mini" / name).exists()]
+        (note,) = [other["widgets_values"][0] for other in template["nodes"] if other["type"] in NOTES]
+        assert [name for name in files if name in TRAINED and not (name in note and TRAINED[name] in note)] == []
+        missing = [name for name in files if name not in named and name not in TRAINED and not (WORKFLOWS.parent / "models" / "mini" / name).exists()]
         assert missing == []
         for model in named.values():
             assert model["name"] in files
