@@ -1,11 +1,9 @@
 """ClearSR: restoring low-quality pictures (arXiv 2410.14279)."""
 
-import os
-
 from comfy_api.latest import io
 
 from ..host.clearsr import ClearSRControl, patch_decoder
-from .model_files import model_files, model_path
+from .model_files import fingerprint, model_files, model_path
 
 FOLDER = "controlnet"
 
@@ -33,8 +31,7 @@ class LoadClearSR(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, control_net_name):
-        stat = os.stat(model_path(FOLDER, control_net_name))
-        return stat.st_mtime_ns, stat.st_size
+        return fingerprint(FOLDER, control_net_name)
 
     @classmethod
     def execute(cls, control_net_name) -> io.NodeOutput:

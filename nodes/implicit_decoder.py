@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..host.implicit_decoder import AnyScale, LoadedDecoder
 from ..host.latents import samples_of
-from .model_files import model_files, model_path
+from .model_files import fingerprint, model_files, model_path
 from .types import ImplicitDecoder
 
 FOLDER = "vae_approx"
@@ -36,8 +36,7 @@ class LoadImplicitDecoder(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name):
-        stat = os.stat(model_path(FOLDER, model_name))
-        return stat.st_mtime_ns, stat.st_size
+        return fingerprint(FOLDER, model_name)
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:

@@ -1,12 +1,10 @@
 """Latent super-resolution (LSRNA)."""
 
-import os
-
 from comfy_api.latest import io
 
 from ..host.latents import samples_of
 from ..host.lsr import LatentUpscaler
-from .model_files import model_files, model_path
+from .model_files import fingerprint, model_files, model_path
 from .types import LSR
 
 FOLDER = "latent_upscale_models"
@@ -35,8 +33,7 @@ class LoadLSR(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model_name):
-        stat = os.stat(model_path(FOLDER, model_name))
-        return stat.st_mtime_ns, stat.st_size
+        return fingerprint(FOLDER, model_name)
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:

@@ -20,3 +20,9 @@ def model_path(folder: str, name: str) -> str:
     if path is None and os.path.isfile(own):
         return own
     return path or folder_paths.get_full_path_or_raise(folder, name)
+
+
+def fingerprint(folder: str, name: str) -> tuple[int, int]:
+    """Changes when the file does, so that the host loads it again."""
+    stat = os.stat(model_path(folder, name))
+    return stat.st_mtime_ns, stat.st_size
