@@ -18,7 +18,7 @@ class LoadMini(io.ComfyNode):
                         "Prompts look like: red star top left, blue house bottom right, on grass.",
             search_aliases=["loupe", "mini", "test model", "demo"],
             inputs=[
-                io.Combo.Input("variant", options=list(VARIANTS), default="text to image", optional=True, tooltip="text to image: draws from noise, native size 128 x 128. arbitrary scale: also sees the low-resolution picture that InstructPixToPixConditioning puts into the conditioning, and draws its 256 x 256 version for LoupeImplicitDecode."),
+                io.Combo.Input("variant", options=list(VARIANTS), default="text to image", optional=True, tooltip="text to image: draws from noise, native size 128 x 128. arbitrary scale: also sees the low-resolution picture that InstructPixToPixConditioning puts into the conditioning, and draws its 256 x 256 version for Implicit Decode."),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="An SDXL-type denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary scale 256 x 256."),
