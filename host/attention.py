@@ -79,8 +79,8 @@ class AttentionPrior:
 
     def attend(self, call) -> "Attended | None":
         """Shows the network the small picture; None where the prior has no part in the evaluation."""
-        branch = call.conds[0]
-        if not branch or not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
+        branch = [] if call.positive is None else call.conds[call.positive]
+        if not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
             return None
         if any("area" in cond for cond in branch):
             raise ValueError("positive is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
@@ -94,7 +94,7 @@ class AttentionPrior:
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
             raise ValueError("positive holds prompts of regions, but none of the whole picture, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
-        call.attended = Attended(self, [cond["uuid"] for cond in whole], call.canvas, call.model.diffusion_model)
+        call.attended = Attended(self, call.positive, [cond["uuid"] for cond in whole], call.canvas, call.model.diffusion_model)
         x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
         call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
         return call.attended
@@ -110,11 +110,18 @@ class AttentionPrior:
 
 
 class Attended:
-    """What the cross-attention layers made of the small picture, for the length of one evaluation."""
+    """What the cross-attention layers made of the small picture, for the length of one evaluation.
 
-    def __init__(self, prior: AttentionPrior, uuids: list, canvas: tuple[int, int], network: torch.nn.Module):
-        self.prior, self.uuids, self.canvas, self.network = prior, uuids, canvas, network
+    positive: number of the guidance branch that reads it; uuids: of its prompts of the whole picture.
+    """
+
+    def __init__(self, prior: AttentionPrior, positive: int, uuids: list, canvas: tuple[int, int], network: torch.nn.Module):
+        self.prior, self.positive, self.uuids, self.canvas, self.network = prior, positive, uuids, canvas, network
         self.values = {}
+
+    def of(self, layer: tuple, uuid) -> torch.Tensor | None:
+        """Values (B, h, w, C) under the prompt `uuid`; for None under the first that acts at this noise level."""
+        return next((self.values[layer, key] for key in ([uuid] if uuid else self.uuids) if (layer, key) in self.values), None)
 
     def options(self, model_options: dict, views: list | None = None) -> dict:
         """`model_options` for a network call on `views`, or on the whole canvas."""
@@ -136,8 +143,8 @@ class _Layers:
     """A patch on the outputs (rows, tokens, C) of the chosen cross-attention layers. Rows come in equal
     chunks, each with the guidance branch and the cond that it belongs to."""
 
-    def __init__(self, attended: Attended, views: list | None):
-        self.attended = attended
+    def __init__(self, attended: Attended, views: list | None, branch: int):
+        self.attended, self.branch = attended, branch
         if views is None:
             height, width = attended.canvas
             self.views, self.sources = [View(Axis(0, 1, height), Axis(0, 1, width))], {uuid: uuid for uuid in attended.uuids}
@@ -151,37 +158,39 @@ class _Layers:
         return (view.height, view.width) if isinstance(view, Miniature) else (view.y.count, view.x.count)
 
     def guided(self, extra_options):
-        """(number of the chunk, key of its values, whether its prompt is the whole picture's) of the guided conds."""
+        """(number of the chunk, layer, uuid of the prompt or None for a region's own) of the guided conds."""
         layer = (*extra_options["block"], extra_options["block_index"])
         for i, (branch, uuid) in enumerate(zip(extra_options["cond_or_uncond"], extra_options["uuids"])):
-            if branch == 0:
-                # a region's own prompt is composed with the first of the whole canvas
-                yield i, (layer, self.sources.get(uuid, self.attended.uuids[0])), uuid in self.sources
+            if branch == self.branch:
+                yield i, layer, self.sources.get(uuid)
 
 
 class Capture(_Layers):
+    def __init__(self, attended, views):
+        super().__init__(attended, views, 0)  # the small picture is shown with the positive prompt alone
+
     def __call__(self, n, extra_options):
         prior, (rows, columns) = self.attended.prior, extra_options["activations_shape"][-2:]
         coarse = rows <= -(-extra_options["original_shape"][-2] // prior.finest)
         if extra_options["block"][0] in LAYERS[prior.layers] and coarse:
             chunks = n.chunk(len(extra_options["uuids"]))
-            for i, key, _ in self.guided(extra_options):
-                self.attended.values[key] = chunks[i].unflatten(1, (rows, columns))
+            for i, layer, uuid in self.guided(extra_options):
+                self.attended.values[layer, uuid] = chunks[i].unflatten(1, (rows, columns))
         return n
 
 
 class Read(_Layers):
     def __init__(self, attended, views):
-        super().__init__(attended, views)
+        super().__init__(attended, views, attended.positive)
         self.weights = {}
 
     def __call__(self, n, extra_options):
         attended = self.attended
         chunks = list(n.chunk(len(extra_options["uuids"])))
-        for i, key, alone in self.guided(extra_options):
-            weight = attended.prior.weight_alone if alone else attended.prior.weight
-            if weight and key in attended.values:
-                values = attended.values[key]
+        for i, layer, uuid in self.guided(extra_options):
+            weight = attended.prior.weight_alone if uuid else attended.prior.weight
+            values = attended.of(layer, uuid)
+            if weight and values is not None:
                 chunks[i] = compose(chunks[i], attended_region(values, *self._weights(values, *extra_options["activations_shape"][-2:])), weight)
         return torch.cat(chunks)
 

@@ -45,9 +45,9 @@ LARGEST_BATCH = 16
 class RunState:
     """What lives from the first to the last evaluation of one run."""
 
-    def __init__(self, sample_sigmas: torch.Tensor, model_options: dict):
-        self.sample_sigmas = sample_sigmas
-        self.levels = sample_sigmas.tolist()
+    def __init__(self, model_options: dict, positive: list | None = None):
+        self.levels = model_options["transformer_options"]["sample_sigmas"].tolist()
+        self.positive = positive  # the guider's conds of that name
         self.recent = Recent()
         self.batches = {}  # views per network call, by the shape of a picture
         self.hints = hint_patches(model_options)
@@ -69,6 +69,12 @@ class Call:
         self.cells = model.latent_format.spacial_downscale_ratio  # pixels per latent cell
         self.progress = None
         self.attended = None
+
+    @property
+    def positive(self) -> int | None:
+        """Number of the positive prompt's branch, which guiders and patches such as SAG give in any place, or not at all."""
+        positive = self.state.positive
+        return next((i for i, branch in enumerate(self.conds) if branch and (not positive or branch[0]["uuid"] == positive[0]["uuid"])), None)
 
     def whole(self) -> list[torch.Tensor]:
         """The host's own evaluation of the whole canvas."""
@@ -193,7 +199,7 @@ class Evaluation:
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
         if not self.runs:
-            self.runs.append(RunState(model_options["transformer_options"]["sample_sigmas"], model_options))
+            self.runs.append(RunState(model_options))
         call = Call(executor, model, conds, x, timestep, model_options, self.runs[0], self.regional.batch if self.regional else 0)
         call.progress = self._progress(call)
         if self.attention is not None:
@@ -227,12 +233,12 @@ class Evaluation:
         rows, height, width = max(sizes, key=lambda size: size[0] * size[1] * size[2])
         return executor(model, [noise_shape[0] * rows, *noise_shape[1:-2], height, width], conds, *args, **kwargs)
 
-    def finish(self, executor, *args, **kwargs):
+    def run(self, executor, guider, sigmas, extra_args, *args, **kwargs):
         """SAMPLER_SAMPLE: the last prediction has no evaluation after it that would look at it."""
-        x = executor(*args, **kwargs)
-        if self.runs:
-            levels = self.runs[0].levels
-            check_finite(float(x.sum(dtype=torch.float32)), levels, len(levels) - 1)
+        state = RunState(extra_args["model_options"], guider.conds.get("positive"))
+        self.runs[:] = [state]
+        x = executor(guider, sigmas, extra_args, *args, **kwargs)
+        check_finite(float(x.sum(dtype=torch.float32)), state.levels, len(state.levels) - 1)
         return x
 
     def clear(self, *_):
@@ -246,7 +252,7 @@ def patch_evaluation(model, **parts):
     evaluation = replace(before[0], **parts) if before else Evaluation(**parts)
     if isinstance(evaluation.regional, RegionalDenoise):
         evaluation = replace(evaluation, regional=replace(evaluation.regional, patch=patch_size(model.get_model_object("diffusion_model"))))
-    wrappers = ((WrappersMP.CALC_COND_BATCH, evaluation), (WrappersMP.PREPARE_SAMPLING, evaluation.prepare), (WrappersMP.SAMPLER_SAMPLE, evaluation.finish))
+    wrappers = ((WrappersMP.CALC_COND_BATCH, evaluation), (WrappersMP.PREPARE_SAMPLING, evaluation.prepare), (WrappersMP.SAMPLER_SAMPLE, evaluation.run))
     for wrapper_type, wrapper in wrappers:
         model.remove_wrappers_with_key(wrapper_type, KEY)
         model.add_wrapper_with_key(wrapper_type, KEY, wrapper)

@@ -9,6 +9,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy_extras.nodes_custom_sampler import Guider_DualCFG
 from loupe.host import attention
 from loupe.host.attention import AttentionPrior, attended_bytes
 from loupe.host.conditioning import REGION
@@ -137,6 +138,40 @@ def test_several_prompts_of_the_whole_picture_keep_their_own_attention():
     fused = tiny.evaluate(prior(regional(model)), X, (both, CONDS[1]))[0]
     first, second = (written_out(model, X, (tiny.conditioning(seed), CONDS[1]), 1.0)[0] for seed in (1, 3))
     torch.testing.assert_close(fused, 0.25 * first + 0.75 * second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [10.0, 0.3])
+def test_own_prompts_are_mixed_with_the_global_one_that_acts_now(sigma):
+    model, (positive, _) = prior(regional(tiny.sdxl())), own_prompts()
+    halves = tiny.conditioning(1, start_percent=0.0, end_percent=0.5) + tiny.conditioning(1, start_percent=0.5, end_percent=1.0)
+    expected = tiny.evaluate(model, X, (positive, CONDS[1]), sigma)[0]
+    assert torch.equal(tiny.evaluate(model, X, (halves + positive[1:], CONDS[1]), sigma)[0], expected)
+
+
+def test_guiders_that_give_the_positive_prompt_another_place():
+    """DualCFG's order is negative, middle, positive; self-attention guidance evaluates the negative alone."""
+    model = tiny.sdxl()
+    guider = Guider_DualCFG(prior(regional(model)))
+    guider.set_conds(tiny.conditioning(1), tiny.conditioning(3), CONDS[1])
+    guider.set_cfg(1.0, 1.0)  # the guided prediction is that of the positive prompt
+    latent, sigmas = tiny.noise((1, 4, 8, 12)), torch.tensor([2.0, 0.0])
+    out = guider.sample(tiny.noise((1, 4, 8, 12), 1), latent, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=0)
+    expected = tiny.sample(prior(regional(model)), latent, positive=tiny.conditioning(1), cfg=1.0, sigmas=sigmas, noise_tensor=tiny.noise((1, 4, 8, 12), 1))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+    guider = comfy.samplers.CFGGuider(prior(regional(model)))
+    guider.set_conds(*CONDS)
+    alone = []
+
+    def negative(args):
+        alone.extend(comfy.samplers.calc_cond_batch(args["model"], [args["uncond"]], args["input"], args["sigma"], args["model_options"]))
+        alone.append(args["uncond_denoised"])
+        return args["denoised"]
+
+    guider.model_options = {**guider.model_options, "sampler_post_cfg_function": [negative]}
+    guider.set_cfg(2.0)
+    guider.sample(tiny.noise((1, 4, 8, 12), 1), latent, comfy.samplers.sampler_object("euler"), sigmas, disable_pbar=True, seed=0)
+    torch.testing.assert_close(*alone, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("off", [{"weight": 0.0, "weight_alone": 0.0}, {"layers": "middle", "finest": 64}])
