@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import comfy.model_sampling
 import torch
 
 from ..methods.latent_adjustment import adjust, shares_by_sigma, shares_by_step
 from .latents import fit
-from .sigmas import step_index
+from .sigmas import mixed_sigma, step_index
 from .step_edits import Edits, Run
-from .structure import prediction_of
 
 TARGETS = ("sample", "denoised")
 BOUNDARIES = ("steps", "noise level")
@@ -52,11 +52,10 @@ class LatentAdjustment:
         if not any(shares):
             return Edits()
         reference = fit(run.model.process_latent_in(self.reference), run.noise)
-        flow = prediction_of(sampling) == "flow"
         mask = 1.0 if run.denoise_mask is None else run.denoise_mask
 
         def edit(x, share, sigma=0.0):
-            return adjust(x, reference, share * mask, 0.0 if flow else sigma) if share else x
+            return adjust(x, reference, share * mask, mixed_sigma(sampling, sigma)) if share else x
 
         def before(x, sigma):
             step = step_index(levels, float(sigma))
@@ -68,7 +67,7 @@ class LatentAdjustment:
 
         def finish(x):
             # a flow run that stops early comes back divided by its signal
-            scale = 1 - levels[-1] if flow else 1.0
+            scale = 1 - levels[-1] if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
             return edit(x * scale, shares[-1], levels[-1]) / scale if shares[-1] else x
 
         return Edits(after=after) if self.target == "denoised" else Edits(before=before, finish=finish)

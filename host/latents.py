@@ -36,6 +36,11 @@ def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubi
 
 
 def fit(samples: torch.Tensor, like: torch.Tensor, kernel: str = "bicubic") -> torch.Tensor:
-    """`samples` at the size, batch, device and dtype of `like`."""
+    """`samples` at the size, batch, device and dtype of `like`; a picture serves for every frame.
+
+    Raises ValueError for two videos of different length.
+    """
+    if samples.ndim == 5 and samples.shape[2] not in (1, like.shape[2]):
+        raise ValueError(f"reference has {samples.shape[2]} frames, the sampled latent has {like.shape[2]}. Use a reference of as many frames, or of one.")
     samples = resize(samples.to(like), *like.shape[-2:], kernel)
     return comfy.utils.repeat_to_batch_size(samples, like.shape[0]).expand_as(like)

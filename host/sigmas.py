@@ -9,14 +9,25 @@ from ..methods.demofusion import ddim_sigmas
 def timestep(model_sampling, sigma: float) -> float:
     """Training timestep, 0..999, that `sigma` stands for.
 
-    Flow models count 1000 * sigma; models without a table of discrete noise levels are read on
-    Stable Diffusion's.
+    Flow models count 1000 * sigma, Cosmos of the sigma that its flow has; other models without a table
+    of discrete noise levels are read on Stable Diffusion's.
     """
     if isinstance(model_sampling, comfy.model_sampling.CONST):
         return 1000 * sigma
+    if isinstance(model_sampling, comfy.model_sampling.COSMOS_RFLOW):
+        return 1000 * sigma / (1 + sigma)
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
         model_sampling = comfy.model_sampling.ModelSamplingDiscrete()
     return float(model_sampling.timestep(torch.tensor([sigma], device=model_sampling.log_sigmas.device)))
+
+
+def mixed_sigma(model_sampling, sigma: float) -> float:
+    """Noise level m at which the sampler's state is sqrt(1 + m^2) times what the network sees of it:
+    sigma for k-diffusion's x0 + sigma * eps, 0 for flow's (1 - sigma) x0 + sigma * eps. Cosmos samples
+    its flow as x0 + sigma * eps, 1 + sigma times the mixture."""
+    if isinstance(model_sampling, comfy.model_sampling.CONST):
+        return 0.0
+    return (sigma * (2 + sigma)) ** 0.5 if isinstance(model_sampling, comfy.model_sampling.COSMOS_RFLOW) else sigma
 
 
 def step_index(levels: list[float], sigma: float) -> int:

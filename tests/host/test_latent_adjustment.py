@@ -1,3 +1,4 @@
+import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import pytest
@@ -66,10 +67,20 @@ def test_split_between_two_samplers_it_is_the_same_run(loop):
         torch.testing.assert_close(ddpm(model, tensors, info["N"], split, state=half), tensors["traj.sample"], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+class Cosmos(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampling.COSMOS_RFLOW):
+    """As the host builds it for Cosmos and Anima."""
+
+
+def cosmos():
+    model = tiny.sd15()
+    model.model.model_sampling = Cosmos()
+    return model
+
+
+@pytest.mark.parametrize("name", [*tiny.MODELS, "cosmos"])
 def test_euler_is_the_loop_written_out(name):
     """In the space of every prediction, with a reference of another size and batch."""
-    model = tiny.MODELS[name]()
+    model = cosmos() if name == "cosmos" else tiny.MODELS[name]()
     channels = model.model.latent_format.latent_channels
     latent, reference = tiny.noise((2, channels, 8, 12)), tiny.noise((1, channels, 4, 6), 1)
     conds = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "cfg": 1.0}
@@ -78,12 +89,17 @@ def test_euler_is_the_loop_written_out(name):
     x_lr = model.model.process_latent_in(torch.nn.functional.interpolate(reference, (8, 12), mode="bicubic"))
     flow = name in ("sd3", "flux")
 
+    def mixture(sigma):
+        """The state's scale in the network's own mixture of picture and noise."""
+        return 1.0 if flow else 1 + sigma if name == "cosmos" else (1 + sigma**2) ** 0.5
+
     state, noise = latent, None
     for i, share in enumerate(shares_by_step(steps, 0.05, 0.04)):
         # flow's unfinished latents go in and out divided by 1 - sigma
         state = model.model.process_latent_in(tiny.sample(model, state, sigmas=sigmas[i : i + 2], noise_tensor=noise, **conds))
         signal = 1 - sigmas[i + 1] if flow else 1
-        state = adjust(state * signal, x_lr, share, 0.0 if flow else float(sigmas[i + 1])) / signal
+        scale = mixture(sigmas[i + 1])
+        state = adjust(state * signal / scale, x_lr, share) * scale / signal
         state, noise = model.model.process_latent_out(state), torch.zeros_like(latent)
     model = patch_step_edits(model, LatentAdjustment(reference, 0.05, 0.04))
     out = tiny.sample(model, latent, sigmas=sigmas, **conds)
@@ -161,6 +177,8 @@ def test_videos():
     plain = tiny.sample(model, latent, steps=5)
     out = tiny.sample(node(model, reference, alpha=0.1, beta=0.0), latent, steps=5)
     assert out.shape == latent.shape and torch.isfinite(out).all() and not torch.equal(out, plain)
+    with pytest.raises(ValueError, match="reference has 3 frames, the sampled latent has 2"):
+        tiny.sample(node(model, tiny.noise((1, 16, 3, 4, 4))), latent)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
+from loupe.host.sigmas import timestep
 from loupe.host.step_edits import KEY, UNSUPPORTED, Edits, patch_step_edits
 from loupe.host.structure import StructurePrior, prediction_of
 from loupe.methods.structure_prior import kappa, structure_edit
@@ -169,6 +170,13 @@ def test_predictions_are_told_apart():
     expected = {"sdxl": "eps", "sdxl_v": "v", "sd15": "eps", "sd3": "flow", "flux": "flow"}
     assert {name: prediction_of(make().model.model_sampling) for name, make in tiny.MODELS.items()} == expected
     assert prediction_of(comfy.model_sampling.X0()) == "x0"
+
+
+def test_cosmos_counts_timesteps_of_its_flow():
+    class Cosmos(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampling.COSMOS_RFLOW):
+        pass
+
+    assert [timestep(Cosmos(), sigma) for sigma in (80.0, 1.0, 0.25)] == pytest.approx([80000 / 81, 500, 200])
 
 
 def test_weight_zero_changes_no_bit_and_the_kept_part_of_a_mask_stays():
