@@ -73,10 +73,12 @@ class AnyScale:
         intermediate device.
 
         Latents larger than `tile` cells are decoded in tiles that share `overlap` cells. Raises ValueError
-        for latents of another kind.
+        for latents of another kind, or not finite.
         """
         if samples.shape[1] != self.channels:
             raise ValueError(f"samples has {samples.shape[1]} channels; {self.name} decodes latents with {self.channels}. Connect a latent made for it.")
+        if not samples.isfinite().all():
+            raise ValueError("samples holds values that are not finite (NaN or infinite), which would make a black picture. The sampling before it went wrong: look there for a half precision overflow or an unfit model.")
         h, w = samples.shape[-2:]
         size = height, width
         rows = max(1, min(height, QUERIES_PER_CHUNK // width))
@@ -119,7 +121,8 @@ class AnyScale:
         """Bytes that decoding one (h, w) latent takes."""
         if self.vae is None:
             return self.network.features_memory(h, w)
-        return self.vae.memory_used_decode((1, self.channels, h, w), self.vae.vae_dtype)
+        frame = (1,) if self.vae.latent_dim == 3 else ()
+        return self.vae.memory_used_decode((1, self.channels, *frame, h, w), self.vae.vae_dtype)
 
     def query_memory(self, h: int, w: int, size: tuple[int, int], rows: int) -> int:
         """Bytes that `rows` rows of the picture of `size` take."""

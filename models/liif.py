@@ -58,18 +58,26 @@ class LIIF(nn.Module):
         return last(mean).permute(0, 3, 1, 2)
 
 
-def axis_neighbours(low: int, high: int, start: int, count: int, device: torch.device | str) -> list[Neighbours]:
+def axis_neighbours(low: int, high: int, start: int, count: int, device: torch.device | str, ensemble: bool = True) -> list[Neighbours]:
     """LIIF's two neighbours along one axis of `low` cells for `count` of `high` query points.
 
     Returns (index, offset, weight) for the one before and the one after. Offsets are exact, in LIIF's
     units (one low-resolution cell is 2). A weight is the other neighbour's share of the distance;
-    beyond the border, where both are the same cell, and on top of that cell, it is one half.
+    beyond the border, where both are the same cell, and on top of that cell, it is one half. Without
+    `ensemble`, the nearest one alone; halfway, the even one, as grid_sample rounds.
     """
     k = torch.arange(start, start + count, device=device)
     numerator = (2 * k + 1) * low - high
     before = numerator.div(2 * high, rounding_mode="floor")
-    index = torch.stack([before, before + 1]).clamp(0, low - 1)
+    if ensemble:
+        index = torch.stack([before, before + 1])
+    else:
+        past_half = numerator - 2 * high * before - high
+        index = (before + ((past_half > 0) | (past_half == 0) & (before % 2 == 1)))[None]
+    index = index.clamp(0, low - 1)
     offset = (numerator - 2 * high * index).to(torch.float32) / high
+    if not ensemble:
+        return list(zip(index, offset, torch.ones_like(offset)))
     distance = offset.abs()
     total = distance.sum(0)
     weight = torch.where(total > 0, distance.flip(0) / total, 0.5)

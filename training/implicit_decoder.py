@@ -74,7 +74,7 @@ def network(options: argparse.Namespace, frozen: vae.FrozenVAE) -> HybridDecoder
 
 
 def features(net: HybridDecoder | ImplicitDecoder, frozen: vae.FrozenVAE, latents: torch.Tensor) -> Decoded:
-    z = frozen.latent_format.process_out(latents)
+    z = frozen.unscaled(latents)
     if isinstance(net, ImplicitDecoder):
         return net.features(z)
     with torch.no_grad():

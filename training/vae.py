@@ -41,9 +41,13 @@ class FrozenVAE:
         with torch.autocast(pixels.device.type, torch.bfloat16):
             return self.latent_format.process_in(self.network.encode(pixels).float()).cpu()
 
+    def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the network itself takes, still (B, C, h, w)."""
+        return self.latent_format.process_out(latents)
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Pixels in the network's own range (mostly [-1, 1]), not clamped, differentiable, float32."""
-        return self.network.decode(self.latent_format.process_out(latents)).float()
+        return self.network.decode(self.unscaled(latents)).float()
 
     @torch.no_grad()
     def view(self, latents: torch.Tensor) -> torch.Tensor:
@@ -70,15 +74,18 @@ class HostVAE(FrozenVAE):
         latents = self.latent_format.process_in(latents.float())
         return (latents[:, :, 0] if self.video else latents).cpu()
 
+    def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        # video formats hold a mean a channel, (1, C, 1, 1, 1)
+        return self.latent_format.process_out(latents[:, :, None])[:, :, 0] if self.video else self.latent_format.process_out(latents)
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        latents = self.latent_format.process_out(latents[:, :, None] if self.video else latents)
-        pixels = self.network.decode(latents.to(self.vae.vae_dtype)).float()
-        return pixels[:, :, 0] if self.video else pixels
+        z = self.unscaled(latents).to(self.vae.vae_dtype)
+        return self.network.decode(z[:, :, None])[:, :, 0].float() if self.video else self.network.decode(z).float()
 
     @torch.no_grad()
     def view(self, latents: torch.Tensor) -> torch.Tensor:
-        latents = self.latent_format.process_out(latents.float()[:, :, None] if self.video else latents.float())
-        pixels = torch.cat([self.vae.decode(z[None]) for z in latents])
+        # a batch of one frame each would count as one video
+        pixels = torch.cat([self.vae.decode(z[None, :, None] if self.video else z[None]) for z in self.unscaled(latents.float())])
         return (pixels[:, 0] if self.video else pixels).movedim(-1, 1).float().cpu()
 
 

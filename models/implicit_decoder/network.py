@@ -82,6 +82,7 @@ class LIIFDecoder(nn.Module):
     """What both decoders share: answers of `head` for a region of a picture of any size."""
 
     head: LIIF
+    ensemble = True
 
     def query(self, decoded: Decoded, size: tuple[int, int], region: Region) -> torch.Tensor:
         """The pixels (B, 3, region.height, region.width) inside `region` of the picture of `size` (H, W),
@@ -93,7 +94,7 @@ class LIIFDecoder(nn.Module):
         near = features[..., top:bottom, left:right].to(first.weight.device, first.weight.dtype)
         grid = self.head.embed(near, (2 * h / size[0], 2 * w / size[1]))
         rows, columns = (
-            [(index - start, offset, weight) for index, offset, weight in axis_neighbours(low, high, begin, count, grid.device)]
+            [(index - start, offset, weight) for index, offset, weight in axis_neighbours(low, high, begin, count, grid.device, self.ensemble)]
             for low, high, begin, count, start in ((h, size[0], region.y, region.height, top), (w, size[1], region.x, region.width, left))
         )
         return self.head.query(grid, rows, columns)
@@ -116,14 +117,16 @@ class ImplicitDecoder(LIIFDecoder):
 
     channels: latent channels. width, mult, blocks: CompVis' ch, ch_mult and num_res_blocks. attention:
     levels with attention beside the middle's. hidden: widths of the head. cell: whether the head sees the
-    size of a pixel.
+    size of a pixel. ensemble: whether it answers for four features or for the nearest one; the weights do
+    not tell, and `load` takes the authors' files for the former.
     """
 
     kind = "implicit"
 
-    def __init__(self, channels: int = 3, width: int = 128, mult: Sequence[int] = (1, 2, 4), blocks: int = 2, attention: Sequence[int] = (), hidden: Sequence[int] = (256, 256, 256, 256), cell: bool = True):
+    def __init__(self, channels: int = 3, width: int = 128, mult: Sequence[int] = (1, 2, 4), blocks: int = 2, attention: Sequence[int] = (), hidden: Sequence[int] = (256, 256, 256, 256), cell: bool = True, ensemble: bool = True):
         super().__init__()
-        self.args = {"channels": channels, "width": width, "mult": list(mult), "blocks": blocks, "attention": list(attention), "hidden": list(hidden), "cell": cell}
+        self.args = {"channels": channels, "width": width, "mult": list(mult), "blocks": blocks, "attention": list(attention), "hidden": list(hidden), "cell": cell, "ensemble": ensemble}
+        self.ensemble = ensemble
         self.decoder = nn.Sequential(nn.Conv2d(channels, channels, 1), ConvDecoder(channels, width, mult, blocks, attention))
         self.inr = nn.ModuleDict({"imnet": LIIF(width * mult[0], 3, hidden, cell=cell)})
 

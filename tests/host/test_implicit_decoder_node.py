@@ -11,6 +11,7 @@ import tiny
 import torch
 import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL
+from comfy.ldm.wan.vae import WanVAE
 from loupe.host import mini
 from loupe.host.implicit_decoder import LoadedDecoder
 from loupe.models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
@@ -31,13 +32,32 @@ def autoencoder_kl(seed=0, channels=4):
     return vae
 
 
-VAES = {"mini": mini.load_vae, "kl": autoencoder_kl}
+def wan(seed=0):
+    """Qwen-Image's and Wan 2.1's VAE, thin: a video autoencoder with 16 channels."""
+    network = tiny.randomize(WanVAE(8, 16, temperal_downsample=[False, True, True]), seed)
+    return comfy.sd.VAE(sd=network.state_dict(), dtype=torch.float32)
+
+
+VAES = {"mini": mini.load_vae, "kl": autoencoder_kl, "wan": wan}
 
 
 @pytest.fixture(scope="module", params=VAES)
 def vae(request):
     with torch.inference_mode():
         return VAES[request.param]()
+
+
+def latents(vae, batch, height, width):
+    return tiny.noise((batch, vae.latent_channels, height, width))
+
+
+def frame(vae, z):
+    """z as the VAE itself takes it."""
+    return z[:, :, None] if vae.latent_dim == 3 else z
+
+
+def stock_decode(vae, z):
+    return vae.decode(frame(vae, z)).reshape(len(z), 8 * z.shape[-2], 8 * z.shape[-1], 3)
 
 
 def trained(vae, seed=0):
@@ -67,19 +87,19 @@ def decode(samples, vae=None, decoder=None, scale_by=1.0, width=0, height=0, til
 
 
 def test_without_training_it_is_vae_decode_and_a_resize(vae):
-    z = tiny.noise((1, 4, 6, 9))
-    stock = vae.decode(z)
+    z = latents(vae, 1, 6, 9)
+    stock = stock_decode(vae, z)
     with torch.inference_mode(False):
         untrained = LoadedDecoder(HybridDecoder.of(vae.first_stage_model), "untrained.safetensors")
     for decoder in (None, untrained):
         assert torch.equal(decode(z, vae, decoder), stock)
-        raw = vae.first_stage_model.decode(z)
+        raw = vae.first_stage_model.decode(frame(vae, z)).reshape(1, 3, 48, 72)
         expected = (F.interpolate(raw, (111, 40), mode="bicubic", antialias=True).movedim(1, -1) + 1) / 2
         torch.testing.assert_close(decode(z, vae, decoder, width=40, height=111), expected.clamp(0, 1), rtol=0, atol=2e-5)
 
 
 def test_one_latent_at_any_size(vae):
-    z, decoder = tiny.noise((2, 4, 4, 6)), trained(vae)
+    z, decoder = latents(vae, 2, 4, 6), trained(vae)
     for scale, size in ((0.25, (8, 12)), (1.0, (32, 48)), (3.7, (118, 178))):
         images = decode(z, vae, decoder, scale)
         assert images.shape == (2, *size, 3) and images.dtype == torch.float32
@@ -100,7 +120,7 @@ def test_the_papers_decoder_needs_no_vae():
 
 
 def test_little_memory_means_smaller_chunks_and_the_same_picture(vae, monkeypatch):
-    z, decoder = tiny.noise((1, 4, 6, 6)), trained(vae)
+    z, decoder = latents(vae, 1, 6, 6), trained(vae)
     seen = []
     query = HybridDecoder.query
     monkeypatch.setattr(HybridDecoder, "query", lambda self, decoded, size, region: seen.append(region.height) or query(self, decoded, size, region))
@@ -112,7 +132,7 @@ def test_little_memory_means_smaller_chunks_and_the_same_picture(vae, monkeypatc
 
 
 def test_wide_pictures_are_drawn_a_few_rows_at_a_time(vae, monkeypatch):
-    z, decoder = tiny.noise((1, 4, 6, 6)), trained(vae)
+    z, decoder = latents(vae, 1, 6, 6), trained(vae)
     whole = decode(z, vae, decoder, 2.2)
     monkeypatch.setattr("loupe.host.implicit_decoder.QUERIES_PER_CHUNK", 7 * 106)
     torch.testing.assert_close(decode(z, vae, decoder, 2.2), whole, rtol=0, atol=1e-5)
@@ -143,7 +163,7 @@ def test_video_latents_of_one_frame():
 
 
 def test_what_does_not_fit_together_is_refused(vae):
-    z, decoder = tiny.noise((1, 4, 4, 4)), trained(vae)
+    z, decoder = latents(vae, 1, 4, 4), trained(vae)
     other = VAES["mini"]() if isinstance(vae.first_stage_model, AutoencoderKL) else autoencoder_kl()
     with pytest.raises(ValueError, match="trained.safetensors was not trained on the connected VAE"):
         decode(z, other, decoder)
@@ -153,12 +173,14 @@ def test_what_does_not_fit_together_is_refused(vae):
         decode(z, None, decoder)
     with pytest.raises(ValueError, match="vae is not connected, and neither is decoder"):
         decode(z)
-    with pytest.raises(ValueError, match="samples has 16 channels; the VAE decodes latents with 4"):
-        decode(tiny.noise((1, 16, 4, 4)), vae, decoder)
-    with pytest.raises(ValueError, match="samples has 4 channels; paper.ckpt decodes latents with 3"):
+    with pytest.raises(ValueError, match=f"samples has 5 channels; the VAE decodes latents with {vae.latent_channels}"):
+        decode(tiny.noise((1, 5, 4, 4)), vae, decoder)
+    with pytest.raises(ValueError, match=f"samples has {vae.latent_channels} channels; paper.ckpt decodes latents with 3"):
         decode(z, vae, papers(3))
     with pytest.raises(ValueError, match="samples is a packed or nested latent"):
         decode(comfy.nested_tensor.NestedTensor([z, z[:, :, 0]]), vae, decoder)
+    with pytest.raises(ValueError, match="samples holds values that are not finite"):
+        decode(z / 0, vae, decoder)
 
 
 @pytest.mark.parametrize("target", [{"scale_by": 0.2}, {"scale_by": 17.0}, {"width": 7}, {"height": 600}, {"width": 32, "height": 600}])
@@ -181,22 +203,22 @@ def test_other_vaes_are_refused():
 
 
 def test_inputs_are_left_alone(vae):
-    latent = {"samples": tiny.noise((1, 4, 4, 4)), "noise_mask": torch.ones(1, 32, 32)}
+    latent = {"samples": latents(vae, 1, 4, 4), "noise_mask": torch.ones(1, 32, 32)}
     before = latent["samples"].clone()
     decode(latent, vae, trained(vae), 2.0)
     assert set(latent) == {"samples", "noise_mask"} and torch.equal(latent["samples"], before)
 
 
 def test_the_vae_is_left_as_it_was(vae):
-    z = tiny.noise((1, 4, 4, 4))
-    before = vae.decode(z)
+    z = latents(vae, 1, 4, 4)
+    before = stock_decode(vae, z)
     decode(z, vae, trained(vae), 2.0)
     assert not any(module._forward_hooks for module in vae.first_stage_model.modules())
-    assert torch.equal(vae.decode(z), before)
+    assert torch.equal(stock_decode(vae, z), before)
 
 
 def test_other_models_can_be_loaded_in_between(vae):
-    z, decoder = tiny.noise((1, 4, 4, 4)), trained(vae)
+    z, decoder = latents(vae, 1, 4, 4), trained(vae)
     first = decode(z, vae, decoder, 2.0)
     comfy.model_management.load_models_gpu([tiny.sdxl()])
     comfy.model_management.unload_all_models()

@@ -67,7 +67,7 @@ def compared(difference, case):
     return difference.abs().max()
 
 
-@pytest.mark.parametrize("name", ["c0", "c1", "c2"])
+@pytest.mark.parametrize("name", ["c0", "c1", "c2", "c3"])
 def test_parity_with_the_official_head(golden, name):
     tensors, info = golden("ind_liif")
     case = info["liif_cases"][name]
@@ -75,7 +75,7 @@ def test_parity_with_the_official_head(golden, name):
     head.load_state_dict({key.removeprefix(f"{name}.w.imnet."): value for key, value in tensors.items() if key.startswith(f"{name}.w.")})
     (h, w), (height, width) = case["feat"], case["out"]
     grid = head.embed(tensors[f"{name}.feat"], (2 * h / height, 2 * w / width))
-    out = head.query(grid, axis_neighbours(h, height, 0, height, "cpu"), axis_neighbours(w, width, 0, width, "cpu"))
+    out = head.query(grid, *(axis_neighbours(low, high, 0, high, "cpu", case["local_ensemble"]) for low, high in ((h, height), (w, width))))
     assert compared(out - tensors[f"{name}.out"], case) < info["tol"]
 
 
@@ -105,7 +105,7 @@ def test_sizes_are_read_from_the_weights(tmp_path):
     network = ImplicitDecoder(3, 32, (1, 2, 4), 1, attention=(2,), hidden=(8,), cell=False)
     torch.save(network.state_dict(), tmp_path / "own.pth")
     loaded, _ = load(str(tmp_path / "own.pth"))
-    assert loaded.args == {"channels": 3, "width": 32, "mult": [1, 2, 4], "blocks": 1, "attention": [2], "hidden": [8], "cell": False}
+    assert loaded.args == {"channels": 3, "width": 32, "mult": [1, 2, 4], "blocks": 1, "attention": [2], "hidden": [8], "cell": False, "ensemble": True}
     assert loaded.factor == 4
     z = torch.randn(1, 3, 4, 5)
     assert torch.equal(loaded.features(z).features, network.features(z).features)
@@ -119,7 +119,8 @@ def test_the_papers_size():
 @pytest.mark.parametrize("size", [(6, 6), (17, 40), (5, 3), (96, 7)])
 def test_regions_are_parts_of_the_whole(reference, vae, size):
     z = torch.randn(2, 4, 6, 7)
-    for network, decoded in ((reference[0], reference[0].features(z)), (hybrid(vae), tap.decode(vae, z))):
+    nearest = ImplicitDecoder(4, 32, (1, 2), 1, hidden=(16,), ensemble=False)
+    for network, decoded in ((reference[0], reference[0].features(z)), (nearest, nearest.features(z)), (hybrid(vae), tap.decode(vae, z))):
         whole = network(decoded, size)
         assert whole.shape == (2, 3, *size)
         torch.testing.assert_close(network(decoded, size, rows=2), whole, rtol=0, atol=3e-5)
@@ -132,8 +133,11 @@ def test_regions_are_parts_of_the_whole(reference, vae, size):
 def test_span_is_what_the_neighbours_name(low, high):
     for start in range(high):
         for count in range(1, high - start + 1):
+            first, last = axis_span(low, high, start, count)
             index = torch.cat([index for index, _, _ in axis_neighbours(low, high, start, count, "cpu")])
-            assert axis_span(low, high, start, count) == (index.min(), index.max() + 1)
+            assert (first, last) == (index.min(), index.max() + 1)
+            (nearest, offset, weight), = axis_neighbours(low, high, start, count, "cpu", ensemble=False)
+            assert first <= nearest.min() and nearest.max() < last and offset.abs().max() <= 1 and (weight == 1).all()
 
 
 @pytest.mark.parametrize("size", [(47, 31), (5, 90), (20, 31), (21, 7), (130, 300)])
@@ -195,7 +199,7 @@ def test_a_head_knows_its_vae(vae):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_round_trip_of_our_files(reference, vae, tmp_path, dtype):
     path = str(tmp_path / "own.safetensors")
-    for network in (reference[0], hybrid(vae)):
+    for network in (reference[0], ImplicitDecoder(4, 32, (1,), 0, hidden=(8,), ensemble=False), hybrid(vae)):
         save(path, network, {"licence": "none"}, dtype)
         loaded, metadata = load(path)
         assert type(loaded) is type(network) and loaded.args == network.args and metadata["licence"] == "none"
