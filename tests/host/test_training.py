@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.ldm.wan.vae import WanVAE
 from loupe.host import mini
 from loupe.models import implicit_decoder as decoders
 from loupe.nodes.implicit_decoder import decoder_files
@@ -55,22 +56,43 @@ def taesd(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def kl(tmp_path_factory):
-    """An AutoencoderKL with a thin decoder; the host fixes the encoder's width."""
-    path = tmp_path_factory.mktemp("vae") / "kl.safetensors"
-    config = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+KL = {"double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0}
+
+
+def save_random(path, build):
+    """Cheap random weights, in half precision, of the autoencoder that `build` makes."""
     with torch.device("meta"):
-        network = comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=config, embed_dim=4, decoder_ddconfig={**config, "ch": 32})
+        network = build()
     weights = {key: torch.zeros(value.shape, dtype=torch.float16) for key, value in network.state_dict().items()}
     g = torch.Generator().manual_seed(0)
     for key, value in weights.items():
-        if key.endswith("norm.weight") or "norm" in key.split(".")[-2]:
-            value.fill_(key.endswith("weight"))
+        if key.endswith("gamma") or key.endswith("norm.weight") or "norm" in key.split(".")[-2]:
+            value.fill_(not key.endswith("bias"))
         elif value.ndim > 1:
             value.copy_(torch.randn(1024, generator=g).repeat(value.numel() // 1024 + 1)[: value.numel()].view(value.shape) * value[0].numel() ** -0.5)
     save_file(weights, path)
     return path
+
+
+@pytest.fixture(scope="module")
+def kl(tmp_path_factory):
+    """An AutoencoderKL with a thin decoder; the host fixes the encoder's width."""
+    return save_random(tmp_path_factory.mktemp("vae") / "kl.safetensors", lambda: comfy.ldm.models.autoencoder.AutoencoderKL(ddconfig=KL, embed_dim=4, decoder_ddconfig={**KL, "ch": 32}))
+
+
+@pytest.fixture(scope="module")
+def flux(tmp_path_factory):
+    """The layout of SD3's and Flux's: 16 channels, no convolutions around the latent."""
+    config, module = {**KL, "z_channels": 16}, "comfy.ldm.modules.diffusionmodules.model"
+    return save_random(tmp_path_factory.mktemp("vae") / "flux.safetensors", lambda: comfy.ldm.models.autoencoder.AutoencodingEngine(
+        regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
+        encoder_config={"target": f"{module}.Encoder", "params": config}, decoder_config={"target": f"{module}.Decoder", "params": {**config, "ch": 32}}))
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory):
+    """Qwen-Image's, which is Wan 2.1's video autoencoder, thin."""
+    return save_random(tmp_path_factory.mktemp("vae") / "wan.safetensors", lambda: WanVAE(8, 16, temperal_downsample=[False, True, True]))
 
 
 @pytest.fixture
@@ -170,18 +192,38 @@ def test_init_goes_on_from_a_file(taesd, images):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_decoder_on_a_vae(kl, images, tmp_path):
-    arguments = ["--vae", str(kl), "--latent-format", "SD15", "--images", str(images / "more"), "--out", "run", *SMALL_DECODER, "--steps", "2", "--lr", "1e-2"]
+@pytest.mark.parametrize("file,latent_format", [("kl", "SD15"), ("flux", "Flux"), ("wan", "Wan21")])
+def test_decoder_on_a_vae(file, latent_format, images, tmp_path, request):
+    path = request.getfixturevalue(file)
+    arguments = ["--vae", str(path), "--latent-format", latent_format, "--images", str(images / "more"), "--out", "run", *SMALL_DECODER, "--steps", "2", "--lr", "1e-2"]
     implicit_decoder.main(arguments)
-    assert decoder_files()[0] == "implicit_decoder_kl.safetensors"
-    network, metadata = decoders.load(str(tmp_path / "vae_approx" / "implicit_decoder_kl.safetensors"))
-    assert isinstance(network, decoders.HybridDecoder) and metadata["latent_format"] == "SD15"
-    frozen = vae.load(str(kl), "SD15")
+    assert decoder_files()[0] == f"implicit_decoder_{file}.safetensors"
+    network, metadata = decoders.load(str(tmp_path / "vae_approx" / f"implicit_decoder_{file}.safetensors"))
+    assert isinstance(network, decoders.HybridDecoder) and metadata["latent_format"] == latent_format
+    frozen = vae.load(str(path), latent_format)
     assert network.fits(frozen.network)
     assert network.imnet.layers[-1].weight.abs().max() > 0
+    z = torch.randn(1, frozen.space.channels, 4, 4)
     with torch.no_grad():
-        assert network(implicit_decoder.features(network, frozen, torch.randn(1, 4, 4, 4)), (37, 50)).shape == (1, 3, 37, 50)
-    assert cv2.imread("run/implicit-decoder-kl.samples.png") is not None
+        assert network(implicit_decoder.features(network, frozen, z), (37, 50)).shape == (1, 3, 37, 50)
+        network.imnet.layers[-1].weight.zero_()
+        network.imnet.layers[-1].bias.zero_()
+        assert torch.allclose(network(implicit_decoder.features(network, frozen, z), (32, 32)), frozen.decode(z), atol=1e-5)
+    assert cv2.imread(f"run/implicit-decoder-{file}.samples.png") is not None
+
+
+def test_a_video_autoencoder_sees_frames(wan, images):
+    frozen = vae.load(str(wan), "wan21")
+    assert frozen.space == ("Wan21", 16, None) and frozen.ratio == 8
+    pixels = torch.rand(2, 3, 16, 24)
+    latents = frozen.encode(pixels)
+    assert latents.shape == (2, 16, 2, 3) and torch.equal(latents[1:], frozen.encode(pixels[1:]))
+    assert torch.allclose(frozen.decode(latents).add(1).div(2).clamp(0, 1), frozen.view(latents), atol=1e-4)
+    arguments = ["--vae", str(wan), "--latent-format", "Wan21", "--images", str(images / "more"), "--out", "run", "--steps", "1"]
+    lsr.main([*arguments, *SMALL_LSR, "--pixel-weight", "1", "--pixel-cells", "4"])
+    assert LoadLSR.execute("lsr_wan.safetensors").args[0].space == ("Wan21", 16, None)
+    implicit_decoder.main([*arguments, *SMALL_DECODER, "--kind", "implicit", "--width", "32"])
+    assert decoders.load("vae_approx/implicit_decoder_wan.safetensors")[0].args["channels"] == 16
 
 
 def test_interrupted_decoder_goes_on(taesd, images, monkeypatch):
