@@ -82,8 +82,8 @@ class AttentionPrior:
         branch = [] if call.positive is None else call.conds[call.positive]
         if not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
             return None
-        if any("area" in cond for cond in branch):
-            raise ValueError("positive is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
+        if any("area" in cond for cond in branch):  # the host gives each branch the areas of the other
+            raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
         if any("ref_latents" in cond["model_conds"] for cond in branch) and isinstance(call.model.diffusion_model, JOINT):
             raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
         reference, noise = self._run(call)

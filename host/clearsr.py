@@ -86,7 +86,7 @@ def check_base(model, control: ClearSRControl) -> None:
 def encoder_with_lora(vae, file: ClearSRFile, name: str):
     """A VAE that shares all with `vae` but encodes with the file's LoRA."""
     names = {VAE_LORA + key.removesuffix(".weight").replace(".", "_"): key for key in vae.patcher.model.state_dict() if key.endswith(".weight")}
-    if not set(_layers(file.vae_lora)) <= names.keys():
+    if not set(_layers(file.vae_lora)) <= names.keys() or vae.latent_channels != file.config.in_channels:
         raise ValueError(f"vae is a {type(vae.first_stage_model).__name__} of another kind than {name} was trained with ({file.metadata.get('base', 'unknown')}). Connect the VAE of its checkpoint.")
     out = copy.copy(vae)
     out.patcher = vae.patcher.clone()
@@ -101,10 +101,11 @@ def patch_decoder(model, control: ClearSRControl, prompt: torch.Tensor | None = 
     """
     check_base(model.model, control)
     patched = model.clone()
-    if patched.get_attachment(KEY) is not control.file:
+    key = f"{KEY} {control.name}"
+    if patched.get_attachment(key) is None:
         names = comfy.lora.model_lora_keys_unet(patched.model, {})
         patched.add_patches(comfy.lora.load_lora(control.file.unet_lora, names))
-        patched.set_attachments(KEY, control.file)
+        patched.set_attachments(key, True)
     if prompt is not None:
         if prompt.shape[-1] != control.file.config.context_dim:
             raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.file.config.context_dim}. Encode the picture with the image encoder that {control.name} was trained with.")

@@ -34,7 +34,7 @@ def works(model, height: int, width: int, evaluations: int) -> list[Work]:
 
 def _kept(prior, model, size):
     network = model.get_model_object("diffusion_model")
-    return attended_bytes(network, *size, prior.layers, prior.finest, torch.finfo(model.model_dtype()).bits // 8)
+    return attended_bytes(network, *size, prior.layers, prior.finest, model.model.get_dtype_inference().itemsize)
 
 
 def layout(model, height: int, width: int) -> RegionLayout:

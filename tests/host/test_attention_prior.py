@@ -300,8 +300,10 @@ def test_models_without_cross_attention_are_refused(make):
 
 def test_areas_and_missing_global_prompts_are_refused():
     model = prior(regional(tiny.sdxl()))
-    with pytest.raises(ValueError, match="positive is limited to an area.*mask"):
-        tiny.evaluate(model, X, (tiny.conditioning(1, area=(8, 8, 0, 0)), CONDS[1]))
+    area = tiny.conditioning(1, area=(8, 8, 0, 0))
+    for conds in ((area, CONDS[1]), (CONDS[0], CONDS[1] + area)):
+        with pytest.raises(ValueError, match="positive or negative is limited to an area.*mask"):
+            tiny.evaluate(model, X, conds)
     with pytest.raises(ValueError, match="none of the whole picture"):
         tiny.evaluate(model, X, (own_prompts()[0][1:], CONDS[1]))
 

@@ -228,13 +228,14 @@ def test_encoder_lora_is_merged_weights_and_leaves_the_vae(world, control):
     assert torch.equal(vae.encode(picture()), before)
 
 
-def test_decoder_lora_comes_once_and_on_output_blocks_only(world, control):
+def test_decoder_lora_comes_once_and_on_output_blocks_only(world, control, path):
     model = world[0]
     once = patch_decoder(model, control)
     assert once.patches and all(key.startswith("diffusion_model.output_blocks.") for key in once.patches)
     assert len(once.patches) == len(control.file.unet_lora) // 2
-    twice = patch_decoder(once, control)
-    assert all(len(patches) == 1 for patches in twice.patches.values())
+    again = ClearSRControl.from_file(path)  # by a second loader
+    for twice in (patch_decoder(once, control), patch_decoder(once, again)):
+        assert all(len(patches) == 1 for patches in twice.patches.values())
 
 
 def test_image_prompt_is_one_token_for_conditional_rows_of_the_decoder():
@@ -320,15 +321,18 @@ def test_one_region_is_the_whole(world, control):
     torch.testing.assert_close(restore(world, control, image, patch=regional), restore(world, control, image), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("sockets", ["control_net", "vae", "model", "clip_vision_output"])
+@pytest.mark.parametrize("sockets", ["control_net", "vae", "wide vae", "model", "clip_vision_output"])
 def test_wrong_connections_name_their_socket(world, control, sockets):
     model, clip, vae = world
     args = {"model": model, "positive": prompt(clip), "negative": prompt(clip), "control_net": control, "vae": vae, "image": picture(), "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
     other = mini.load_vae()
     other.patcher.model = torch.nn.Linear(2, 2)
-    wrong = {"control_net": comfy.controlnet.ControlNet(), "vae": other, "model": tiny.sd15(), "clip_vision_output": {"image_embeds": tiny.noise((1, 1024))}}
-    with pytest.raises(ValueError, match=sockets):
-        ApplyClearSR.execute(**{**args, sockets: wrong[sockets]})
+    wide = mini.load_vae()
+    wide.latent_channels = 16  # Flux's has the layers of Stable Diffusion's
+    wrong = {"wide vae": wide, "control_net": comfy.controlnet.ControlNet(), "vae": other, "model": tiny.sd15(), "clip_vision_output": {"image_embeds": tiny.noise((1, 1024))}}
+    socket = sockets.split()[-1]
+    with pytest.raises(ValueError, match=socket):
+        ApplyClearSR.execute(**{**args, socket: wrong[sockets]})
 
 
 def test_stock_apply_says_what_is_missing(world, control):

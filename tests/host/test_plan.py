@@ -68,6 +68,13 @@ def test_memory(sdxl, monkeypatch):
         assert plan(model, SHAPE, works(model, *SHAPE[-2:], 3), 2).at_once == at_once
 
 
+def test_values_are_kept_as_the_network_computes_them():
+    model = tiny.sdxl()
+    model.model.diffusion_model.dtype, model.model.manual_cast_dtype = torch.float8_e4m3fn, torch.bfloat16
+    found = works(PATCHES["attention prior"](model), 16, 20, 5)
+    assert found[-1].kept == attended_bytes(model.model.diffusion_model, 6, 10, element_size=2)
+
+
 def test_time_is_measured_on_the_bare_network(sdxl):
     model, calls = PATCHES["DemoFusion"](sdxl), []
 
