@@ -1,16 +1,15 @@
 """`bench any-scale`: the implicit decoder against what else enlarges, on held-out scenes of the mini world.
 
 A 128 px picture is encoded; its latent becomes a picture at 2x, 3x and 4x. PSNR to the true picture (dB), gradient
-error (share of the true gradients' mean), Fréchet distance of detector features to the true pictures, seconds a
-picture, and the memory that one picture takes beside the networks (MiB, of a fork of this process; Linux).
+error (share of the true gradients' mean), Fréchet distance of detector features to the true pictures, processor
+seconds a picture (one thread, so that other work on the machine hardly counts), and the memory that one picture takes
+beside the networks (MiB, of a fork of this process; Linux).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +17,13 @@ from pathlib import Path
 import comfy.utils
 import cv2
 import numpy as np
-import psutil
 import torch
 
 from ..host import mini
 from ..host.implicit_decoder import AnyScale, LoadedDecoder
 from ..host.lsr import LatentUpscaler
 from ..models.mini.world import FOLDER, NATIVE_SIZE
+from . import memory
 from .mini_world import bicubic, held_out
 from .scoring import frechet_distance, load_detector, psnr
 
@@ -52,29 +51,13 @@ def gradient_error(a: torch.Tensor, b: torch.Tensor) -> float:
     return sum(((a.diff(dim=d) - b.diff(dim=d)).abs().mean() / b.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
 
 
-def peak_memory(method: Method, z: torch.Tensor, side: int) -> float:
-    """MiB by which a fork of this process grows while it makes one picture."""
-    context = multiprocessing.get_context("fork")
-    grown = context.SimpleQueue()
-
-    def work():
-        before = psutil.Process().memory_info().rss
-        method(z, side)
-        grown.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before / 2**20)
-
-    process = context.Process(target=work)
-    process.start()
-    process.join()
-    return grown.get()
-
-
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     known = methods(options.decoder)
-    memory = {}
+    held = {}
     for scale in options.scales:  # first, while this process holds no buffers that a fork could use again
         for name, method in known.items():
-            memory[scale, name] = peak_memory(method, torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE)
+            held[scale, name], _ = memory.peak(lambda: method(torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE))
     truth = held_out(options.scenes, 512)
     latents = mini.load_vae().encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
     detector, results, pictures = load_detector(), {}, {}
@@ -83,12 +66,12 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         true = truth if side == 512 else bicubic(truth, side)
         arrays = to_arrays(true)
         for name, method in known.items():
-            started = time.perf_counter()
+            started = time.process_time()
             drawn = torch.cat([method(z[None], side) for z in latents]).float().movedim(-1, 1) * 2 - 1
-            seconds = (time.perf_counter() - started) / len(latents)
+            seconds = (time.process_time() - started) / len(latents)
             pictures[scale, name] = to_arrays(drawn)
             results[f"{scale}x, {name}"] = {"psnr": psnr(drawn, true), "gradient_error": gradient_error(drawn, true),
-                                            "frechet": frechet_distance(detector, pictures[scale, name], arrays), "seconds": seconds, "memory": memory[scale, name]}
+                                            "frechet": frechet_distance(detector, pictures[scale, name], arrays), "seconds": seconds, "memory": held[scale, name]}
         pictures[scale, "true picture"] = arrays
     if options.sheet:
         write_sheet(options.sheet, pictures, max(options.scales))

@@ -2,9 +2,10 @@
 
 A low-resolution picture of a scene (`--low` px) leads the denoiser to one 32 x 32 latent, which the frozen autoencoder
 decodes at 256 px and the implicit decoder at any size. Beside it: the low-resolution picture enlarged (bicubic), the
-same through the autoencoder, and the autoencoder on the true picture, which no denoiser can beat. PSNR to the true
-render (dB), gradient error (share of the true gradients' mean), adherence to the caption, Fréchet distance of detector
-features to true renders of the same scenes, and SelfSSIM: similarity of one latent's pictures at two sizes.
+same through the autoencoder, and the autoencoder on the true picture, which no denoiser can beat; and, for the implicit
+decoder, the autoencoder's 256 px picture enlarged (Lanczos). PSNR to the true render (dB), gradient error (share of the
+true gradients' mean), adherence to the caption, Fréchet distance of detector features to true renders of the same
+scenes, and SelfSSIM: similarity of one latent's pictures at two sizes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 
 import comfy.sample
+import comfy.utils
 import cv2
 import numpy as np
 import torch
@@ -88,6 +90,10 @@ class Bench:
         pictures = self.vae.decode(latents) if side == SIDE else self.decoder.decode(latents, side, side, 128, 32)
         return pictures.movedim(-1, 1) * 2 - 1
 
+    def resize(self, latents: torch.Tensor, side: int) -> torch.Tensor:
+        """The autoencoder's own picture, enlarged."""
+        return comfy.utils.common_upscale(self.decode(latents, SIDE), side, side, "lanczos", "disabled")
+
     def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
         true = to_tensor(self.truth[side])
         pictures = pictures.clamp(-1, 1)
@@ -97,7 +103,8 @@ class Bench:
                 "frechet": frechet_distance(self.detector, to_arrays(pictures), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
 
     def table(self, name: str, latents: torch.Tensor) -> dict[str, dict[str, float]]:
-        return {f"{name}, {side} px": self.quality(self.decode(latents, side), side) for side in self.truth}
+        rows = {f"{name}, {side} px": self.quality(self.decode(latents, side), side) for side in self.truth}
+        return {**rows, f"{name}, {2 * SIDE} px, Lanczos": self.quality(self.resize(latents, 2 * SIDE), 2 * SIDE)}
 
 
 @torch.inference_mode()

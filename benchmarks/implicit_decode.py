@@ -7,34 +7,20 @@ memory (MiB, resident) that the process held above what it held before, less the
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
-import time
 
-import psutil
 import torch
 
 from ..host import implicit_decoder, mini
 from ..host.implicit_decoder import AnyScale, LoadedDecoder
 from ..models.implicit_decoder import HybridDecoder
+from . import memory
 
 
 def measure(any_scale: AnyScale, z: torch.Tensor, side: int, queries: int) -> tuple[float, float]:
-    """(MiB beside the picture, seconds) of one picture in a fork of this process."""
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-
-    def work():
-        implicit_decoder.QUERIES_PER_CHUNK = queries
-        before, started = psutil.Process().memory_info().rss, time.perf_counter()
-        image = any_scale.decode(z, side, side, 128, 32)
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before - image.nbytes
-        results.put((grown / 2**20, time.perf_counter() - started))
-
-    process = context.Process(target=work)
-    process.start()
-    process.join()
-    return results.get()
+    """(MiB beside the picture, seconds) of one picture."""
+    implicit_decoder.QUERIES_PER_CHUNK = queries
+    grown, seconds = memory.peak(lambda: any_scale.decode(z, side, side, 128, 32))
+    return grown - side * side * 12 / 2**20, seconds
 
 
 @torch.inference_mode()
@@ -53,5 +39,5 @@ def main(argv: list[str]) -> None:
     print(f"{'picture':>12} {'its MiB':>8} {'queries':>8} {'MiB beside':>11} {'seconds':>8}")
     for queries in options.queries:
         for side in options.sizes:
-            memory, seconds = measure(any_scale, z, side, queries)
-            print(f"{side:>6}x{side:<5} {side * side * 12 / 2**20:>8.0f} {queries:>8} {memory:>11.0f} {seconds:>8.1f}", flush=True)
+            beside, seconds = measure(any_scale, z, side, queries)
+            print(f"{side:>6}x{side:<5} {side * side * 12 / 2**20:>8.0f} {queries:>8} {beside:>11.0f} {seconds:>8.1f}", flush=True)
