@@ -2,9 +2,9 @@
 
 from .client import node_title
 
-# what does not come with Loupe: (folder, address)
+# what does not come with Loupe: (folder, address, and SHA256 where it is known)
 MODELS = {
-    "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors"),
+    "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
     "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
     "v2-1_512-ema-pruned.safetensors": ("checkpoints", "https://huggingface.co/Manojb/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.safetensors"),
     "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
@@ -13,6 +13,7 @@ MODELS = {
 # what nobody publishes: the command that makes it
 TRAINED = {
     "clearsr.safetensors": "python dev.py train clearsr",
+    "implicit_decoder_sd_xl_base_1.0.safetensors": "python dev.py train implicit-decoder",
 }
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -106,11 +107,16 @@ def size_of(node, definition):
     return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
 
 
+def download(name):
+    folder, url, *sha256 = MODELS[name]
+    return {"name": name, "url": url, "directory": folder, **({"hash": sha256[0], "hash_type": "SHA256"} if sha256 else {})}
+
+
 def properties(key, node, definition):
     found = {"cnr_id": "loupe" if node["class_type"].startswith("Loupe") else "comfy-core", "Node name for S&R": node["class_type"]}
     files = [value for value in node["inputs"].values() if isinstance(value, str) and value in MODELS]
     if files:
-        found["models"] = [{"name": name, "url": MODELS[name][1], "directory": MODELS[name][0]} for name in files]
+        found["models"] = [download(name) for name in files]
     return found
 
 

@@ -33,7 +33,7 @@ THUMBNAIL = 400  # pixels
 TITLES = {
     "lsrna_demofusion": "Upscale 4x with Loupe (mini world)",
     "lsrna_demofusion_sdxl": "Upscale 2x with LSRNA-DemoFusion (SDXL)",
-    "lsrna_demofusion_patches": "Upscale 2x with a stock KSampler, LSRNA-DemoFusion (mini world)",
+    "lsrna_demofusion_patches": "Upscale 2x with LSRNA-DemoFusion node by node (mini world)",
     "demofusion": "Upscale 2x with DemoFusion (mini world)",
     "demofusion_sdxl": "Upscale 2x with DemoFusion (SDXL)",
     "pixelsmith": "Upscale 4x with PixelSmith (mini world)",
@@ -46,8 +46,10 @@ TITLES = {
     "cupscale_image_sdxl": "Upscale your picture 2x with C-Upscale (SDXL)",
     "lsrna_cupscale": "Upscale 2x with LSRNA and C-Upscale (mini world)",
     "lsrna_cupscale_sdxl": "Upscale 2x with LSRNA and C-Upscale (SDXL)",
-    "latent_adjustment": "Upscale 2x closer to the picture with Latent Adjustment (mini world)",
+    "latent_adjustment": "Upscale 2x with Latent Adjustment (mini world)",
     "latent_adjustment_image_sdxl": "Upscale your picture 2x with Latent Adjustment (SDXL)",
+    "clearsr": "Restore a poor picture 2x with ClearSR (mini world)",
+    "clearsr_sd21": "Restore your picture 4x with ClearSR (SD 2.1)",
     "compare": "Compare six ways to upscale (mini world)",
     "any_scale_decode": "Decode one latent at any size (mini world)",
     "any_scale_decode_sdxl": "Decode one latent at any size (SDXL)",
@@ -60,8 +62,8 @@ NOTES = {
     "lsrna_demofusion_patches": "LSRNA-DemoFusion taken apart: LSR and RNA make the latent, Regional Denoise and DemoFusion patch the model, the stock KSampler runs the last 30 of 50 steps, and the picture is the sampler node's to the last bit. Put a LoRA, a ControlNet or another sampler wherever it goes in a plain workflow.",
     "demofusion": "DemoFusion alone: the regions of the enlarged picture are denoised beside thinned-out copies of the whole, and every step is drawn towards the reference. It needs no LSR network; in progressive mode a larger scale_by goes through 2x, 3x, ... one after another.",
     "demofusion_sdxl": "Draws a picture at 1024 px and enlarges it twice with DemoFusion, which needs nothing but the checkpoint. LSRNA-DemoFusion takes fewer steps for the same size.",
-    "latent_adjustment": "Enlarges a picture as pixels and redraws it region by region, once plainly and once with Latent Adjustment, which draws the first steps towards the picture and pushes the last away from it. It needs no training and goes on any model.",
-    "latent_adjustment_image_sdxl": "Enlarges a picture of yours twice: load it, say what it shows and press Run; the regions of the enlarged picture are redrawn while Latent Adjustment holds the first steps to it. Preset fidelity stays closer; a lower start_at_step redraws more.",
+    "latent_adjustment": "Enlarges a picture as pixels and redraws it region by region, once plainly and once with Latent Adjustment, which draws the first steps towards the picture and pushes the last away from it. alpha is ten times the paper's here, so that the trade shows: no things are invented, and the ground is smoother.",
+    "latent_adjustment_image_sdxl": "Enlarges a picture of yours twice: load it, say what it shows and press Run; the regions of the enlarged picture are redrawn while Latent Adjustment holds the first steps to it. Preset fidelity, or custom with a larger alpha, stays closer; a lower start_at_step redraws more.",
     "any_scale_decode_sdxl": "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Nobody publishes a decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     "pixelsmith": "Enlarges a picture of the mini world to 2x and then to 4x with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure for the first guided_steps. Fewer guided_steps leave more to the model.",
     "lsrna_pixelsmith": "Enlarges the latent four times with LSR, adds noise at its edges and lets PixelSmith redraw it patch by patch in the last 30 of 50 steps. The picture is never enlarged as pixels or encoded again.",
@@ -175,7 +177,7 @@ def is_mini(workflow):
 
 
 def template_file(name):
-    return WORKFLOWS / f"{TITLES.get(name, name + ('' if '_sd' in name else '_mini'))}.json"
+    return WORKFLOWS / f"{TITLES[name]}.json"
 
 
 # Thumbnails
@@ -229,7 +231,7 @@ def make_all(client, names, thumbnails):
     if not set(names) <= set(workflows):
         raise ValueError(f"workflows/api has {', '.join(workflows)}; unknown: {', '.join(set(names) - set(workflows))}")
     for name in names or workflows:
-        if name not in NOTES:
+        if name not in TITLES or name not in NOTES:
             raise ValueError(f"{name} needs a title in TITLES and two sentences in NOTES of tools/templates.py")
         file = template_file(name)
         file.write_text(json.dumps(make_template(workflows[name], info, NOTES[name]), indent=2) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from loupe.methods.pixelsmith import follows
 from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.methods.structure_prior import kappa, schedule_weight
+from loupe_tools.templates import TITLES
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
@@ -38,8 +39,8 @@ CURVES = """(panel) => Object.fromEntries([...document.querySelectorAll(`${panel
 
 
 def workflow_of(file):
-    twins = [WORKFLOWS / "api" / f"{stem}.json" for stem in (file.stem, file.stem.removesuffix("_mini"))]
-    return json.loads(next(twin for twin in twins if twin.exists()).read_text(encoding="utf-8"))
+    (name,) = [name for name, title in TITLES.items() if title == file.stem]
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
@@ -176,7 +177,7 @@ RECTANGLES = """(panel) => [...document.querySelectorAll(`${panel} rect[data-reg
 @pytest.fixture
 def cupscale(page):
     """The mini world's C-Upscale workflow with few steps and without its comparison."""
-    graph = json.loads((WORKFLOWS / "cupscale_mini.json").read_text(encoding="utf-8"))
+    graph = json.loads((WORKFLOWS / f"{TITLES['cupscale']}.json").read_text(encoding="utf-8"))
     nodes = {node["title"] if "title" in node else node["type"]: node for node in graph["nodes"]}
     page.load(graph)
     page.js("""() => { for (const node of app.graph.nodes) {
@@ -270,9 +271,9 @@ def test_help_is_shown(page, screenshot):
 
 def test_template_browser_lists_the_pack(page, client, screenshot):
     listed = client.get_json("/workflow_templates")
-    (name,) = [name for name, files in listed.items() if "cupscale_mini" in files]
+    (name,) = [name for name, files in listed.items() if TITLES["cupscale"] in files]
     page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.get_by_text(name).first.click()
-    page.page.get_by_text("pixelsmith", exact=False).first.wait_for()
+    page.page.get_by_text(TITLES["lsrna_demofusion"], exact=True).first.wait_for()
     screenshot("templates")
     page.page.keyboard.press("Escape")

@@ -46,7 +46,7 @@ def demo_workflow():
         if "scale_by" in node["inputs"]:
             node["inputs"]["scale_by"] = 2.0
         if node["class_type"] == "LoupeDemoFusionSampler":
-            node["inputs"].update(steps=20, denoise_depth=12)
+            node["inputs"].update(steps=10, denoise_depth=6)
     return workflow
 
 

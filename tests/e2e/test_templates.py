@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from loupe_tools.client import Client
 from loupe_tools.graph import TRAINED
+from loupe_tools.templates import TITLES
 from page import SCALARS, declared, fits, widgets_of
 from PIL import Image
 
@@ -13,7 +15,7 @@ WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}
 
-pytestmark = pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
+every = pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.stem)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +31,13 @@ def template(file):
 @pytest.fixture
 def workflow(file):
     """The API workflow that the template is made from."""
-    twins = [WORKFLOWS / "api" / f"{stem}.json" for stem in (file.stem, file.stem.removesuffix("_mini"))]
-    return json.loads(next(twin for twin in twins if twin.exists()).read_text(encoding="utf-8"))
+    (name,) = [name for name, title in TITLES.items() if title == file.stem]
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_each_workflow_has_its_template_and_thumbnail():
+    assert [file.stem for file in TEMPLATES] == sorted(TITLES.values()) == sorted(file.stem for file in WORKFLOWS.glob("*.jpg"))
+    assert set(TITLES) == {file.stem for file in (WORKFLOWS / "api").glob("*.json")}
 
 
 def nodes_of(template):
@@ -43,6 +50,7 @@ def optional_values(definition):
     return {name: options["default"] for name, (kind, options) in declared(definition).items() if name in optional and kind in ("COMBO", *SCALARS)}
 
 
+@every
 def test_widget_values_are_the_right_ones(info, template):
     wrong = []
     for node in nodes_of(template):
@@ -53,6 +61,7 @@ def test_widget_values_are_the_right_ones(info, template):
     assert wrong == []
 
 
+@every
 def test_slots_are_the_hosts(info, template):
     for node in nodes_of(template):
         definition = info[node["type"]]
@@ -63,6 +72,7 @@ def test_slots_are_the_hosts(info, template):
         assert [slot["type"] for slot in node["outputs"]] == definition["output"]
 
 
+@every
 def test_links_agree_with_their_slots(template):
     nodes = {node["id"]: node for node in template["nodes"]}
     links = {link[0]: link for link in template["links"]}
@@ -77,6 +87,7 @@ def test_links_agree_with_their_slots(template):
     assert template["last_node_id"] == max(nodes) and template["last_link_id"] == max(links)
 
 
+@every
 def test_says_what_its_api_workflow_says(info, template, workflow):
     links = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
     meant = {key: {**node, "inputs": {**optional_values(info[node["class_type"]]), **node["inputs"]}} for key, node in workflow.items()}
@@ -89,6 +100,7 @@ def test_says_what_its_api_workflow_says(info, template, workflow):
     assert said == meant
 
 
+@every
 def test_files_to_download_or_train_are_named(template):
     for node in nodes_of(template):
         files = [value for value in node["widgets_values"] if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".ckpt"))]
@@ -103,6 +115,7 @@ def test_files_to_download_or_train_are_named(template):
             assert model["directory"]
 
 
+@every
 def test_nothing_overlaps(template):
     boxes = [(node["pos"][0], node["pos"][1] - 30, node["pos"][0] + node["size"][0], node["pos"][1] + node["size"][1]) for node in template["nodes"]]
     groups = [(x, y, x + width, y + height) for x, y, width, height in (group["bounding"] for group in template["groups"])]
@@ -116,9 +129,11 @@ def test_nothing_overlaps(template):
     assert [home == (0 if note else 1) for home, note in zip(homes, noted)] == [True] * len(homes)
 
 
+@every
 def test_browser_gets_template_and_thumbnail(client, file, tmp_path):
     (folder,) = [name for name, stems in client.get_json("/workflow_templates").items() if file.stem in stems]
-    assert client.get(f"/api/workflow_templates/{folder}/{file.name}") == file.read_bytes()
-    (tmp_path / "thumbnail.jpg").write_bytes(client.get(f"/api/workflow_templates/{folder}/{file.stem}.jpg"))
+    at = f"/api/workflow_templates/{folder}/{quote(file.stem)}"
+    assert client.get(f"{at}.json") == file.read_bytes()
+    (tmp_path / "thumbnail.jpg").write_bytes(client.get(f"{at}.jpg"))
     with Image.open(tmp_path / "thumbnail.jpg") as picture:
         assert picture.format == "JPEG" and 200 <= picture.width <= 400
