@@ -30,6 +30,7 @@ def test_node_has_a_help_page(node_id):
     assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
     inputs = page.split("## Inputs")[1].split("## Before and after")[0]
     assert [item.id for item in schema.inputs if f"**{item.id}**" not in inputs] == []
+    assert re.search(r"!\[.+\]\(images/", page), "show a picture"
     assert "\n|" not in page, "a table does not fit beside the graph; write a list"
     assert len(page.split()) < 900
 
