@@ -92,7 +92,8 @@ class Bench:
 
     def resize(self, latents: torch.Tensor, side: int) -> torch.Tensor:
         """The autoencoder's own picture, enlarged."""
-        return comfy.utils.common_upscale(self.decode(latents, SIDE), side, side, "lanczos", "disabled")
+        pictures = self.vae.decode(latents).movedim(-1, 1)
+        return comfy.utils.common_upscale(pictures, side, side, "lanczos", "disabled") * 2 - 1
 
     def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
         true = to_tensor(self.truth[side])
