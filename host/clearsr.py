@@ -71,6 +71,7 @@ def check_base(model, control: ClearSRControl) -> None:
     """Raises ValueError when the control's signals do not fit the network of `model` (the host's BaseModel)."""
     unet, config = model.model_config.unet_config, control.file.config
     same = {
+        "prediction": ("EPS", model.model_type.name),  # the one that `train clearsr` knows
         "channels": (config.model_channels, unet.get("model_channels")),
         "levels": (config.channel_mult, tuple(unet.get("channel_mult", ()))),
         "blocks": (config.num_res_blocks, tuple(unet.get("num_res_blocks", ()))),

@@ -7,8 +7,9 @@ import torch
 from ..methods.regions import RegionLayout
 from .conditioning import REGION
 
-# what limits a prompt to a time or a place, and would limit its regions to the same
-LIMITS = ("mask", "mask_strength", "set_area_to_bounds", "area", "strength", "start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
+# what limits a prompt to a place or a time, and would limit its regions to the same
+PLACES = ("mask", "mask_strength", "set_area_to_bounds", "area", "strength")
+TIMES = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
 
 
 def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning: list, max_tokens: int = 75) -> list:
@@ -16,22 +17,27 @@ def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning:
 
     A prompt carries its region, for Regional Denoise, and the region as a mask, for samplers that
     know nothing of it. Everything else (ControlNets, sizes) comes from the first entry of
-    `conditioning`, whose text stands in for an empty prompt.
+    `conditioning`. For an empty prompt stand the entries of the whole picture, each at its time, or the
+    first where all are limited to a place.
     """
-    text, options = conditioning[0]
-    options = {key: value for key, value in options.items() if key not in LIMITS}
+    options = _without(conditioning[0][1], PLACES + TIMES)
+    whole = [(text, _without(own, PLACES)) for text, own in conditioning if not own.keys() & {"mask", "area"}]
+    encoded, out = {"": whole or [(conditioning[0][0], {})]}, list(conditioning)
     bar = comfy.utils.ProgressBar(len(prompts))
-    encoded, out = {}, list(conditioning)
     for prompt, region in zip(prompts, layout.regions, strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
         if prompt not in encoded:
-            encoded[prompt] = clip.encode_from_tokens_scheduled(tokens_within(clip, prompt, max_tokens)) if prompt else [[text, {}]]
+            encoded[prompt] = clip.encode_from_tokens_scheduled(tokens_within(clip, prompt, max_tokens))
         # half precision: a hundred masks of a large canvas weigh something
         mask = torch.zeros(1, layout.height, layout.width, dtype=torch.float16)
         region.crop(mask).fill_(1)
         out += [[text, {**options, **own, REGION: region, "mask": mask}] for text, own in encoded[prompt]]
         bar.update(1)
     return out
+
+
+def _without(options, keys):
+    return {key: value for key, value in options.items() if key not in keys}
 
 
 def tokens_within(clip, prompt: str, max_tokens: int) -> dict:

@@ -1,6 +1,7 @@
 """ClearSR's networks, files and hooks, on the mini world with random weights of its own."""
 
 import comfy.controlnet
+import comfy.model_base
 import comfy.ops
 import comfy.sample
 import pytest
@@ -321,7 +322,7 @@ def test_one_region_is_the_whole(world, control):
     torch.testing.assert_close(restore(world, control, image, patch=regional), restore(world, control, image), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("sockets", ["control_net", "vae", "wide vae", "model", "clip_vision_output"])
+@pytest.mark.parametrize("sockets", ["control_net", "vae", "wide vae", "model", "v model", "clip_vision_output"])
 def test_wrong_connections_name_their_socket(world, control, sockets):
     model, clip, vae = world
     args = {"model": model, "positive": prompt(clip), "negative": prompt(clip), "control_net": control, "vae": vae, "image": picture(), "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
@@ -329,7 +330,9 @@ def test_wrong_connections_name_their_socket(world, control, sockets):
     other.patcher.model = torch.nn.Linear(2, 2)
     wide = mini.load_vae()
     wide.latent_channels = 16  # Flux's has the layers of Stable Diffusion's
-    wrong = {"wide vae": wide, "control_net": comfy.controlnet.ControlNet(), "vae": other, "model": tiny.sd15(), "clip_vision_output": {"image_embeds": tiny.noise((1, 1024))}}
+    v_prediction = mini.load_model()
+    v_prediction.model.model_type = comfy.model_base.ModelType.V_PREDICTION
+    wrong = {"wide vae": wide, "v model": v_prediction, "control_net": comfy.controlnet.ControlNet(), "vae": other, "model": tiny.sd15(), "clip_vision_output": {"image_embeds": tiny.noise((1, 1024))}}
     socket = sockets.split()[-1]
     with pytest.raises(ValueError, match=socket):
         ApplyClearSR.execute(**{**args, socket: wrong[sockets]})

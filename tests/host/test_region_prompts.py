@@ -80,6 +80,17 @@ def test_an_empty_prompt_is_the_global_one(clip):
     torch.testing.assert_close(fused[0], parts([crop[0] for crop in crops]), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sigma, text", [(10.0, "a street"), (0.3, "a field")])
+def test_an_empty_prompt_follows_a_global_one_that_changes(clip, sigma, text):
+    model, negative = tiny.sdxl(), encoded(clip, "")
+    masked = encoded(clip, "a sign", mask=torch.ones(1, 8, 12))
+    changing = masked + encoded(clip, "a street", end_percent=0.5) + encoded(clip, "a field", start_percent=0.5)
+    positive = encode_regions(clip, ["", "a wet wall"], LAYOUT, changing)
+    expected = encode_regions(clip, ["", "a wet wall"], LAYOUT, encoded(clip, text))
+    out, expected = (tiny.evaluate(regional(model), X, (conds, negative), sigma)[0] for conds in (positive, expected))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_controls_and_inpaint_latents_reach_every_region(clip):
     model = tiny.sdxl(in_channels=9)
     hint = torch.rand(1, 3, 64, 96)
