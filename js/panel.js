@@ -6,7 +6,7 @@ const DELAY = 60; // ms without a change before the server is asked
 
 export const panels = new Set();
 
-api.addEventListener("graphChanged", updateAll);
+for (const event of ["graphChanged", "reconnected"]) api.addEventListener(event, updateAll);
 
 export function updateAll() {
   for (const panel of panels) panel.update();
@@ -22,12 +22,14 @@ export function attach(node, panel) {
   });
   widget.serialize = false;
   for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, updateAll);
-  node.onAdded = after(node.onAdded, () => panel.update());
+  node.onAdded = after(node.onAdded, () => {
+    panels.add(panel); // not before: what is copied to the clipboard is a node as well
+    panel.update();
+  });
   node.onConfigure = after(node.onConfigure, () => panel.update());
   node.onConnectionsChange = after(node.onConnectionsChange, () => panel.update());
   node.onExecuted = after(node.onExecuted, (output) => panel.executed?.(output));
   node.onRemoved = after(node.onRemoved, () => panels.delete(panel));
-  panels.add(panel);
 }
 
 function after(first, then) {
@@ -56,14 +58,22 @@ export class Question {
     this.asked = url;
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
-      const answer = await json(await api.fetchApi(url));
-      if (url === this.asked) this.answered(answer);
+      const answer = await ask(url);
+      if (url !== this.asked) return;
+      if (answer.lost) this.asked = null; // to ask again
+      this.answered(answer);
     }, DELAY);
   }
 }
 
-export async function json(response) {
-  return response.ok ? response.json() : { error: `${response.status} ${response.statusText}` };
+/** The server's JSON, or {error}; with `lost` where it did not answer. */
+export async function ask(path, options) {
+  try {
+    const response = await api.fetchApi(path, options);
+    return response.ok ? await response.json() : { error: `${response.status} ${response.statusText}` };
+  } catch {
+    return { error: "The server does not answer.", lost: true };
+  }
 }
 
 /** Values of the node's widgets by name; without those that belong to the page alone. */

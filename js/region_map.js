@@ -1,10 +1,10 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
-import { api } from "../../scripts/api.js";
-import { html, json, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
+import { ask, html, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
+const PAUSE = 200; // ms
 
 /** Regions at work, from the server, on every map of their canvas. */
 export function showProgress({ canvas, regions }) {
@@ -29,7 +29,8 @@ export class RegionMap {
     this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "display:none;resize:none;flex:none", "aria-label": "Prompt of the region" });
     this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.editor);
     this.svg.addEventListener("click", (event) => this.click(event));
-    this.editor.addEventListener("input", () => this.write());
+    this.editor.addEventListener("input", () => this.edit());
+    this.editor.addEventListener("change", () => this.write());
     this.question = new Question((answer) => this.draw(answer));
   }
 
@@ -158,6 +159,7 @@ export class RegionMap {
   }
 
   select(number) {
+    if (this.edited) this.write();
     this.selected = number;
     const widget = number && this.promptsWidget();
     this.editor.style.display = widget ? "" : "none";
@@ -173,25 +175,32 @@ export class RegionMap {
     const key = widget && count ? JSON.stringify([widget.value, count]) : null;
     if (key === this.readKey) return;
     this.readKey = key;
-    const answer = key ? await this.ask({ text: widget.value, count }) : {};
+    const answer = key ? await post({ text: widget.value, count }) : {};
     if (key !== this.readKey) return;
+    if (answer.lost) this.readKey = null;
     this.take(answer);
   }
 
-  /** The editor's text into the widget. */
-  async write() {
-    const widget = this.promptsWidget();
-    const wanted = { text: widget.value, count: this.layout.regions.length, number: this.selected, prompt: this.editor.value };
+  /** The editor's text will go into the widget, at a pause. */
+  edit() {
+    this.edited = { number: this.selected, prompt: this.editor.value, count: this.layout.regions.length };
     clearTimeout(this.writing);
-    this.writing = setTimeout(async () => {
-      const answer = await this.ask({ ...wanted, text: widget.value });
-      if (!answer.error) {
-        this.readKey = JSON.stringify([answer.text, wanted.count]);
-        widget.value = answer.text;
-        widget.callback?.(answer.text);
-      }
-      this.take(answer);
-    }, 200);
+    this.writing = setTimeout(() => this.write(), PAUSE);
+  }
+
+  async write() {
+    const { edited } = this;
+    const widget = this.promptsWidget();
+    clearTimeout(this.writing);
+    this.edited = null;
+    if (!edited || !widget) return;
+    const answer = await post({ text: widget.value, ...edited });
+    if (!answer.error) {
+      this.readKey = JSON.stringify([answer.text, edited.count]);
+      widget.value = answer.text;
+      widget.callback?.(answer.text);
+    }
+    this.take(answer);
   }
 
   take(answer) {
@@ -201,14 +210,14 @@ export class RegionMap {
     this.show();
   }
 
-  async ask(values) {
-    return json(await api.fetchApi("/loupe/prompts", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) }));
-  }
-
   highlight(canvas, regions) {
     if (!this.layout?.canvas || (canvas && String(canvas) !== String(this.layout.canvas))) return;
     this.running.replaceChildren(
       ...regions.map(([y, x, height, width]) => svg("rect", { x, y, width, height, class: "running", fill: "#5b9dff", "fill-opacity": 0.35, stroke: "#5b9dff", "stroke-width": 2, "vector-effect": "non-scaling-stroke", "pointer-events": "none" })),
     );
   }
+}
+
+function post(values) {
+  return ask("/loupe/prompts", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) });
 }

@@ -5,6 +5,7 @@ import { html, Question, svg, unknown, values } from "./panel.js";
 const COLOURS = ["#ff9a3c", "#5b9dff", "#63d471"];
 const WIDTH = 1000; // timesteps
 const HEIGHT = 100;
+const MARGIN = 5;
 
 export class SchedulePlot {
   height = 130;
@@ -13,7 +14,7 @@ export class SchedulePlot {
   constructor(node) {
     this.node = node;
     this.legend = html("div", { style: "display:flex;gap:10px;flex-wrap:wrap;line-height:14px" });
-    this.svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", style: "flex:1 1 70px;height:70px;min-height:0;width:100%;background:var(--comfy-input-bg);border-radius:4px" });
+    this.svg = svg("svg", { viewBox: `0 ${-MARGIN} ${WIDTH} ${HEIGHT + 2 * MARGIN}`, preserveAspectRatio: "none", style: "flex:1 1 70px;height:70px;min-height:0;width:100%;background:var(--comfy-input-bg);border-radius:4px" });
     this.axis = html("div", { style: "display:flex;justify-content:space-between;line-height:14px" });
     this.element = html("div", { class: "loupe-plot", style: "display:flex;flex-direction:column;gap:2px;font:11px sans-serif;color:var(--descrip-text)" }, this.legend, this.svg, this.axis);
     this.svg.addEventListener("pointermove", (event) => this.point(event));

@@ -5,7 +5,7 @@ import { api } from "../../scripts/api.js";
 import { updateAll } from "./panel.js";
 
 const CELL = 8; // pixels
-const images = new Map();
+const sizes = new Map();
 
 /** [node, output slot] that feeds `name`. */
 export function source(node, name) {
@@ -112,16 +112,19 @@ function loaded(node) {
   return filename && view({ filename, subfolder, type });
 }
 
+/** Size (height, width) of the picture at `url`, null until it has loaded. */
 function naturalSize(url) {
   if (!url) return null;
-  if (!images.has(url)) {
+  if (!sizes.has(url)) {
     const image = new Image();
-    images.set(url, image);
-    image.onload = updateAll;
+    sizes.set(url, null);
+    image.onload = () => {
+      sizes.set(url, [image.naturalHeight, image.naturalWidth]);
+      updateAll();
+    };
     image.src = url;
   }
-  const { naturalHeight, naturalWidth } = images.get(url);
-  return naturalWidth ? [naturalHeight, naturalWidth] : null;
+  return sizes.get(url);
 }
 
 /** Address of a picture with the shape of `size` among what leads to `node`, and what was shown of it. */
@@ -143,7 +146,12 @@ function shown(node) {
   if (node.type === "LoadImage") return [loaded(node)].filter(Boolean);
   const near = (node.outputs ?? []).flatMap((_, slot) => node.getOutputNodes(slot) ?? []);
   const decoded = near.filter((next) => next.type.startsWith("VAEDecode")).flatMap((next) => next.getOutputNodes(0) ?? []);
-  return [...near, ...decoded].flatMap((next) => (/^(Save|Preview)Image$/.test(next.type) ? (app.nodeOutputs?.[next.id]?.images ?? []) : [])).map(view);
+  return [...near, ...decoded].flatMap((next) => (/^(Save|Preview)Image$/.test(next.type) ? (outputs(next).images ?? []) : [])).map(view);
+}
+
+/** What a run has reported of a node. In a subgraph another node may have its id. */
+function outputs(node) {
+  return (app.graph.getNodeById(node.id) === node && app.nodeOutputs?.[node.id]) || {};
 }
 
 function fits(picture, size) {
