@@ -133,6 +133,7 @@ def screenshot(request, page):
 
     def take(name):
         if request.config.getoption("--screenshots") and not page.vue:
+            page.js("async () => { const { workflow } = app.extensionManager; for (const tab of [...workflow.openWorkflows]) if (tab !== workflow.activeWorkflow) await workflow.closeWorkflow(tab); }")
             page.page.wait_for_timeout(1500)
             picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
             picture.resize((1280, 800), Image.Resampling.LANCZOS).save(ROOT / "docs" / f"page-{name}.jpg", quality=85)

@@ -11,17 +11,18 @@ from loupe.methods.pixelsmith import follows
 from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.methods.structure_prior import kappa, schedule_weight
+from loupe_tools.graph import TRAINED
 from loupe_tools.templates import TITLES
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
 NOTES = {"Note", "MarkdownNote"}
 
-CHECK = """async (graph) => {
+CHECK = """async ([graph, trained]) => {
   const wrong = [];
   for (const node of app.graph.nodes) {
     if (!LiteGraph.registered_node_types[node.type]) wrong.push(`${node.type} is missing`);
-    const files = (node.properties.models ?? []).map((model) => model.name);
+    const files = [...trained, ...(node.properties.models ?? []).map((model) => model.name)];
     for (const { name, value, options, type, serialize } of node.widgets ?? []) {
       if (serialize === false || files.includes(value)) continue;
       if (options?.min > value || options?.max < value) wrong.push(`${node.type}.${name} = ${value}`);
@@ -48,7 +49,7 @@ def test_template_opens_as_saved(page, file):
     graph = json.loads(file.read_text(encoding="utf-8"))
     page.load(graph)
     page.page.wait_for_timeout(150)  # what the pack draws has asked the server
-    found = page.js(CHECK, graph)
+    found = page.js(CHECK, [graph, list(TRAINED)])
     assert found["wrong"] == []
     workflow = workflow_of(file)
     assert set(found["output"]) == set(workflow)
