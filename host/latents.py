@@ -24,6 +24,8 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
             raise ValueError(f"{socket} has {samples.shape[1]} channels, the model's latents have {latent_format.latent_channels}. Use a latent made with this model's VAE.")
         if latent_format.latent_dimensions == 3 and samples.ndim == 4:
             samples = samples.unsqueeze(2)
+        if latent_format.latent_dimensions == 2 and samples.ndim == 5:
+            raise ValueError(f"{socket} is a video latent (B, C, T, H, W), the model's latents are pictures. Use a latent made with this model's VAE.")
     return samples.float()
 
 

@@ -190,6 +190,7 @@ def test_videos():
         ({"alpha": 0.4, "target": "denoised"}, "alpha is 0.4; with target 'denoised' it goes from 0 to 0.3"),
         ({"early_end": 0.9}, "early_end is 0.9 and late_start 0.8"),
         ({"reference": torch.zeros(1, 16, 4, 4)}, "reference has 16 channels, the model's latents have 4"),
+        ({"reference": torch.zeros(1, 4, 1, 4, 4)}, "reference is a video latent"),
     ],
 )
 def test_bad_input_is_refused(settings, message):
