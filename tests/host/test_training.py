@@ -82,11 +82,11 @@ def kl(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def flux(tmp_path_factory):
-    """The layout of SD3's and Flux's: 16 channels, no convolutions around the latent."""
+    """The layout of SD3's and Flux's: 16 channels, no convolutions around the latent. ComfyUI 0.16 fixes the decoder's width too."""
     config, module = {**KL, "z_channels": 16}, "comfy.ldm.modules.diffusionmodules.model"
     return save_random(tmp_path_factory.mktemp("vae") / "flux.safetensors", lambda: comfy.ldm.models.autoencoder.AutoencodingEngine(
         regularizer_config={"target": "comfy.ldm.models.autoencoder.DiagonalGaussianRegularizer"},
-        encoder_config={"target": f"{module}.Encoder", "params": config}, decoder_config={"target": f"{module}.Decoder", "params": {**config, "ch": 32}}))
+        encoder_config={"target": f"{module}.Encoder", "params": config}, decoder_config={"target": f"{module}.Decoder", "params": config}))
 
 
 @pytest.fixture(scope="module")
