@@ -1,4 +1,6 @@
-"""ClearSR's networks, files and hooks, on the mini world with random weights of its own."""
+"""ClearSR's networks, files and hooks, on the mini world with random weights of its own; last, the bundled file."""
+
+import argparse
 
 import comfy.controlnet
 import comfy.model_base
@@ -10,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import CrossAttention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from loupe.benchmarks.clearsr import Bench
 from loupe.host import mini
 from loupe.host.clearsr import ClearSRControl, encoder_with_lora, patch_decoder
 from loupe.models.clearsr import ClearSR, ClearSRFile, Config, load, save
 from loupe.models.clearsr.attention import WindowCrossAttention
 from loupe.models.clearsr.checkpoint import infer_config
 from loupe.models.clearsr.image_prompt import ImagePrompt
-from loupe.models.mini.world import UNET_CONFIG
+from loupe.models.mini.world import FOLDER, UNET_CONFIG
 from loupe.nodes.clearsr import ApplyClearSR
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from safetensors.torch import load_file, save_file
@@ -366,3 +369,12 @@ def test_bad_files_are_named(path, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"bad\.safetensors cannot be read"):
         load(str(tmp_path / "bad.safetensors"))
+
+
+def test_bundled_file_restores_held_out_pictures():
+    bench = Bench(argparse.Namespace(scenes=12, scale=4, strength=1, steps=8, sampler="euler", scheduler="ddim_uniform", seed=1, file=FOLDER / "mini_clearsr.safetensors"))
+    restored, enlarged, alone = map(bench.score, (bench.clearsr(), bench.low, bench.alone(0.3)))
+    for other in enlarged, alone:
+        assert restored["psnr"] > other["psnr"] + 0.3
+        assert restored["colour"] > other["colour"]
+    assert restored["detail"] > 4 * enlarged["detail"]
