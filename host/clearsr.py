@@ -108,6 +108,8 @@ def patch_decoder(model, control: ClearSRControl, prompt: torch.Tensor | None = 
         patched.add_patches(comfy.lora.load_lora(control.file.unet_lora, names))
         patched.set_attachments(key, True)
     if prompt is not None:
+        if control.file.metadata.get("image_prompt") == "0":
+            raise ValueError(f"clip_vision_output is connected, and {control.name} was trained without an image prompt. Disconnect it, or train with --clip-vision.")
         if prompt.shape[-1] != control.file.config.context_dim:
             raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.file.config.context_dim}. Encode the picture with the image encoder that {control.name} was trained with.")
         patched.set_model_attn2_patch(ImagePrompt(prompt.flatten(0, -2)))

@@ -111,6 +111,8 @@ def checkpoint_base(options) -> Base:
     unet, kind = model.model.diffusion_model.float(), model.model.model_type.name
     if not isinstance(unet, UNetModel) or unet.num_classes is not None or kind != "EPS":
         raise SystemExit(f"--base {options.base} is a {type(model.model).__name__} with {kind} prediction; ClearSR needs a noise-predicting UNet without size conditioning (SD2.1-base)")
+    if model.model.model_config.unet_config["num_head_channels"] < 1:
+        raise SystemExit(f"--base {options.base} is a {type(model.model).__name__} with a fixed number of attention heads; ClearSR needs heads of one width on all levels (SD2.1-base)")
     empty = clip.encode_from_tokens(clip.tokenize("")).to(device)
     found = scan(options.images, options.square)
     report(options.images, found, options.square)
@@ -224,7 +226,7 @@ def train(rank: int, options) -> None:
         loop.update(loss_of(base, modules, vision, g, options) / options.accumulate)
     if rank == 0:
         weights = {name: {k[len(name) + 1 :]: v for k, v in loop.averaged().items() if k.startswith(f"{name}.")} for name in modules}
-        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": "-".join(map(str, options.scale)), "strength": str(options.strength)}
+        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": "-".join(map(str, options.scale)), "strength": str(options.strength), "image_prompt": str(int(vision is not None))}
         unet, vae = LoRA.export(weights.get("unet", {}), UNET_LORA), LoRA.export(weights.get("vae", {}), VAE_LORA)
         options.to.parent.mkdir(parents=True, exist_ok=True)
         save(ClearSRFile(base.config, weights["control"], unet, vae, made), options.to)

@@ -15,7 +15,8 @@ UNET_LORA, VAE_LORA = "lora_unet_", "lora_vae_"
 
 class ClearSRFile(NamedTuple):
     """config and weights (of `ClearSR`), the LoRAs by the host's loader keys, the file's metadata: `base` in words,
-    `latent_format` (a class of comfy.latent_formats, or any name with its own `scale_factor`)."""
+    `latent_format` (a class of comfy.latent_formats, or any name with its own `scale_factor`), `image_prompt` ("0" when
+    trained without one)."""
 
     config: Config
     weights: dict[str, torch.Tensor]

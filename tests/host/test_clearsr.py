@@ -341,6 +341,14 @@ def test_wrong_connections_name_their_socket(world, control, sockets):
         ApplyClearSR.execute(**{**args, socket: wrong[sockets]})
 
 
+def test_an_image_prompt_that_the_file_was_not_trained_with_is_refused(world, path, tmp_path):
+    file = load(path)
+    save(file._replace(metadata={**file.metadata, "image_prompt": "0"}), str(tmp_path / "plain.safetensors"), torch.float32)
+    plain = ClearSRControl.from_file(str(tmp_path / "plain.safetensors"))
+    with pytest.raises(ValueError, match="clip_vision_output is connected, and plain.safetensors was trained without"):
+        restore(world, plain, picture(), clip_vision_output={"image_embeds": tiny.noise((1, 128))})
+
+
 def test_stock_apply_says_what_is_missing(world, control):
     model, clip, vae = world
     with pytest.raises(ValueError, match="vae is not connected"):
