@@ -44,6 +44,7 @@ def parse_prompts(text: str, count: int) -> list[str]:
     regions may be missing, or plain text with one line a region. Empty text leaves all to the global
     prompt. Raises ValueError that names the entry at fault.
     """
+    text = text.removeprefix("\ufeff")
     if not text.strip():
         return [""] * count
     if not text.lstrip().startswith(("[", "{")):
@@ -52,7 +53,7 @@ def parse_prompts(text: str, count: int) -> list[str]:
             lines.pop()
         return _counted(lines, count, "lines")
     try:
-        entries = json.loads(text)
+        entries = json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         line = text.splitlines()[min(error.lineno, len(text.splitlines())) - 1].strip()
         raise ValueError(f"prompts is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {line[:60]!r}. Correct it, or write one line for each region.") from error
@@ -61,6 +62,14 @@ def parse_prompts(text: str, count: int) -> list[str]:
     for i, entry in enumerate(entries, 1):
         _check(entry, i)
     return _counted([entry.strip() for entry in entries], count, "entries")
+
+
+def _once(pairs):
+    keys = [key for key, _ in pairs]
+    twice = next((key for key in keys if keys.count(key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"prompts names region {twice!r} twice. Leave one.")
+    return dict(pairs)
 
 
 def _counted(prompts, count, what):
@@ -88,6 +97,7 @@ def _check(entry, name):
 def replace_prompt(text: str, count: int, number: int, prompt: str) -> str:
     """`text` with the prompt of region `number` (from 1) exchanged; a JSON object or list stays one, and
     so does plain text. Raises as `parse_prompts` does, and for a number outside 1 to `count`."""
+    text = text.removeprefix("\ufeff")
     prompts = parse_prompts(text, count)
     if not 1 <= number <= count:
         raise ValueError(f"region is {number}; regions are numbered from 1 to {count}, row by row.")

@@ -82,3 +82,9 @@ def test_a_region_that_is_not_there_has_no_prompt():
         replace_prompt("", 3, 4, "x")
     with pytest.raises(ValueError, match="prompts has 2 lines"):
         replace_prompt("a\nb", 3, 1, "x")
+
+
+def test_a_region_named_twice_is_refused_and_a_byte_order_mark_is_not_text():
+    with pytest.raises(ValueError, match="prompts names region '2' twice"):
+        parse_prompts('{"2": "a", "2": "b"}', 3)
+    assert parse_prompts('\ufeff["a", "b"]', 2) == parse_prompts("\ufeffa\nb", 2) == ["a", "b"]
