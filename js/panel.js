@@ -1,18 +1,30 @@
 // Pictures in a node: where they live, and when they are drawn again.
 
+import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 
 const DELAY = 60; // ms without a change before the server is asked
 
-export const panels = new Set();
+const byNode = new WeakMap();
 
 for (const event of ["graphChanged", "reconnected"]) api.addEventListener(event, updateAll);
 
 export function updateAll() {
-  for (const panel of panels) panel.update();
+  for (const panel of panels()) panel.update();
 }
 
-/** Puts `panel` (element, height, update()) below the widgets of `node`. Nothing of it is saved or sent. */
+export function panelOf(node) {
+  return byNode.get(node);
+}
+
+/** The panels of the nodes that are in the open workflow and its subgraphs. */
+export function panels() {
+  const root = app.rootGraph ?? app.graph;
+  const graphs = [root, ...(root.subgraphs?.values() ?? [])];
+  return graphs.flatMap((graph) => graph.nodes).map(panelOf).filter(Boolean);
+}
+
+/** Puts `panel` (element, height, question, update()) below the widgets of `node`. Nothing of it is saved or sent. */
 export function attach(node, panel) {
   const widget = node.addDOMWidget("loupe_panel", "loupe_panel", panel.element, {
     serialize: false,
@@ -22,14 +34,13 @@ export function attach(node, panel) {
   });
   widget.serialize = false;
   for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, updateAll);
-  node.onAdded = after(node.onAdded, () => {
-    panels.add(panel); // not before: what is copied to the clipboard is a node as well
-    panel.update();
-  });
-  node.onConfigure = after(node.onConfigure, () => panel.update());
-  node.onConnectionsChange = after(node.onConnectionsChange, () => panel.update());
+  const update = () => node.graph && panel.update(); // a copy for the clipboard is in no graph
+  node.onAdded = after(node.onAdded, update);
+  node.onConfigure = after(node.onConfigure, update);
+  node.onConnectionsChange = after(node.onConnectionsChange, update);
   node.onExecuted = after(node.onExecuted, (output) => panel.executed?.(output));
-  node.onRemoved = after(node.onRemoved, () => panels.delete(panel));
+  node.onRemoved = after(node.onRemoved, () => panel.question.drop());
+  byNode.set(node, panel);
 }
 
 function after(first, then) {

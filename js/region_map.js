@@ -1,6 +1,6 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
-import { ask, html, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
+import { ask, html, panelOf, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
@@ -8,11 +8,11 @@ const PAUSE = 200; // ms
 
 /** Regions at work, from the server, on every map of their canvas. */
 export function showProgress({ canvas, regions }) {
-  for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(canvas, regions);
+  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(canvas, regions);
 }
 
 export function stopProgress() {
-  for (const panel of panels) if (panel instanceof RegionMap) panel.highlight(null, []);
+  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(null, []);
   updateAll();
 }
 
@@ -73,7 +73,7 @@ export class RegionMap {
 
   /** What the last run has reported. */
   known(layout) {
-    return source(layout, "samples") ? [...panels].find((panel) => panel.node === layout)?.canvas : null;
+    return source(layout, "samples") ? panelOf(layout)?.canvas : null;
   }
 
   draw(layout) {
@@ -94,7 +94,7 @@ export class RegionMap {
   }
 
   show() {
-    if (!this.drawn) return;
+    if (!this.drawn || !this.node.graph) return;
     this.shade();
     this.describe();
   }
@@ -190,7 +190,7 @@ export class RegionMap {
 
   async write() {
     const { edited } = this;
-    const widget = this.promptsWidget();
+    const widget = this.node.graph && this.promptsWidget();
     clearTimeout(this.writing);
     this.edited = null;
     if (!edited || !widget) return;

@@ -258,6 +258,34 @@ def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
     screenshot("workflow")
 
 
+# Panels
+
+
+def test_panels_live_as_long_as_their_nodes(page):
+    count = "async () => (await import('/extensions/ComfyUI-Loupe/panel.js')).panels().length"
+    node = page.add("LoupeRegionLayout")
+    assert page.js(count) == 1
+    page.js("(id) => { app.graph.getNodeById(id).clone(); }", node)  # as copying does, into no graph
+    assert page.js(count) == 1
+    page.js("(id) => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); }", node)
+    assert page.js(count) == 1
+    page.js("() => { for (const node of [...app.graph.nodes]) app.graph.remove(node); }")
+    page.wait(f"({count})().then((size) => size === 0)")
+
+
+def test_a_lost_server_is_asked_again(page):
+    node = page.add("LoupeStructurePrior")
+    panel = page.panel(node)
+    wait_for_line(page, panel, "now", 2)
+    page.page.route("**/loupe/curves/**", lambda route: route.abort())
+    page.set(node, "weight", 0.5)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('does not answer')", panel)
+    page.page.unroute("**/loupe/curves/**")
+    page.errors.clear()  # the browser's own
+    page.js("app.api.dispatchCustomEvent('reconnected')")
+    wait_for_line(page, panel, "default", 2)
+
+
 # Help and templates
 
 
