@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from loupe_tools import pack, run
+from loupe_tools import blueprints, pack, run, templates
 from loupe_tools.client import Client, find_node
 from loupe_tools.server import PACK, Server
 from PIL import Image
@@ -54,7 +54,9 @@ def test_archive_holds_what_runs(archive):
     assert KEPT <= set(names)
     assert {name.split("/")[0] for name in names} <= KEPT | ROOMS
     assert not [name for name in names if "/." in name or name.endswith((".pyc", ".csv", ".ckpt"))]
-    assert {f"models/mini/mini_{part}.safetensors" for part in ("unet", "text", "vae", "lsr")} <= set(names)
+    assert {f"models/mini/mini_{part}.safetensors" for part in ("unet", "text", "vae", "lsr", "decoder", "arbitrary", "clearsr")} <= set(names)
+    assert {f"workflows/{title}.{kind}" for title in templates.TITLES.values() for kind in ("json", "jpg")} <= set(names)
+    assert {f"subgraphs/{title}.json" for title in blueprints.BLUEPRINTS} <= set(names)
     assert archive.stat().st_size < 50e6
     assert sum(file.file_size for file in zipfile.ZipFile(archive).infolist() if file.filename.startswith("docs/")) < 3e6
 
