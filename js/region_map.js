@@ -61,7 +61,8 @@ export class RegionMap {
     if (size) this.question.ask("/loupe/regions", { ...values(layout), height: size[0], width: size[1] });
     else {
       this.question.drop();
-      this.draw({ error: layout ? "The size of the canvas shows after a run." : "Connect Region Layout to see the regions." });
+      const outside = source(this.node, "regions") && "The regions come from outside this subgraph.";
+      this.draw({ error: layout ? "The size of the canvas shows after a run." : outside || "Connect Region Layout to see the regions." });
     }
     this.show();
     this.read();

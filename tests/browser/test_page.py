@@ -258,6 +258,12 @@ def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
     screenshot("workflow")
 
 
+def test_map_in_a_subgraph_says_what_it_cannot_see(page, cupscale):
+    page.js("(id) => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); }", cupscale["LoupeRegionPrompts"])
+    texts = "async () => (await import('/extensions/ComfyUI-Loupe/panel.js')).panels().map((panel) => panel.element.textContent)"
+    page.wait(f"({texts})().then((all) => all.some((text) => text.includes('outside this subgraph')))")
+
+
 # Panels
 
 
