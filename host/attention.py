@@ -26,10 +26,11 @@ from ..methods.attention_prior import (
     token_centres,
 )
 from ..methods.noise import seeded_noise
-from .conditioning import REGION, Axis, Miniature, View, view_uuid
+from .conditioning import REGION, view_uuid
 from .joint import JointAttention
 from .pixart import patch_cross_attention
 from .positions import patch_size
+from .views import Axis, Miniature, View
 
 LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
 NOISES = ("fixed", "fresh")

@@ -15,10 +15,10 @@ from ..methods.demofusion import (
     skip_residual,
     statistics,
 )
-from .conditioning import Axis, View
 from .latents import fit
 from .sigmas import timestep
 from .step_edits import Edits, Run
+from .views import Axis, View
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,7 @@ from comfy import model_management
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from .attention import AttentionPrior
-from .conditioning import (
-    Cut,
-    Miniature,
-    View,
-    check,
-    has_region_prompts,
-    signature,
-    stack,
-)
+from .conditioning import Cut, check, has_region_prompts, signature, stack
 from .controls import cut_hint_patches, hint_patches
 from .demofusion import DilatedPass
 from .positions import (
@@ -37,6 +29,7 @@ from .progress import Progress
 from .recent import Recent
 from .regional import RegionalDenoise
 from .sigmas import step_index
+from .views import Miniature, View
 
 KEY = "loupe_evaluation"
 LARGEST_BATCH = 16

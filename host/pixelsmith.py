@@ -24,9 +24,9 @@ from ..methods.pixelsmith import denoise
 from ..methods.pixelsmith_plan import Sweep, plan
 from ..methods.regions import Region
 from . import evaluation, regional, step_edits
-from .conditioning import Axis, View
 from .evaluation import Call
 from .progress import Progress
+from .views import Axis, View
 
 KEY = "loupe_pixelsmith"
 PUBLISHED = "published"

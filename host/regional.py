@@ -14,7 +14,8 @@ from ..methods.regions import (
     jittered,
     merge,
 )
-from .conditioning import Axis, View, has_region_prompts
+from .conditioning import has_region_prompts
+from .views import Axis, View
 
 SIZES = ("native", "canvas", "unchanged")
 

@@ -12,11 +12,12 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
-from loupe.host.conditioning import Axis, View, stack
+from loupe.host.conditioning import stack
 from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.recent import Recent
 from loupe.host.regional import RegionalDenoise
+from loupe.host.views import Axis, View
 
 X = tiny.noise((2, 4, 8, 12), 9) * 2
 BOXES = ((0, 0), (0, 4))  # the regions of 8 x 8 in 8 x 12

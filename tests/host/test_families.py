@@ -5,11 +5,11 @@ import pytest
 import tiny
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from loupe.host.conditioning import Axis, View
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.positions import POST_INPUT, Shift, patch_size
 from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import patch_demofusion
+from loupe.host.views import Axis, View
 
 SMALLEST = {"pixart": 36}  # its grid of positions has no smaller one
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
