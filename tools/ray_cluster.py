@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 import ray.exceptions
 
-from . import client, run, serve, server
+from . import client, jobs, serve, server, workers
 
 
 class Host:
@@ -21,7 +21,7 @@ class Host:
         self.base = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         folders = serve.model_folders(Path(self.base.name), host, base)
         self.server = server.Server(host, self.base.name, arguments=folders).__enter__()
-        self.worker = run.ServerWorker(self.server.url)
+        self.worker = workers.ServerWorker(self.server.url)
 
     def check(self, workflow):
         self.worker.check(workflow)
@@ -65,7 +65,7 @@ class HostWorker:
 @contextmanager
 def hosts(host, address):
     """A worker for every GPU of the cluster, or one without a GPU where there is none."""
-    for module in (sys.modules[__name__], client, run, serve, server):
+    for module in (sys.modules[__name__], client, jobs, serve, server, workers):
         ray.cloudpickle.register_pickle_by_value(module)
     ray.init(None if address == "local" else address, log_to_driver=False)
     gpus = int(ray.cluster_resources().get("GPU", 0))

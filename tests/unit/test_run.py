@@ -17,6 +17,9 @@ if "loupe_tools" not in sys.modules:
 
 from loupe_tools import run
 from loupe_tools.client import Refused, ServerLost, WorkflowError
+from loupe_tools.jobs import PICTURE, Job, Mistake, plan
+from loupe_tools.results import Results
+from loupe_tools.workers import dispatch
 
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
@@ -42,14 +45,14 @@ def options(folder, *more):
 
 
 def test_a_job_for_every_picture(folder):
-    jobs = run.plan(options(folder, "--set", "2.steps=30", "--set", "v1.5 draw.cfg=7", "--set", "2.tiled=True", "--set", "2.name=heun=2"))
+    jobs = plan(options(folder, "--set", "2.steps=30", "--set", "v1.5 draw.cfg=7", "--set", "2.tiled=True", "--set", "2.name=heun=2"))
     assert [(job.label, job.name) for job in jobs] == [("a.JPG", "a"), ("b.png", "b")]
-    assert jobs[0].workflow["1"]["inputs"]["image"] == run.PICTURE
+    assert jobs[0].workflow["1"]["inputs"]["image"] == PICTURE
     assert jobs[0].workflow["2"]["inputs"] == {"steps": 30, "cfg": 7, "tiled": True, "name": "heun=2", "image": ["1", 0]}
 
 
 def test_once_without_pictures(folder):
-    (job,) = run.plan(run.parse([str(folder / "workflow.json"), "--output", str(folder / "out")]))
+    (job,) = plan(run.parse([str(folder / "workflow.json"), "--output", str(folder / "out")]))
     assert job.label == "workflow" and job.workflow == WORKFLOW
 
 
@@ -68,19 +71,19 @@ def test_once_without_pictures(folder):
     ],
 )
 def test_a_wrong_setting_is_named(folder, setting, message):
-    with pytest.raises(run.Mistake, match=message):
-        run.plan(options(folder, "--set", setting))
+    with pytest.raises(Mistake, match=message):
+        plan(options(folder, "--set", setting))
 
 
 def test_two_nodes_of_one_title(folder):
     twice = {**WORKFLOW, "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
     (folder / "workflow.json").write_text(json.dumps(twice))
-    with pytest.raises(run.Mistake, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
-        run.plan(options(folder, "--set", "LoadImage.image=y.png"))
-    with pytest.raises(run.Mistake, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
-        run.plan(options(folder))
-    job = run.plan(options(folder, "--set", "5.image={picture}"))[0]
-    assert job.workflow["5"]["inputs"]["image"] == run.PICTURE and job.workflow["1"]["inputs"]["image"] == "x.png"
+    with pytest.raises(Mistake, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
+        plan(options(folder, "--set", "LoadImage.image=y.png"))
+    with pytest.raises(Mistake, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
+        plan(options(folder))
+    job = plan(options(folder, "--set", "5.image={picture}"))[0]
+    assert job.workflow["5"]["inputs"]["image"] == PICTURE and job.workflow["1"]["inputs"]["image"] == "x.png"
 
 
 @pytest.mark.parametrize(
@@ -91,36 +94,36 @@ def test_two_nodes_of_one_title(folder):
 def test_a_wrong_workflow_is_named(folder, text, message):
     file = folder / "workflow.json"
     file.unlink() if text is None else file.write_text(text)
-    with pytest.raises(run.Mistake, match=message):
-        run.plan(options(folder))
+    with pytest.raises(Mistake, match=message):
+        plan(options(folder))
 
 
 def test_wrong_folders_are_named(folder):
-    with pytest.raises(run.Mistake, match="--output is the folder of --input"):
-        run.plan(options(folder, "--output", str(folder / "in")))
+    with pytest.raises(Mistake, match="--output is the folder of --input"):
+        plan(options(folder, "--output", str(folder / "in")))
     Image.new("RGB", (8, 8)).save(folder / "in" / "A.png")
-    with pytest.raises(run.Mistake, match="would get the same results"):
-        run.plan(options(folder))
-    with pytest.raises(run.Mistake, match="no such folder"):
-        run.plan(options(folder, "--input", str(folder / "none")))
+    with pytest.raises(Mistake, match="would get the same results"):
+        plan(options(folder))
+    with pytest.raises(Mistake, match="no such folder"):
+        plan(options(folder, "--input", str(folder / "none")))
     (folder / "empty").mkdir()
-    with pytest.raises(run.Mistake, match="no pictures"):
-        run.plan(options(folder, "--input", str(folder / "empty")))
+    with pytest.raises(Mistake, match="no pictures"):
+        plan(options(folder, "--input", str(folder / "empty")))
 
 
 def test_results_are_kept_once(folder):
-    results, (job, other) = run.Results(folder / "out"), run.plan(options(folder))
+    results, (job, other) = Results(folder / "out"), plan(options(folder))
     assert results.find(job) is None
     assert results.keep(job, [("Large", "x_00001_.png", b"1")]) == ["a.png"]
     assert results.keep(other, [("Large 2x", "x_1.png", b"1"), ("Large 2x", "x_2.png", b"2"), ("../Small", "y.webp", b"3")]) == ["b_Large_2x.png", "b_Large_2x_2.png", "b_Small.webp"]
     assert sorted(file.name for file in (folder / "out").rglob("*") if file.is_file()) == ["a.JPG.json", "a.png", "b.png.json", "b_Large_2x.png", "b_Large_2x_2.png", "b_Small.webp"]
     assert results.find(job) == ["a.png"]
-    (changed, _) = run.plan(options(folder, "--set", "2.steps=3"))
+    (changed, _) = plan(options(folder, "--set", "2.steps=3"))
     assert results.find(changed) is None
     (folder / "out" / "a.png").unlink()
     assert results.find(job) is None
     Image.new("RGB", (8, 9)).save(folder / "in" / "b.png")
-    assert results.find(run.plan(options(folder))[1]) is None
+    assert results.find(plan(options(folder))[1]) is None
 
 
 class Worker:
@@ -138,31 +141,31 @@ class Worker:
 
 
 def names(folder, count):
-    return [run.Job(str(i), {}) for i in range(count)]
+    return [Job(str(i), {}) for i in range(count)]
 
 
 def test_a_lost_server_s_picture_goes_elsewhere(folder):
     lost, other = Worker("lost", ServerLost("gone")), Worker("other")
-    finished = list(run.dispatch(names(folder, 4), [lost, other], retries=2))
+    finished = list(dispatch(names(folder, 4), [lost, other], retries=2))
     assert sorted((job.name, worker.name, result) for job, worker, _, result in finished) == [(str(i), "other", "saved") for i in range(4)]
     assert lost.seen == ["0"]
 
 
 def test_a_failing_picture_stops_nobody(folder):
     worker = Worker("one", WorkflowError("bad picture"))
-    (first, second) = run.dispatch(names(folder, 2), [worker], retries=2)
+    (first, second) = dispatch(names(folder, 2), [worker], retries=2)
     assert str(first[3]) == "bad picture" and second[3] == "saved"
 
 
 def test_a_picture_that_breaks_servers_is_given_up(folder):
     workers = [Worker(str(i), ServerLost("gone")) for i in range(3)] + [Worker("last")]
-    finished = {job.name: result for job, _, _, result in run.dispatch(names(folder, 1), workers, retries=1)}
+    finished = {job.name: result for job, _, _, result in dispatch(names(folder, 1), workers, retries=1)}
     assert isinstance(finished["0"], ServerLost)
     assert sum(len(worker.seen) for worker in workers) == 2
 
 
 def test_without_servers_the_rest_fails_with_the_reason(folder):
-    finished = list(run.dispatch(names(folder, 3), [Worker("one", Refused("no such sampler"))], retries=2))
+    finished = list(dispatch(names(folder, 3), [Worker("one", Refused("no such sampler"))], retries=2))
     assert [worker for _, worker, _, _ in finished] == [None] * 3
     assert all("no server is left. The last one: no such sampler" in str(result) for *_, result in finished)
 
@@ -181,7 +184,7 @@ def test_an_interrupted_run_cancels_what_is_running(folder):
             self.cancelled.set()
 
     waiting, quick = Waiting(), Worker("quick")
-    finished = run.dispatch(names(folder, 2), [waiting, quick], retries=2)
+    finished = dispatch(names(folder, 2), [waiting, quick], retries=2)
     assert next(finished)[1] is quick
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
