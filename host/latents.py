@@ -24,8 +24,6 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
             raise ValueError(f"{socket} has {samples.shape[1]} channels, the model's latents have {latent_format.latent_channels}. Use a latent made with this model's VAE.")
         if latent_format.latent_dimensions == 3 and samples.ndim == 4:
             samples = samples.unsqueeze(2)
-        if latent_format.latent_dimensions == 2 and samples.ndim == 5:
-            raise ValueError(f"{socket} is a video latent (B, C, T, H, W), the model's latents are pictures. Use a latent made with this model's VAE.")
     return samples.float()
 
 
@@ -40,8 +38,12 @@ def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubi
 def fit(samples: torch.Tensor, like: torch.Tensor, kernel: str = "bicubic") -> torch.Tensor:
     """`samples` at the size, batch, device and dtype of `like`; a picture serves for every frame.
 
-    Raises ValueError for two videos of different length.
+    Raises ValueError for a video where `like` is a picture, and for two videos of different length.
     """
+    if samples.ndim > like.ndim:
+        raise ValueError("reference is a video latent (B, C, T, H, W), the sampled latent is a picture. Use a latent made with this model's VAE.")
+    if samples.ndim < like.ndim:
+        samples = samples.unsqueeze(2)
     if samples.ndim == 5 and samples.shape[2] not in (1, like.shape[2]):
         raise ValueError(f"reference has {samples.shape[2]} frames, the sampled latent has {like.shape[2]}. Use a reference of as many frames, or of one.")
     samples = resize(samples.to(like), *like.shape[-2:], kernel)
