@@ -14,6 +14,7 @@ from loupe.host import conditioning
 from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import Call, patch_evaluation
 from loupe.host.regional import RegionalDenoise
+from loupe.host.views import Axis, View
 from loupe.methods.regions import BLENDS
 
 SIGMAS = torch.tensor([3.0, 2.0, 1.0, 0.0])
@@ -107,8 +108,8 @@ def test_reference_latents_count_as_memory(monkeypatch):
 def test_a_layout_that_stays_is_cut_once_a_run(jitter, monkeypatch):
     model = local.build("sd15")
     cuts = []
-    latent = conditioning.View.latent
-    monkeypatch.setattr(conditioning.View, "latent", lambda view, tensor: cuts.append(view) or latent(view, tensor))
+    latent = View.latent
+    monkeypatch.setattr(View, "latent", lambda view, tensor: cuts.append(view) or latent(view, tensor))
     patched = regional(model, jitter=jitter)
     regions = patched.get_wrappers(WrappersMP.CALC_COND_BATCH, "loupe_evaluation")[0].regional.count(*local.CANVAS)
     sample(patched, local.masks("sd15", model))
@@ -293,7 +294,7 @@ def test_camera_rays_are_cut_in_pixels():
     """Wan's camera conditioning has the size of the video, not of its latent."""
     rays = torch.rand(1, 6, 2, 8 * 8, 12 * 8)
     x = torch.zeros(1, 16, 2, 8, 12)
-    views = [conditioning.View(conditioning.Axis(0, 1, 8), conditioning.Axis(start, 1, 8)) for start in (0, 4)]
+    views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"camera_conditions": comfy.conds.CONDRegular(rays)}, "uuid": conditioning.uuid.UUID(int=1)}]]
     out = conditioning.stack(conds, views, x, None, conditioning.Recent())[0][0]["model_conds"]["camera_conditions"].cond
     assert torch.equal(out, torch.cat([rays[..., :64], rays[..., 32:]]))
@@ -302,7 +303,7 @@ def test_camera_rays_are_cut_in_pixels():
 def test_vace_and_other_tensors_of_the_canvas_are_cut():
     vace, own = torch.rand(1, 2, 8, 3, 8, 12), torch.rand(1, 5, 8, 12)
     x = torch.zeros(1, 16, 3, 8, 12)
-    views = [conditioning.View(conditioning.Axis(0, 1, 8), conditioning.Axis(start, 1, 8)) for start in (0, 4)]
+    views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"vace_context": comfy.conds.CONDRegular(vace)}, "another_pack_s": own, "uuid": conditioning.uuid.UUID(int=1)}]]
     out = conditioning.stack(conds, views, x, None, conditioning.Recent())[0][0]
     assert torch.equal(out["model_conds"]["vace_context"].cond, torch.cat([vace[..., :8], vace[..., 4:]]))
