@@ -164,8 +164,10 @@ class ClearSR(nn.Module):
     def initialise(self, unet: dict[str, torch.Tensor]) -> None:
         """Start as the paper does: encoders from the UNet's weights, everything new adds nothing yet."""
         for trunk in filter(None, (self.dpm, self.gspm)):
-            own = trunk.state_dict()
-            trunk.load_state_dict({k: v for k, v in unet.items() if k in own}, strict=False)
+            own, weights = trunk.state_dict(), unet
+            if trunk.middle_block is not None and len(trunk.middle_block) == 2:  # the UNet's second ResBlock is its third layer
+                weights = {k.replace("middle_block.2.", "middle_block.1."): v for k, v in unet.items() if not k.startswith("middle_block.1.")}
+            trunk.load_state_dict({k: v for k, v in weights.items() if k in own}, strict=False)
             for module in (trunk.lr_conv_in, trunk.zero_convs, trunk.middle_block_out):
                 for p in module.parameters() if module is not None else ():
                     nn.init.zeros_(p)

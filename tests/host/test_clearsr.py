@@ -1,6 +1,7 @@
 """ClearSR's networks, files and hooks, on the mini world with random weights of its own; last, the bundled file."""
 
 import argparse
+from dataclasses import replace
 
 import comfy.controlnet
 import comfy.model_base
@@ -175,6 +176,18 @@ def test_initialised_networks_change_nothing():
     for hook in hooks:
         hook.remove()
     torch.testing.assert_close(seen[:2], seen[2:])
+
+
+@pytest.mark.parametrize("change", [{}, {"gspm_middle": True}, {"gspm_middle": True, "gspm_time": True}, {"window": 0}])
+def test_initialising_leaves_no_weight_as_it_was(change):
+    unet = tiny.randomize(UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)).state_dict()
+    net = ClearSR(replace(MINI, **change))
+    for p in net.parameters():
+        p.data.fill_(float("nan"))
+    net.initialise(unet)
+    assert [name for name, p in net.named_parameters() if not torch.isfinite(p).all()] == []
+    if net.config.gspm_middle:
+        assert torch.equal(net.gspm.middle_block[1].out_layers[3].weight, unet["middle_block.2.out_layers.3.weight"])
 
 
 def test_networks_add_up():
