@@ -146,6 +146,9 @@ class Loop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def update(self, loss: torch.Tensor, **figures: float) -> None:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise SystemExit(f"{self.name}: the loss is {value} at step {self.step}. Nothing was written since the last checkpoint (--save-every {self.options.save_every}); try a lower --lr.")
         loss.backward()
         if self.options.ranks > 1:
             self._average_gradients()
@@ -158,7 +161,7 @@ class Loop:
         with torch.no_grad():
             keep = min(self.decay, (1 + self.step) / (20 + self.step))
             torch._foreach_lerp_(self.average, self.parameters, 1 - keep)
-        self.figures.append({"loss": loss.item(), **figures})
+        self.figures.append({"loss": value, **figures})
 
     def _average_gradients(self) -> None:
         # the last number asks every rank to stop after this step

@@ -64,3 +64,14 @@ def test_export_is_half_precision_with_metadata(tmp_path):
     with safe_open(tmp_path / "w.safetensors", "pt") as f:
         assert f.metadata() == {"format": "loupe.test"} and f.get_tensor("a").dtype == torch.float16
     assert [f.name for f in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_a_lost_loss_ends_the_run(tmp_path):
+    options = argparse.Namespace(out=tmp_path, steps=9, batch=4, seed=1, ranks=1, device="cpu", save_every=2)
+    net = nn.Linear(3, 1)
+    loop = Loop("line", {"line": net}, 0, options, lr=0.05, warmup=2)
+    with pytest.raises(SystemExit, match="line: the loss is nan at step 3. .* try a lower --lr"):
+        for step, _ in loop:
+            loop.update(net(torch.ones(1, 3)).square().mean() * (float("nan") if step == 3 else 1))
+    assert torch.load(tmp_path / "line.checkpoint.pt", weights_only=True)["step"] == 2
+    assert all(torch.isfinite(p).all() for p in net.parameters())
