@@ -78,11 +78,11 @@ class AttentionPrior:
         """(pictures at once, height, width) to make room for."""
         return 1, *self.reference.shape[-2:]
 
-    def attend(self, call) -> "Attended | None":
-        """Shows the network the small picture; None where the prior has no part in the evaluation."""
+    def attend(self, call) -> None:
+        """Shows the network the small picture and keeps it as `call.attended`, where the prior has a part in the evaluation."""
         branch = [] if call.positive is None else call.conds[call.positive]
         if not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
-            return None
+            return
         if any("area" in cond for cond in branch):  # the host gives each branch the areas of the other
             raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
         if any("ref_latents" in cond["model_conds"] for cond in branch) and isinstance(call.model.diffusion_model, JOINT):
@@ -98,7 +98,6 @@ class AttentionPrior:
         call.attended = Attended(self, call.positive, [cond["uuid"] for cond in whole], call.canvas, call.model.diffusion_model)
         x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
         call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
-        return call.attended
 
     def _run(self, call):
         """Scaled reference and noise of this run."""
@@ -186,14 +185,13 @@ class Read(_Layers):
         self.weights = {}
 
     def __call__(self, n, extra_options):
-        attended = self.attended
-        chunks = list(n.chunk(len(extra_options["uuids"])))
+        prior, chunks, composed = self.attended.prior, n.chunk(len(extra_options["uuids"])), {}
         for i, layer, uuid in self.guided(extra_options):
-            weight = attended.prior.weight_alone if uuid else attended.prior.weight
-            values = attended.of(layer, uuid)
+            weight = prior.weight_alone if uuid else prior.weight
+            values = self.attended.of(layer, uuid)
             if weight and values is not None:
-                chunks[i] = compose(chunks[i], attended_region(values, *self._weights(values, *extra_options["activations_shape"][-2:])), weight)
-        return torch.cat(chunks)
+                composed[i] = compose(chunks[i], attended_region(values, *self._weights(values, *extra_options["activations_shape"][-2:])), weight)
+        return torch.cat([composed.get(i, chunk) for i, chunk in enumerate(chunks)]) if composed else n
 
     def _weights(self, values, rows, columns):
         """Where the tokens of the views lie in `values` (B, h, w, C)."""

@@ -196,7 +196,7 @@ class Evaluation:
         call = Call(executor, model, conds, x, timestep, model_options, self.runs[0], self.regional.batch if self.regional else 0)
         call.progress = self._progress(call)
         if self.attention is not None:
-            call.attended = self.attention.attend(call)
+            self.attention.attend(call)
         local = call.whole() if self.regional is None else self.regional.predict(call)
         call.attended = None
         return local if self.dilated is None else self.dilated.fuse(call, local)
