@@ -1,9 +1,11 @@
-"""Weight files of every network: reading them without running code, and saying what is wrong with them."""
+"""Weight files of every network: reading them without running code, saying what is wrong with them, and writing them."""
 
 import os
 import pickle
+from pathlib import Path
 
 import safetensors
+import safetensors.torch
 import torch
 
 
@@ -22,6 +24,13 @@ def read(path: str) -> tuple[dict, dict[str, str]]:
         return torch.load(path, map_location="cpu", weights_only=True), {}
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} cannot be read as a weights-only PyTorch file: {error}") from error
+
+
+def write(path: str | Path, weights: dict[str, torch.Tensor], metadata: dict[str, str], dtype: torch.dtype = torch.float16) -> None:
+    """The weights as safetensors in `dtype` with string metadata, whole or not at all."""
+    partial = Path(path).with_suffix(".partial")
+    safetensors.torch.save_file({key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}, partial, metadata)
+    os.replace(partial, path)
 
 
 def describe(data) -> str:

@@ -18,7 +18,6 @@ from typing import Iterator
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import nn
 from tqdm import tqdm
 
@@ -226,13 +225,6 @@ def _tensorboard(folder: Path):
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder)
-
-
-def export(path: Path, weights: dict[str, torch.Tensor], metadata: dict[str, str], dtype: torch.dtype = torch.float16) -> None:
-    """Write the weights as safetensors in `dtype` with string metadata, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    save_file({k: v.detach().to("cpu", dtype).contiguous() for k, v in weights.items()}, partial, metadata=metadata)
-    os.replace(partial, path)
 
 
 def provenance(command: str, options: argparse.Namespace, seconds: float) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 
 from .. import files
@@ -54,9 +53,8 @@ def load(path: str) -> ClearSRFile:
 
 def save(file: ClearSRFile, path: str, dtype: torch.dtype = torch.float16) -> None:
     """Write `file` in `dtype`; `metadata` must say base and latent_format."""
-    state = {key: value.detach().to("cpu", dtype).contiguous() for part in (file.weights, file.unet_lora, file.vae_lora) for key, value in part.items()}
     entries = {**file.metadata, "format": "loupe.clearsr", KEY: VERSION, "window": str(file.config.window), "head_channels": str(file.config.head_channels)}
-    safetensors.torch.save_file(state, path, entries)
+    files.write(path, {**file.weights, **file.unet_lora, **file.vae_lora}, entries, dtype)
 
 
 def infer_config(state: dict[str, torch.Tensor], head_channels: int) -> Config:

@@ -2,10 +2,9 @@
 
 import json
 
-import safetensors.torch
 import torch
 
-from ..files import count, describe, read
+from ..files import count, describe, read, write
 from .network import HybridDecoder, ImplicitDecoder, LIIFDecoder
 
 FORMAT = "loupe.implicit_decoder"
@@ -16,7 +15,7 @@ KINDS = {network.kind: network for network in (ImplicitDecoder, HybridDecoder)}
 def save(path: str, network: LIIFDecoder, metadata: dict[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
     """Write Loupe's safetensors; `metadata` adds free entries such as the VAE's name and the licence."""
     entries = {**(metadata or {}), "format": FORMAT, "version": VERSION, "kind": network.kind, "args": json.dumps(network.args)}
-    safetensors.torch.save_file({key: value.detach().to("cpu", dtype).contiguous() for key, value in network.state_dict().items()}, path, entries)
+    write(path, network.state_dict(), entries, dtype)
 
 
 def load(path: str) -> tuple[LIIFDecoder, dict[str, str]]:

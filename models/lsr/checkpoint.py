@@ -3,10 +3,9 @@
 import json
 from typing import NamedTuple
 
-import safetensors.torch
 import torch
 
-from ..files import count, describe, read
+from ..files import count, describe, read, write
 from .network import LSR
 
 FORMAT = "loupe.lsr"
@@ -67,8 +66,7 @@ def save(network: LSR, path: str, space: LatentSpace, dtype: torch.dtype = torch
     }
     if space.scale_factor is not None:
         entries["scale_factor"] = repr(space.scale_factor)
-    weights = {key: value.to("cpu", dtype).contiguous() for key, value in network.state_dict().items() if not key.endswith(BUFFERS)}
-    safetensors.torch.save_file(weights, path, entries)
+    write(path, {key: value for key, value in network.state_dict().items() if not key.endswith(BUFFERS)}, entries, dtype)
 
 
 def infer_args(state: dict[str, torch.Tensor]) -> dict:

@@ -12,8 +12,8 @@ from loupe.host import mini
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.implicit_decoder import AnyScale, LoadedDecoder
 from loupe.host.regional import RegionalDenoise
+from loupe.models.files import write
 from loupe.models.mini.world import FOLDER
-from loupe.training.loop import export
 from loupe.training.mini.arbitrary import build
 from loupe.training.mini.low_resolution import low_resolution
 from loupe.training.mini.render import render
@@ -35,7 +35,7 @@ def vae():
 def untrained(monkeypatch, tmp_path):
     """The denoiser as training starts it."""
     (tmp_path / "mini_vae.safetensors").symlink_to(FOLDER / "mini_vae.safetensors")
-    export(tmp_path / "mini_arbitrary.safetensors", build(load_file(FOLDER / "mini_unet.safetensors")).state_dict(), {})
+    write(tmp_path / "mini_arbitrary.safetensors", build(load_file(FOLDER / "mini_unet.safetensors")).state_dict(), {})
     with monkeypatch.context() as patched:
         patched.setattr(mini, "FOLDER", tmp_path)
         return mini.load_arbitrary()

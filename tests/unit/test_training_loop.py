@@ -4,7 +4,8 @@ import signal
 
 import pytest
 import torch
-from loupe.training.loop import Loop, export
+from loupe.models.files import write
+from loupe.training.loop import Loop
 from safetensors import safe_open
 from torch import nn
 
@@ -60,7 +61,7 @@ def test_loss_falls_and_the_log_says_so(tmp_path):
 
 
 def test_export_is_half_precision_with_metadata(tmp_path):
-    export(tmp_path / "w.safetensors", {"a": torch.ones(2, 3)}, {"format": "loupe.test"})
+    write(tmp_path / "w.safetensors", {"a": torch.ones(2, 3)}, {"format": "loupe.test"})
     with safe_open(tmp_path / "w.safetensors", "pt") as f:
         assert f.metadata() == {"format": "loupe.test"} and f.get_tensor("a").dtype == torch.float16
     assert [f.name for f in tmp_path.iterdir()] == ["w.safetensors"]

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 from ...methods.alignment import alignment_loss, predicted_latent, signal_to_noise
 from ...methods.regions import Region
 from ...models import implicit_decoder
+from ...models.files import write
 from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
-from ..loop import Loop, export, launch, options_parser, provenance
+from ..loop import Loop, launch, options_parser, provenance
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Pictures
 from .text import Vocabulary, build_text_model, encode_text
@@ -101,7 +102,7 @@ class Decoder:
 def finish(loop: Loop, command: str, options, *folders: Path, **metadata: str) -> None:
     weights = {k.removeprefix("unet."): v for k, v in loop.averaged().items()}
     for folder in folders:
-        export(folder / FILE, weights, {"format": "loupe.mini-arbitrary", **metadata, **provenance(command, options, loop.seconds)})
+        write(folder / FILE, weights, {"format": "loupe.mini-arbitrary", **metadata, **provenance(command, options, loop.seconds)})
 
 
 def train(rank: int, options) -> None:

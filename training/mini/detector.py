@@ -9,9 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...models.files import write
 from ...models.mini.detector import RADIUS_UNIT, STRIDE, Detector
 from ...models.mini.world import FOLDER
-from ..loop import Loop, export, launch, options_parser, provenance
+from ..loop import Loop, launch, options_parser, provenance
 from .scenes import COLOURS, SHAPES, sample_scene
 from .shards import Pictures
 from .vae import to_tensor
@@ -89,7 +90,7 @@ def train(rank: int, options) -> None:
     if rank == 0:
         metadata = {"format": "loupe.mini-detector", "shapes": ",".join(SHAPES), "colours": ",".join(COLOURS)}
         weights = {k[9:]: v for k, v in loop.averaged().items()}
-        export(FOLDER / "mini_detector.safetensors", weights, {**metadata, **provenance("mini-detector", options, loop.seconds)})
+        write(FOLDER / "mini_detector.safetensors", weights, {**metadata, **provenance("mini-detector", options, loop.seconds)})
 
 
 def main(argv: list[str]) -> None:

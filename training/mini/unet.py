@@ -19,9 +19,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from ...models.files import write
 from ...models.mini.vae import MiniVAE
 from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
-from ..loop import Loop, export, launch, options_parser, provenance
+from ..loop import Loop, launch, options_parser, provenance
 from .render import shrink
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
@@ -210,10 +211,10 @@ def train(rank: int, options) -> None:
     if rank == 0:
         average = loop.averaged()
         made = provenance("mini-unet", options, loop.seconds)
-        export(FOLDER / "mini_unet.safetensors", {k[5:]: v for k, v in average.items() if k.startswith("unet.")}, {"format": "loupe.mini-unet", **made})
+        write(FOLDER / "mini_unet.safetensors", {k[5:]: v for k, v in average.items() if k.startswith("unet.")}, {"format": "loupe.mini-unet", **made})
         rows = {k[5:]: v for k, v in average.items() if k.startswith("text.")}
         metadata = {"format": "loupe.mini-text", "token_ids": ",".join(map(str, vocabulary.ids)), **made}
-        export(FOLDER / "mini_text.safetensors", rows, metadata)
+        write(FOLDER / "mini_text.safetensors", rows, metadata)
 
 
 def main(argv: list[str]) -> None:

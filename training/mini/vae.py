@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...models.files import write
 from ...models.mini.vae import MiniVAE
-from ..loop import Loop, export, launch, options_parser, provenance
+from ..loop import Loop, launch, options_parser, provenance
 from .render import shrink
 from .shards import Pictures
 
@@ -81,7 +82,7 @@ def train(rank: int, options) -> None:
     if rank == 0:
         loop.load_average()
         metadata = {"format": "loupe.mini-vae", **latent_statistics(vae, base), **provenance("mini-vae", options, loop.seconds)}
-        export(WEIGHTS, vae.state_dict(), metadata)
+        write(WEIGHTS, vae.state_dict(), metadata)
 
 
 def main(argv: list[str]) -> None:
