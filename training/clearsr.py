@@ -34,8 +34,8 @@ from .lora import LoRA
 from .mini.render import shrink
 from .mini.scenes import caption, crop_caption, sample_scene
 from .mini.shards import Pictures
-from .mini.text import Vocabulary, build_text_model, encode_text
-from .mini.unet import attention, attention_override, load_vae
+from .mini.text import Vocabulary, encode_text, load_text_model
+from .mini.unet import alphas_cumprod, attention, attention_override, load_vae
 from .mini.vae import to_tensor
 from .pictures import report, scan
 
@@ -67,9 +67,7 @@ def mini_base(options) -> Base:
     vae, scale = load_vae()
     vae.to(device)
     vocabulary = Vocabulary()
-    text = build_text_model(vocabulary)
-    text.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_text.safetensors").items()})
-    text.to(device)
+    text = load_text_model(vocabulary).to(device)
     base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
 
     def picture(rng):
@@ -90,13 +88,12 @@ def mini_base(options) -> Base:
         embedded = timestep_embedding(sizes.flatten().float(), 256).view(len(known), -1).to(device)
         return context, torch.cat([pooled, embedded], 1)
 
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     return Base(
         unet.to(device),
         vae,
         lambda x: vae.encode(x).float() * scale,
         config_of(UNET_CONFIG, options),
-        torch.cumprod(1 - betas, 0).float(),
+        alphas_cumprod(),
         picture,
         condition,
         {"base": "Loupe mini world", "latent_format": "mini", "scale_factor": repr(scale)},

@@ -10,6 +10,7 @@ import folder_paths
 import numpy as np
 import torch
 
+from ..methods.regions import axis_starts
 from .loop import require_tensorboard
 from .pictures import shrink
 
@@ -53,16 +54,11 @@ def halvings(picture: np.ndarray, octaves: int) -> Iterator[np.ndarray]:
         yield picture
 
 
-def tiles(length: int, side: int) -> list[int]:
-    """Starts of tiles that cover `length`, none where it is too short; the last one overlaps when it must."""
-    if length < side:
-        return []
-    starts = list(range(0, length - side + 1, side))
-    return starts if starts[-1] + side == length else [*starts, length - side]
-
-
 def cut(picture: np.ndarray, side: int) -> Iterator[np.ndarray]:
-    """(side, side, 3) squares that cover the picture."""
-    for y in tiles(picture.shape[0], side):
-        for x in tiles(picture.shape[1], side):
+    """(side, side, 3) squares that cover the picture, none of one that is too small; the last ones overlap when they must."""
+    height, width = picture.shape[:2]
+    if min(height, width) < side:
+        return
+    for y in axis_starts(height, side, side):
+        for x in axis_starts(width, side, side):
             yield picture[y:y + side, x:x + side]

@@ -11,13 +11,12 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import nn
 
 from ..models.lsr.checkpoint import LatentSpace
-from ..models.mini.vae import MiniVAE
-from ..models.mini.world import FOLDER, LATENT_FACTOR
+from ..models.mini.world import LATENT_FACTOR
+from .mini.unet import load_vae
 
 MINI = "mini"
 
@@ -126,11 +125,7 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
 
 
 def _mini() -> FrozenVAE:
-    path = FOLDER / "mini_vae.safetensors"
-    with safe_open(path, "pt") as f:
-        scale = float(f.metadata()["scale_factor"])
-    network = MiniVAE().to(memory_format=torch.channels_last)
-    network.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    network, scale = load_vae()
     latent_format = comfy.latent_formats.LatentFormat()
     latent_format.scale_factor = scale
     return FrozenVAE(MINI, network, latent_format, LatentSpace("custom", 4, scale), LATENT_FACTOR)

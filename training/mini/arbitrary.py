@@ -28,8 +28,8 @@ from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
 from ..loop import Loop, launch, options_parser, provenance
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Pictures
-from .text import Vocabulary, build_text_model, encode_text
-from .unet import attention, attention_override, load_vae
+from .text import Vocabulary, encode_text, load_text_model
+from .unet import alphas_cumprod, attention, attention_override, load_vae
 
 FILE = "mini_arbitrary.safetensors"
 DECODER = "mini_decoder.safetensors"
@@ -49,21 +49,13 @@ def build(weights: dict[str, torch.Tensor]) -> UNetModel:
     return unet
 
 
-def alphas_cumprod() -> torch.Tensor:
-    """Of Stable Diffusion's schedule, (1000,)."""
-    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
-
-
 class Denoiser:
     """The network in training, with the bundled text encoder, frozen."""
 
     def __init__(self, weights: dict[str, torch.Tensor], device: str):
         self.device, self.vocabulary, self.alphas = device, Vocabulary(), alphas_cumprod()
         self.unet = build(weights).to(device)
-        self.text = build_text_model(self.vocabulary)
-        self.text.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_text.safetensors").items()})
-        self.text.requires_grad_(False).to(device)
+        self.text = load_text_model(self.vocabulary).to(device)
 
     def __call__(self, latents, low, rows, sizes, g: torch.Generator):
         """One random timestep a picture: (noisy latents, noise, predicted noise, alphas_cumprod (B,))."""

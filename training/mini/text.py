@@ -7,10 +7,11 @@ import comfy.ops
 import torch
 import torch.nn.functional as F
 from comfy.sd1_clip import SDTokenizer
+from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
-from ...models.mini.world import TEXT_CONFIG
+from ...models.mini.world import FOLDER, TEXT_CONFIG
 from .scenes import (
     BASE_SEED,
     COLOURS,
@@ -62,6 +63,13 @@ def build_text_model(vocabulary: Vocabulary) -> nn.Module:
     nn.init.normal_(model.embeddings.token_embedding.weight, std=0.5)
     nn.init.normal_(model.embeddings.position_embedding.weight, std=0.1)
     return model
+
+
+def load_text_model(vocabulary: Vocabulary) -> nn.Module:
+    """The bundled text encoder in float32, frozen."""
+    model = build_text_model(vocabulary)
+    model.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_text.safetensors").items()})
+    return model.requires_grad_(False)
 
 
 def encode_text(model: nn.Module, rows: torch.Tensor, end_row: int, attention) -> tuple[torch.Tensor, torch.Tensor]:

@@ -55,6 +55,12 @@ def load_vae(path: Path = FOLDER / "mini_vae.safetensors") -> tuple[MiniVAE, flo
     return vae.eval(), scale
 
 
+def alphas_cumprod() -> torch.Tensor:
+    """Of Stable Diffusion's schedule, (1000,)."""
+    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
 @torch.no_grad()
 def encode(vae: MiniVAE, pictures: list[np.ndarray], device: str) -> torch.Tensor:
     """Unscaled latents of equally sized pictures, on the CPU."""
@@ -189,8 +195,7 @@ def train(rank: int, options) -> None:
     if rank == 0 and not (options.out / "mini-unet.checkpoint.pt").exists():
         print(f"text encoder reads captions back with loss {pretrain(text, vocabulary, attention):.3f}")
     text.to(device)
-    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - betas, 0).float()
+    alphas = alphas_cumprod()
     loop = Loop("mini-unet", {"unet": unet, "text": text}, rank, options, lr=7e-4, weight_decay=1e-3, warmup=200, hold=0.4, ema=0.999)
     for step, g in loop:
         latents, rows, sizes = draw_batch(data, options.batch, g)
