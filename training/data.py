@@ -1,4 +1,4 @@
-"""What `train lsr` and `train implicit-decoder` share: options, and squares cut from pictures."""
+"""What `train lsr` and `train implicit-decoder` share: options, the loop that they set, and squares cut from pictures."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..methods.regions import axis_starts
-from .loop import require_tensorboard
-from .pictures import shrink
+from .loop import Loop, require_tensorboard
+from .pictures import Picture, report, scan, shrink
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,19 @@ def finish_options(options: argparse.Namespace, command: str, folder: str) -> No
     options.data = options.data or options.out / f"{options.name}.data"
     options.save = options.save or Path(folder_paths.get_folder_paths(folder)[0]) / f"{options.name.replace('-', '_')}.safetensors"
     options.out.mkdir(parents=True, exist_ok=True)
+
+
+def usable_pictures(options: argparse.Namespace, smallest: int, rank: int) -> dict[str, Picture]:
+    """Those of --images with `smallest` pixels a side, by name; says what is skipped."""
+    found = scan(options.images, smallest)
+    if rank == 0:
+        report(options.images, found, smallest)
+    return found.usable
+
+
+def make_loop(modules: dict[str, torch.nn.Module], rank: int, options: argparse.Namespace) -> Loop:
+    return Loop(options.name, modules, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
+                betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
 
 
 def halvings(picture: np.ndarray, octaves: int) -> Iterator[np.ndarray]:

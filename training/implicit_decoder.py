@@ -19,8 +19,15 @@ from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
 from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
 from . import pictures, vae
-from .data import add_options, cut, finish_options, halvings
-from .loop import Loop, launch, options_parser, provenance
+from .data import (
+    add_options,
+    cut,
+    finish_options,
+    halvings,
+    make_loop,
+    usable_pictures,
+)
+from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Shards
 
@@ -93,22 +100,19 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     device = options.device
-    found = pictures.scan(options.images, options.square)
-    if rank == 0:
-        pictures.report(options.images, found, options.square)
+    usable = usable_pictures(options, options.square, rank)
     frozen = vae.load(options.vae, options.latent_format).to(device)
     if multiple := [r for r in options.reductions if options.square % (r * frozen.ratio)]:
         raise SystemExit(f"--square {options.square}: reduced by {multiple[0]} it is no multiple of {frozen.ratio} pixels, the size of a latent cell.")
     net = network(options, frozen).to(device).train()
     settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "reductions": options.reductions, "octaves": options.octaves}
     shards = Shards(options.data, settings)
-    shards.prepare(found.usable, square_maker(frozen, options), rank, options.ranks)
+    shards.prepare(usable, square_maker(frozen, options), rank, options.ranks)
     if not shards.entries:
         raise SystemExit(f"{options.data} holds no squares: none of the pictures could be read.")
     squares = Squares(shards, options.square, options.reductions, options.query)
 
-    loop = Loop(options.name, {"decoder": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
-                betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
+    loop = make_loop({"decoder": net}, rank, options)
     examples = squares.read(list(range(min(SHOWN, len(shards.entries)))), max(options.reductions))
     for step, g in loop:
         latents, large, size, region = squares.draw(options.batch, g)

@@ -21,8 +21,15 @@ from ..models.lsr import LSR
 from ..models.lsr import load as load_lsr
 from ..models.lsr import save as save_lsr
 from . import pictures, vae
-from .data import add_options, cut, finish_options, halvings
-from .loop import Loop, launch, options_parser, provenance
+from .data import (
+    add_options,
+    cut,
+    finish_options,
+    halvings,
+    make_loop,
+    usable_pictures,
+)
+from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Entry, Shards
 
@@ -128,20 +135,16 @@ def train(rank: int, options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     device = options.device
     kind = torch.device(device).type
-    smallest = options.square[1]
-    found = pictures.scan(options.images, smallest)
-    if rank == 0:
-        pictures.report(options.images, found, smallest)
+    usable = usable_pictures(options, options.square[1], rank)
     frozen = vae.load(options.vae, options.latent_format).to(device)
     settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "scales": options.scales,
                 "octaves": options.octaves, "crop": options.crop, "seed": options.seed}
     shards = Shards(options.data, settings)
-    shards.prepare(found.usable, pair_maker(frozen, options), rank, options.ranks)
+    shards.prepare(usable, pair_maker(frozen, options), rank, options.ranks)
     pairs = Pairs(shards, options.crop, options.query, frozen.ratio)
 
     net = network(options, frozen.space).to(device).train()
-    loop = Loop(options.name, {"lsr": net}, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
-                betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
+    loop = make_loop({"lsr": net}, rank, options)
     examples = pairs.examples()
     for step, g in loop:
         torch.manual_seed(g.initial_seed())  # stochastic depth
