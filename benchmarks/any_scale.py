@@ -25,7 +25,13 @@ from ..host.lsr import LatentUpscaler
 from ..models.mini.world import FOLDER, NATIVE_SIZE
 from . import memory
 from .mini_world import bicubic, held_out
-from .scoring import frechet_distance, load_detector, psnr
+from .scoring import (
+    frechet_distance,
+    gradient_error,
+    load_detector,
+    psnr,
+    to_arrays,
+)
 
 Method = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -45,10 +51,6 @@ def methods(decoder: Path) -> dict[str, Method]:
         "implicit decoder": lambda z, side: learned.decode(z, side, side, 128, 32),
         "LSR, VAE decode": lambda z, side: vae.decode(upscaler.upscale(z, side // 8, side // 8)),
     }
-
-
-def gradient_error(a: torch.Tensor, b: torch.Tensor) -> float:
-    return sum(((a.diff(dim=d) - b.diff(dim=d)).abs().mean() / b.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
 
 
 @torch.inference_mode()
@@ -76,10 +78,6 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     if options.sheet:
         write_sheet(options.sheet, pictures, max(options.scales))
     return results
-
-
-def to_arrays(x: torch.Tensor) -> list[np.ndarray]:
-    return list(((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
 
 
 def write_sheet(path: Path, pictures: dict, scale: int, rows: int = 3) -> None:

@@ -32,11 +32,13 @@ from ..training.mini.render import render, shrink
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
 from .scoring import (
     frechet_distance,
+    gradient_error,
     load_detector,
     psnr,
     score_pictures,
     self_ssim,
     ssim,
+    to_arrays,
 )
 
 CONSISTENT_SIDES = (256, 474, 1024)  # 2x, 3.7x and 8x of 128 px
@@ -44,10 +46,6 @@ CONSISTENT_SIDES = (256, 474, 1024)  # 2x, 3.7x and 8x of 128 px
 
 def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 127.5 - 1
-
-
-def to_arrays(pictures: torch.Tensor) -> list[np.ndarray]:
-    return list(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
 
 
 class Bench:
@@ -98,9 +96,8 @@ class Bench:
     def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
         true = to_tensor(self.truth[side])
         pictures = pictures.clamp(-1, 1)
-        edges = [(pictures.diff(dim=d) - true.diff(dim=d)).abs().mean() / true.diff(dim=d).abs().mean() for d in (-1, -2)]
         scores = score_pictures(self.detector, to_arrays(pictures), self.scenes)
-        return {"psnr": psnr(pictures, true), "gradient_error": sum(edges).item() / 2, "ssim": ssim(pictures, true).mean().item(),
+        return {"psnr": psnr(pictures, true), "gradient_error": gradient_error(pictures, true), "ssim": ssim(pictures, true).mean().item(),
                 "frechet": frechet_distance(self.detector, to_arrays(pictures), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
 
     def table(self, name: str, latents: torch.Tensor) -> dict[str, dict[str, float]]:

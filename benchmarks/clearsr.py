@@ -26,7 +26,7 @@ from ..nodes.clearsr import with_control
 from ..training.degradation import degrade
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from .scoring import load_detector, psnr, score_pictures
+from .scoring import load_detector, psnr, score_pictures, sharpness
 
 NATIVE = 128
 
@@ -43,10 +43,6 @@ def pixels(image: torch.Tensor) -> list[np.ndarray]:
 def detail(image: torch.Tensor) -> float:
     """Mean energy of what a Gaussian blur of 1.5 pixels takes away."""
     return float(np.mean([np.square(p - cv2.GaussianBlur(p, (0, 0), 1.5)).mean() for p in image.numpy()]))
-
-
-def sharp(image: torch.Tensor) -> float:
-    return 255 * float(np.mean([np.abs(cv2.Laplacian(p, cv2.CV_32F)).mean() for p in image.numpy()]))
 
 
 class Bench:
@@ -66,7 +62,7 @@ class Bench:
 
     def score(self, image: torch.Tensor) -> dict[str, float]:
         found = score_pictures(self.detector, pixels(image), self.scenes)
-        return {"psnr": psnr(image.movedim(-1, 1) * 2 - 1, self.true.movedim(-1, 1) * 2 - 1), "shape": found["shape"], "colour": found["colour"], "extra": found["extra"], "detail": detail(image) / detail(self.true), "sharp": sharp(image)}
+        return {"psnr": psnr(image.movedim(-1, 1) * 2 - 1, self.true.movedim(-1, 1) * 2 - 1), "shape": found["shape"], "colour": found["colour"], "extra": found["extra"], "detail": detail(image) / detail(self.true), "sharp": float(np.mean([sharpness(255 * p) for p in image.numpy()]))}
 
     def sample(self, model, positive, latent, denoise=1.0) -> torch.Tensor:
         o = self.options

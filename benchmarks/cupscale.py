@@ -47,7 +47,7 @@ from ..methods.regions import RegionLayout
 from ..methods.structure_prior import low_band
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, crop_caption, sample_scene
-from .scoring import load_detector, score_pictures
+from .scoring import load_detector, score_pictures, sharpness
 
 SCALE, REGION, STEPS, DEPTH = 2, 16, 50, 22
 METHODS = {
@@ -145,10 +145,6 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
 
 
-def detail(picture: np.ndarray) -> float:
-    return float(np.abs(cv2.Laplacian(picture.astype(np.float32), cv2.CV_32F)).mean())
-
-
 def seam(picture: np.ndarray, layout: RegionLayout, cells: int) -> float:
     steps = np.abs(np.diff(picture.astype(float), axis=1)).mean((0, 2))
     lines = sorted({edge * cells - 1 for region in layout.regions for edge in (region.x, region.x + region.width)} - {-1, len(steps)})
@@ -176,7 +172,7 @@ def run(captions: int, overlaps: int, cfg: float, scored: bool, sheet: Path | No
             pictures[name].append(picture)
             shrunk = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
             region = (bench.network - bench.small) / (9 * DEPTH)
-            table[name].append((low_error(bench, out, reference), psnr(shrunk, small), psnr(picture, truth), detail(picture) / detail(truth),
+            table[name].append((low_error(bench, out, reference), psnr(shrunk, small), psnr(picture, truth), sharpness(picture) / sharpness(truth),
                                 bench.rows / DEPTH / 2, bench.structure / bench.network, bench.small / DEPTH / region))
         if seed < overlaps:
             for overlap in OVERLAPS:

@@ -27,8 +27,8 @@ from ..host.step_edits import patch_step_edits
 from ..methods.noise import seeded_noise
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from .cupscale import REGION, SCALE, STEPS, Bench, detail, psnr
-from .scoring import load_detector, score_pictures
+from .cupscale import REGION, SCALE, STEPS, Bench, psnr
+from .scoring import load_detector, score_pictures, sharpness
 
 METHODS = {
     "off": None,
@@ -65,7 +65,7 @@ def run(captions: int, depth: int, cfg: float) -> None:
             start = bench.latent(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC))
             pictures.append(enlarge(bench, scene, start, seed, settings))
             shrunk = cv2.resize(pictures[-1], (128, 128), interpolation=cv2.INTER_AREA)
-            rows.append((psnr(shrunk, small), psnr(pictures[-1], truth), detail(pictures[-1]) / detail(truth)))
+            rows.append((psnr(shrunk, small), psnr(pictures[-1], truth), sharpness(pictures[-1]) / sharpness(truth)))
         scores = score_pictures(detector, pictures, scenes)
         print(f"{name:30}" + "".join(f" {value:6.2f}" for value in (*np.mean(rows, 0), scores["colour"], scores["extra"])), flush=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -69,6 +70,21 @@ def frechet_distance(net: Detector, pictures: list[np.ndarray], truth: list[np.n
     (mean1, cov1), (mean2, cov2) = moments(pictures), moments(truth)
     cross = torch.linalg.eigvals(cov1 @ cov2).real.clamp(min=0).sqrt().sum()
     return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
+
+
+def to_arrays(pictures: torch.Tensor) -> list[np.ndarray]:
+    """uint8 RGB of pictures (B, 3, H, W) in [-1, 1]."""
+    return list(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
+
+
+def sharpness(picture: np.ndarray) -> float:
+    """Mean absolute Laplacian of a picture (H, W, 3) in 8-bit levels."""
+    return float(np.abs(cv2.Laplacian(picture.astype(np.float32), cv2.CV_32F)).mean())
+
+
+def gradient_error(pictures: torch.Tensor, true: torch.Tensor) -> float:
+    """Mean absolute difference of the gradients, as a share of the true pictures' gradients."""
+    return sum(((pictures.diff(dim=d) - true.diff(dim=d)).abs().mean() / true.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
