@@ -1,4 +1,5 @@
-"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no host."""
+"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no host, and tools/ as
+`loupe_tools`."""
 
 import importlib.util
 import json
@@ -16,9 +17,10 @@ GOLDEN = ROOT / "tests" / "golden"
 
 torch.set_num_threads(1)
 
-if "loupe" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("loupe", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-    sys.modules["loupe"] = importlib.util.module_from_spec(spec)
+for name, folder in (("loupe", ROOT), ("loupe_tools", ROOT / "tools")):
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        sys.modules[name] = importlib.util.module_from_spec(spec)
 
 
 @pytest.fixture(scope="session")

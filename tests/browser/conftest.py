@@ -3,25 +3,18 @@
 LOUPE_HOST_DIR names the unpacked ComfyUI, LOUPE_BROWSER a Chromium. `--screenshots` writes the pictures of docs/page.md.
 """
 
-import importlib.util
 import io
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from loupe_tools.client import Client
+from loupe_tools.server import Server
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-
-if "loupe_tools" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
-    sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
-
-from loupe_tools.client import Client
-from loupe_tools.server import Server
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Workflow.Persist": False}

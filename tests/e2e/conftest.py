@@ -1,6 +1,5 @@
 """One ComfyUI server with the pack, in the host that LOUPE_HOST_DIR names."""
 
-import importlib.util
 import json
 import os
 import sys
@@ -8,14 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-
-spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
-sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
-
 from loupe_tools.client import Client
 from loupe_tools.server import Server
+
+ROOT = Path(__file__).resolve().parents[2]
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -2,24 +2,19 @@
 
 import importlib.util
 import json
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
-
-ROOT = Path(__file__).resolve().parents[2]
-if "loupe_tools" not in sys.modules:
-    spec = importlib.util.spec_from_file_location("loupe_tools", ROOT / "tools" / "__init__.py", submodule_search_locations=[str(ROOT / "tools")])
-    sys.modules["loupe_tools"] = importlib.util.module_from_spec(spec)
-
 from loupe_tools import run
 from loupe_tools.client import Refused, ServerLost, WorkflowError
 from loupe_tools.jobs import PICTURE, Job, Mistake, plan
 from loupe_tools.results import Results
 from loupe_tools.workers import dispatch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
 
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
