@@ -25,7 +25,7 @@ from ..methods.attention_prior import (
     compose,
     token_centres,
 )
-from ..methods.noise import seeded_noise
+from ..methods.noise import seeded_noise, stream
 from .conditioning import REGION, view_uuid
 from .joint import JointAttention
 from .pixart import patch_cross_attention
@@ -43,8 +43,9 @@ class AttentionPrior:
 
     weight: share of the prior where a region has a prompt of its own; weight_alone: where all regions
     share the global prompt. layers: a key of LAYERS; finest: leaves out layers with fewer cells to the
-    side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed`. joint: also
-    for models with joint attention, an experiment.
+    side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed` for each image of
+    the reference, by its place `batch_index` in a batch. joint: also for models with joint attention, an
+    experiment.
     """
 
     reference: torch.Tensor
@@ -55,6 +56,7 @@ class AttentionPrior:
     noise: str = "fixed"
     seed: int = 0
     joint: bool = False
+    batch_index: list[int] | None = None
 
     def check(self, model) -> None:
         """Raises ValueError for a model (ModelPatcher) without cross-attention that the host lets patch,
@@ -87,9 +89,8 @@ class AttentionPrior:
             raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
         if any("ref_latents" in cond["model_conds"] for cond in branch) and isinstance(call.model.diffusion_model, JOINT):
             raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
-        reference, noise = self._run(call)
-        if self.noise == "fresh":
-            noise = seeded_noise(reference.shape, (self.seed + 1 + call.step) % 2**64).to(reference)
+        when = "fixed" if self.noise == "fixed" else f"{call.step.level:.6g}"
+        reference, noise = call.state.recent.get(("attention_prior", when), lambda: self._drawn(call, when))
         size = tuple(reference.shape[-2:])
         pixels = tuple(side * call.cells for side in size)
         whole = [cond for cond in branch if REGION not in cond]
@@ -99,14 +100,10 @@ class AttentionPrior:
         x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
         call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
 
-    def _run(self, call):
-        """Scaled reference and noise of this run."""
-
-        def make():
-            reference = comfy.utils.repeat_to_batch_size(call.model.process_latent_in(self.reference).to(call.x), len(call.x))
-            return reference, seeded_noise(reference.shape, self.seed).to(reference)
-
-        return call.state.recent.get("attention_prior", make)
+    def _drawn(self, call, when):
+        """Scaled reference and noise, an image of the reference for each of the canvas."""
+        noise = seeded_noise(self.reference.shape, stream(self.seed, f"attention prior {when}"), self.batch_index)
+        return tuple(comfy.utils.repeat_to_batch_size(x.to(call.x), len(call.x)) for x in (call.model.process_latent_in(self.reference), noise))
 
 
 class Attended:

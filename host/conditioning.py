@@ -12,16 +12,40 @@ import comfy.model_base
 import comfy.utils
 import torch
 
+from ..methods.regions import Region
 from .controls import cut_control
 from .recent import Recent
 from .views import Miniature, View
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
+REGION_CANVAS = "loupe_region_canvas"  # (height, width) of the canvas that it lies on, cells
 EMBEDDED = 256  # width of one of SDXL's embedded sizes
 
 
 def has_region_prompts(branch: list) -> bool:
     return any(REGION in cond for cond in branch)
+
+
+def on_canvas(conds: list, canvas: tuple[int, int], recent: Recent) -> list:
+    """`conds` whose regions lie on `canvas`, (height, width) in cells, where their layout has cells of another size.
+
+    Raises ValueError for a layout of another shape.
+    """
+
+    def moved(cond):
+        height, width = cond[REGION_CANVAS]
+        y, x = canvas[0] / height, canvas[1] / width
+        if abs(y / x - 1) > 0.1:
+            raise ValueError(f"The prompts of Region Prompts are for a canvas of {width} x {height} latent cells, the sampled latent has {canvas[1]} x {canvas[0]}. Make regions of the latent that is sampled.")
+        region = cond[REGION]
+        return cond, {**cond, REGION: Region(round(region.y * y), round(region.x * x), round(region.height * y), round(region.width * x)), REGION_CANVAS: canvas}
+
+    def here(cond):
+        if cond.get(REGION_CANVAS, canvas) == canvas:
+            return cond
+        return recent.get(("on canvas", id(cond), canvas), lambda: moved(cond))[1]
+
+    return [branch and [here(cond) for cond in branch] for branch in conds]
 
 
 def select(branch: list, view: View | Miniature) -> list:

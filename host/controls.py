@@ -11,21 +11,26 @@ import comfy.utils
 import torch
 from comfy import model_management
 
+from .neighbors import is_foreign_control
+
 HINT_PATCHES = ("DiffSynthCnetPatch", "ZImageControlPatch")
 # their pictures have no form that can be cut from outside
 UNCUT_PATCHES = {"WanUni3CCnetPatch": "Uni3C ControlNet", "AnimaLLLitePatch": "Anima LLLite", "SUPIRPatch": "SUPIR"}
+CACHES = {"KV_Attn_Input": "Flux KV Cache"}  # kept for a whole run, whatever is shown
 
 
 def cut_control(control, cut):
-    """Copy of a ControlNet chain that shows the network `cut`'s views; see `conditioning.stack`."""
+    """Copy of a ControlNet chain that shows the network `cut`'s views; see `conditioning.stack`. One of another
+    pack is no copy: `neighbors` cuts what it holds for as long as it is shown."""
     # both guidance branches must get the same object, or the host runs them one by one
     key = id(control), tuple(cut.views)
     if key not in cut.controls:
-        out = _cut(control, cut)
+        foreign = is_foreign_control(control)
+        out = control if foreign else _cut(control, cut)
         if control.previous_controlnet is not None:
             out.previous_controlnet = cut_control(control.previous_controlnet, cut)
         clones = getattr(control, "multigpu_clones", None)  # a later host
-        if clones:
+        if clones and not foreign:
             out.multigpu_clones = {device: cut_control(clone, cut) for device, clone in clones.items()}
         cut.controls[key] = out
     return cut.controls[key]
@@ -111,6 +116,15 @@ def hint_patches(model_options: dict) -> dict:
             if kind in HINT_PATCHES:
                 found[id(patch)] = patch
     return found
+
+
+def check_caches(model_options: dict) -> None:
+    """Raises ValueError for what keeps the reference of the first picture that the network sees for all others."""
+    for patches in model_options["transformer_options"].get("patches", {}).values():
+        for patch in patches:
+            kind = type(getattr(patch, "__self__", patch)).__name__
+            if kind in CACHES:
+                raise ValueError(f"model carries {CACHES[kind]}, which keeps the reference image of the first region for all others. Remove that node; the image stays the same, and takes longer.")
 
 
 def cut_hint_patches(transformer_options: dict, hints: dict, view, cells: int, cut) -> dict:

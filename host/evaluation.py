@@ -14,21 +14,25 @@ from comfy import model_management
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from .attention import AttentionPrior
-from .conditioning import Cut, check, has_region_prompts, signature, stack
-from .controls import cut_hint_patches, hint_patches
+from .caches import SizedCache
+from .conditioning import Cut, check, has_region_prompts, on_canvas, signature, stack
+from .controls import check_caches, cut_hint_patches, hint_patches
 from .demofusion import DilatedPass
+from .memory import guidance_by_the_last_call
+from .neighbors import Neighbors, network_patches
 from .positions import (
     DISTANCES,
     ROPE_OPTIONS,
     Shift,
+    check_compiled,
     check_positions,
     patch_size,
     shifted_options,
 )
-from .progress import Progress
+from .progress import Progress, notice
 from .recent import Recent
 from .regional import RegionalDenoise
-from .sigmas import step_index
+from .sigmas import Step, step_index
 from .views import Miniature, View
 
 KEY = "loupe_evaluation"
@@ -38,13 +42,25 @@ LARGEST_BATCH = 16
 class RunState:
     """What lives from the first to the last evaluation of one run."""
 
-    def __init__(self, model_options: dict, positive: list | None = None):
+    def __init__(self, model_options: dict, model, positive: list | None = None, canvas: tuple[int, int] | None = None):
+        self.canvas = canvas  # (height, width) of the run's latent; samplers may evaluate others
         self.levels = model_options["transformer_options"]["sample_sigmas"].tolist()
         self.positive = positive  # the guider's conds of that name
         self.recent = Recent()
         self.batches = {}  # views per network call, by the shape of a picture
         self.hints = hint_patches(model_options)
+        self.cache = SizedCache(model_options)
+        self.neighbors = Neighbors(model_options, model.latent_format.spacial_downscale_ratio)
         self.progress: Progress | None = None
+        self.ended = 0  # steps whose callback has come
+        self.began = False
+
+    def step_of(self, sigma: float) -> Step:
+        """The step that an evaluation at `sigma` belongs to. Samplers report each step, so that it does not hang
+        on the noise level that the network is told; those that do not are read by it."""
+        step = self.ended if self.ended or not self.began else step_index(self.levels, sigma)
+        self.began = True
+        return Step.of(self.levels, step)
 
 
 class Call:
@@ -56,9 +72,11 @@ class Call:
         self.canvas = tuple(x.shape[-2:])
         # the only time that an evaluation waits for the device
         self.sigma, total = torch.stack([timestep[0].float(), x.sum(dtype=torch.float32)]).tolist()
-        self.step = step_index(state.levels, self.sigma)
+        self.step = state.step_of(self.sigma)
         check_finite(total, state.levels, self.step)
         state.recent.begin(self.step)
+        state.cache.begin()
+        self.conds = on_canvas(conds, self.canvas, state.recent)
         self.cells = model.latent_format.spacial_downscale_ratio  # pixels per latent cell
         self.progress = None
         self.attended = None
@@ -71,14 +89,16 @@ class Call:
 
     def whole(self) -> list[torch.Tensor]:
         """The host's own evaluation of the whole canvas."""
-        return self.executor(self.model, self.conds, self.x, self.timestep, self._options())
+        with self.state.neighbors.shown(None, None, self.step), self.state.cache.of(self.canvas):
+            return self.executor(self.model, self.conds, self.x, self.timestep, self._options())
 
     def views(self, pictures: list[torch.Tensor], views: list[View | Miniature], conds: list | None = None, placed: bool = False) -> list[list[torch.Tensor]]:
         """Denoised predictions, per guidance branch and view, of equally large `pictures`. `conds`: other
         than the call's. `placed`: the network counts positions from the canvas's corner."""
         branches = self.conds if conds is None else conds
         placed = placed and not isinstance(self.model.diffusion_model, DISTANCES)
-        alone = self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
+        neighbors = self.state.neighbors
+        alone = neighbors.add_controls(branches) or neighbors.alone or self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
         groups = {}
         for i, view in enumerate(views):
             groups.setdefault(view if alone else signature(branches, view), []).append(i)
@@ -102,14 +122,20 @@ class Call:
 
     def _predict(self, branches, pictures, views, placed):
         """Per branch the predictions of all views stacked; None where memory runs out and fewer views may do."""
-        conds = stack(branches, views, self.x, self.model, self.state.recent)
-        options, shift = self._placed(self._options(views), views) if placed else (self._options(views), None)
+        neighbors = self.state.neighbors
+        cut = Cut(views, self.x, self.canvas, self.model, self.state.recent, {})
         try:
-            out = self.executor(self.model, conds, torch.cat(pictures), self.timestep.repeat(len(views)), options)
+            with neighbors.shown(views, cut, self.step), self.state.cache.of(tuple(pictures[0].shape[-2:])):
+                conds = stack(branches, views, self.x, self.model, self.state.recent)
+                options, shift = self._placed(self._options(views), views) if placed else (self._options(views), None)
+                out = self.executor(self.model, conds, torch.cat(pictures), self.timestep.repeat(len(views)), options)
         except Exception as error:
-            if len(views) == 1 or not out_of_memory(error):
+            if len(views) > 1 and out_of_memory(error):
+                return None
+            blamed = neighbors.blamed(error)
+            if blamed is None or out_of_memory(error) or isinstance(error, model_management.InterruptProcessingException):
                 raise
-            return None
+            raise ValueError(f"model carries {blamed}, which failed where the network was shown a part of the canvas ({error}). It may hold something of the whole canvas that cannot be cut: remove it, or sample without regions.") from error
         if shift is not None and not shift.used:
             raise ValueError(f"positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set positions to 'region'.")
         return out
@@ -192,8 +218,10 @@ class Evaluation:
 
     def __call__(self, executor, model, conds, x, timestep, model_options):
         if not self.runs:
-            self.runs.append(RunState(model_options))
+            self.runs.append(RunState(model_options, model))
         call = Call(executor, model, conds, x, timestep, model_options, self.runs[0], self.regional.batch if self.regional else 0)
+        if isinstance(self.regional, RegionalDenoise):
+            self.regional.check_canvas(call.canvas, call.state.canvas or call.canvas)
         call.progress = self._progress(call)
         if self.attention is not None:
             self.attention.attend(call)
@@ -201,8 +229,12 @@ class Evaluation:
         call.attended = None
         return local if self.dilated is None else self.dilated.fuse(call, local)
 
+    def count(self, height: int, width: int) -> int:
+        """Views that the network is shown of a canvas of so many cells, at one noise level."""
+        return sum(part.count(height, width) for part in self.parts)
+
     def _progress(self, call):
-        parts = sum(part.count(*call.canvas) for part in self.parts)
+        parts = self.count(*call.canvas)
         if call.state.progress is None:
             end = self.steps_before + len(call.state.levels) - 1
             steps = self.steps_total or end
@@ -218,21 +250,40 @@ class Evaluation:
             raise ValueError(f"The latent is packed, shape {tuple(noise_shape)}; Loupe cuts pictures and videos, (B, C, H, W) or (B, C, T, H, W). Sample this model without Loupe's patches.")
         check(model.model, conds)
         hint_patches(model.model_options)
+        height, width = noise_shape[-2:]
+        if self.count(height, width) + (self.regional is None) > 1:
+            check_caches(model.model_options)
+            check_compiled(model, getattr(self.regional, "positions", "region"))
         if getattr(self.regional, "positions", "region") == "canvas":
             check_positions(model.model)
-        height, width = noise_shape[-2:]
         sizes = [(1, height, width)] if self.regional is None else []
         sizes += [part.largest(height, width) for part in self.parts]
         rows, height, width = max(sizes, key=lambda size: size[0] * size[1] * size[2])
         return executor(model, [noise_shape[0] * rows, *noise_shape[1:-2], height, width], conds, *args, **kwargs)
 
-    def run(self, executor, guider, sigmas, extra_args, *args, **kwargs):
+    def run(self, executor, guider, sigmas, extra_args, callback, noise, *args, **kwargs):
         """SAMPLER_SAMPLE: the last prediction has no evaluation after it that would look at it."""
-        state = RunState(extra_args["model_options"], guider.conds.get("positive"))
+        state = RunState(extra_args["model_options"], guider.inner_model, guider.conds.get("positive"), tuple(noise.shape[-2:]))
         self.runs[:] = [state]
-        x = executor(guider, sigmas, extra_args, *args, **kwargs)
+
+        def ended(*reported):
+            state.ended += 1
+            if callback is not None:
+                callback(*reported)
+
+        x = executor(guider, sigmas, extra_args, ended, noise, *args, **kwargs)
         check_finite(float(x.sum(dtype=torch.float32)), state.levels, len(state.levels) - 1)
+        for text in self._notices(state, guider, extra_args["model_options"], x.shape[-2:]):
+            notice(text)
         return x
+
+    def _notices(self, state, guider, model_options, size):
+        """What a person should know of a run that has ended."""
+        if self.dilated is not None:
+            yield from self.dilated.notices(state.levels, guider.inner_model.model_sampling, *size)
+        recording = guidance_by_the_last_call(model_options, [patch for _, patch in network_patches(model_options)])
+        if recording and self.count(*size) > 1:
+            yield f"{', '.join(recording)} looks at what the network left in its last call, which was a region and not the whole image. Remove that node, or sample without regions."
 
     def clear(self, *_):
         self.runs.clear()
@@ -243,8 +294,12 @@ def patch_evaluation(model, **parts):
     model = model.clone()
     before = model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)
     evaluation = replace(before[0], **parts) if before else Evaluation(**parts)
-    if isinstance(evaluation.regional, RegionalDenoise):
-        evaluation = replace(evaluation, regional=replace(evaluation.regional, patch=patch_size(model.get_model_object("diffusion_model"))))
+    patch = patch_size(model.get_model_object("diffusion_model"))
+    cut = {name: part for name in ("regional", "dilated") if isinstance(part := getattr(evaluation, name), (RegionalDenoise, DilatedPass))}
+    evaluation = replace(evaluation, **{name: replace(part, patch=patch) for name, part in cut.items()})
+    if "regional" in cut:
+        cells = model.get_model_object("latent_format").spacial_downscale_ratio
+        evaluation = replace(evaluation, regional=replace(evaluation.regional, pixels_per_cell=cells))
     wrappers = ((WrappersMP.CALC_COND_BATCH, evaluation), (WrappersMP.PREPARE_SAMPLING, evaluation.prepare), (WrappersMP.SAMPLER_SAMPLE, evaluation.run))
     for wrapper_type, wrapper in wrappers:
         model.remove_wrappers_with_key(wrapper_type, KEY)

@@ -50,7 +50,7 @@ class LatentAdjustment:
         levels, sampling = run.sigmas.tolist(), run.model.model_sampling
         shares = self.shares(levels, sampling)
         if not any(shares):
-            return Edits()
+            return Edits(notice=self._nothing(len(shares)) if self.alpha or self.beta else None)
         reference = fit(run.model.process_latent_in(self.reference), run.noise)
         mask = 1.0 if run.denoise_mask is None else run.denoise_mask
 
@@ -65,12 +65,15 @@ class LatentAdjustment:
         def after(denoised, sigma):
             return edit(denoised, shares[step_index(levels, float(sigma))])
 
-        def finish(x):
+        def finish(x, level):
             # a flow run that stops early comes back divided by its signal
-            scale = 1 - levels[-1] if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
-            return edit(x * scale, shares[-1], levels[-1]) / scale if shares[-1] else x
+            scale = 1 - level if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
+            return edit(x * scale, shares[-1], level) / scale if shares[-1] else x
 
         return Edits(after=after) if self.target == "denoised" else Edits(before=before, finish=finish)
+
+    def _nothing(self, steps):
+        return f"Latent Adjustment changed nothing: with early_end {self.early_end} and late_start {self.late_start} none of the {steps} steps is early or late. Run at least 3 steps, or raise early_end or lower late_start."
 
     def shares(self, levels: list[float], sampling) -> list[float]:
         """c of each step of the schedule `levels`."""

@@ -3,6 +3,7 @@
 A LATENT holds unscaled samples; everything inside works on scaled ones (`latent_format.process_in`).
 """
 
+import comfy.sample
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,19 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
         if latent_format.latent_dimensions == 3 and samples.ndim == 4:
             samples = samples.unsqueeze(2)
     return samples.float()
+
+
+def as_sampled(latent: dict, model) -> dict:
+    """`latent` as ComfyUI hands it to a sampler of `model` (ModelPatcher): an empty one gets the model's channels and cells."""
+    if latent["samples"].is_nested:
+        return latent
+    return with_samples(latent, comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial")))
+
+
+def with_samples(latent: dict, samples: torch.Tensor) -> dict:
+    """`latent` holding other `samples`, of any size: its noise mask and its place in a batch go on, the cell size of
+    an empty latent does not."""
+    return {**{key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}, "samples": samples}
 
 
 def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubic") -> torch.Tensor:

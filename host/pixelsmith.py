@@ -19,12 +19,15 @@ import latent_preview
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..methods.noise import seeded_noise
+from ..methods.noise import seeded_noise, stream
 from ..methods.pixelsmith import denoise
 from ..methods.pixelsmith_plan import Sweep, plan
 from ..methods.regions import Region
 from . import evaluation, regional, step_edits
+from .controls import check_caches
 from .evaluation import Call
+from .memory import guidance_that_remembers
+from .neighbors import network_patches
 from .progress import Progress
 from .views import Axis, View
 
@@ -147,10 +150,14 @@ def sample(
         carried.append("regional patches")
     if carried:
         raise ValueError(f"model carries {', '.join(carried)}, which work on a canvas at one noise level; PixelSmith cuts the canvas itself and holds two levels at a time. Connect the model from before those nodes.")
+    remembering = guidance_that_remembers(model.model_options, [patch for _, patch in network_patches(model.model_options)])
+    if remembering:
+        raise ValueError(f"model carries guidance that remembers the evaluation before ({', '.join(remembering)}); in PixelSmith that is one of other patches. Connect the model from before that node, or use Regional Denoise.")
+    check_caches(model.model_options)
     height, width = guidance.shape[-2:]
     sweeps = plan(height, width, patch_size, len(sigmas) - 1, guided_steps, seed, order)
     logging.info("PixelSmith: %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.levels) for sweep in sweeps))
-    noise = seeded_noise(guidance.shape, (seed + 1) % 2**64, batch_index)
+    noise = seeded_noise(guidance.shape, stream(seed, "PixelSmith noise"), batch_index)
     callback = latent_preview.prepare_callback(model, len(sweeps))
     return sample_planned(model, positive, negative, guidance, noise, sigmas, sweeps, guided_steps, cfg, seed, PatchStack(patch_size, batch), sizes, noise_mask, callback)
 

@@ -5,16 +5,21 @@ from comfy.ldm.flux.model import Flux
 from comfy.ldm.lumina.model import NextDiT
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.ldm.wan.model import WanModel
+from comfy.patcher_extension import WrappersMP
+
+from .controls import hint_patches
 
 POSITIONS = ("region", "canvas")
 POST_INPUT = (Flux, QwenImageTransformer2DModel)
 ROPE_OPTIONS = (NextDiT,)  # one shift for all rows of a call
 DISTANCES = (WanModel,)  # text has no position, so that only distances within the picture count
+PATCHES = {"NaDiT": 2}  # of networks that do not tell: SeedVR2's
 
 
 def patch_size(network: torch.nn.Module) -> int:
     """Latent cells to the side of one token of `network`; 1 for convolutional ones."""
-    size = getattr(network, "patch_size", None) or getattr(network, "patch_spatial", 1)
+    names = ("patch_size", "patch_spatial", "patch")  # the last is Krea 2's
+    size = next((size for name in names if (size := getattr(network, name, None))), PATCHES.get(type(network).__name__, 1))
     return size if isinstance(size, int) else size[-1]
 
 
@@ -22,6 +27,28 @@ def check_positions(model) -> None:
     """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
     if not isinstance(model.diffusion_model, (*POST_INPUT, *ROPE_OPTIONS, *DISTANCES)):
         raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that the host lets move. Set positions to 'region'.")
+
+
+def check_compiled(model, positions: str) -> None:
+    """Raises ValueError for a compiled `model` (ModelPatcher): ComfyUI compiles it for the options of its first call,
+    and where a region lies, or what it sees of a patch's image, is told by them."""
+    if not _is_compiled(model):
+        return
+    if positions == "canvas":
+        raise ValueError("positions is 'canvas', but model is compiled, and would place all regions where the first one lies. Set positions to 'region', or remove TorchCompileModel.")
+    if hint_patches(model.model_options):
+        raise ValueError("model is compiled and carries a ControlNet patch whose image is cut to each region; all regions would see the part of the first one. Remove TorchCompileModel.")
+
+
+def _is_compiled(model):
+    if isinstance(model.get_model_object("diffusion_model"), torch._dynamo.OptimizedModule):
+        return True
+    for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):
+        # other packs compile single blocks, which positions reach as tensors
+        keys = next((cell.cell_contents for cell in wrapper.__closure__ or () if isinstance(cell.cell_contents, dict)), {"diffusion_model": None})
+        if "diffusion_model" in keys:
+            return True
+    return False
 
 
 class Shift:

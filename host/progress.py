@@ -1,5 +1,6 @@
 """How far a run is: the host's progress bar, and for the page words and the regions at work."""
 
+import logging
 import time
 
 import comfy.utils
@@ -37,6 +38,14 @@ def page() -> Page | None:
     web = get_progress_state().handlers.get("webui")
     server = getattr(web, "server_instance", None)
     return None if server is None else Page(server, context.prompt_id, context.node_id)
+
+
+def notice(text: str) -> None:
+    """Say `text` in the log and below the node that runs."""
+    logging.warning(text)
+    shown = page()
+    if shown is not None and shown.server.client_id is not None:
+        shown.server.send_progress_text(text, shown.node_id, shown.server.client_id)
 
 
 class Progress:

@@ -5,7 +5,7 @@ import comfy.utils
 import torch
 
 from ..methods.regions import RegionLayout
-from .conditioning import REGION
+from .conditioning import REGION, REGION_CANVAS
 
 # what limits a prompt to a place or a time, and would limit its regions to the same
 PLACES = ("mask", "mask_strength", "set_area_to_bounds", "area", "strength")
@@ -31,7 +31,7 @@ def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning:
         # half precision: a hundred masks of a large canvas weigh something
         mask = torch.zeros(1, layout.height, layout.width, dtype=torch.float16)
         region.crop(mask).fill_(1)
-        out += [[text, {**options, **own, REGION: region, "mask": mask}] for text, own in encoded[prompt]]
+        out += [[text, {**options, **own, REGION: region, REGION_CANVAS: (layout.height, layout.width), "mask": mask}] for text, own in encoded[prompt]]
         bar.update(1)
     return out
 

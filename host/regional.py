@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from ..methods.noise import stream
 from ..methods.regions import (
     Region,
     RegionLayout,
@@ -15,6 +16,7 @@ from ..methods.regions import (
     merge,
 )
 from .conditioning import has_region_prompts
+from .sigmas import Step
 from .views import Axis, View
 
 SIZES = ("native", "canvas", "unchanged")
@@ -44,11 +46,15 @@ class RegionalDenoise:
     canvas_pixels: tuple[int, int] | None = None
     positions: str = "region"
     patch: int = 1
+    pixels_per_cell: int | None = None
 
     def layout_of(self, height: int, width: int) -> RegionLayout:
         if self.layout is None:
             return RegionLayout.from_overlap(height, width, *self.region, self.overlap, self.blend, self.patch)
         if (self.layout.height, self.layout.width) != (height, width):
+            pixels, cells = self.layout.pixels_per_cell, self.pixels_per_cell
+            if pixels and cells and (round(self.layout.height * pixels / cells), round(self.layout.width * pixels / cells)) == (height, width):
+                return self.layout.rescaled(height, width)
             raise ValueError(f"regions is a layout of {self.layout.width} x {self.layout.height} latent cells, the sampled latent has {width} x {height}. Connect the sampled latent to the Region Layout node.")
         return self.layout
 
@@ -65,9 +71,16 @@ class RegionalDenoise:
         ranges = [jitter_range(region, stride) for region, stride, length in spans if region < length]
         return min(ranges) // self.patch * self.patch if self.jitter else 0
 
-    def draw(self, layout: RegionLayout, jitter: int, step: int) -> list[Region]:
+    def draw(self, layout: RegionLayout, jitter: int, step: Step) -> list[Region]:
         """The regions of a step, in cells of the canvas padded by `jitter`."""
-        return jittered(layout, jitter, random.Random(f"{self.seed} {step}"), self.patch)
+        level = getattr(step, "level", float(step))
+        return jittered(layout, jitter, random.Random(stream(self.seed, f"jitter {level:.6g}")), self.patch)
+
+    def check_canvas(self, canvas: tuple[int, int], sampled: tuple[int, int]) -> None:
+        """Raises ValueError where a sampler evaluates a latent of another size than the one that it samples, and the
+        regions are a layout of that."""
+        if self.layout is not None and canvas != sampled:
+            raise ValueError(f"The sampler evaluates latents of {canvas[1]} x {canvas[0]} cells beside the canvas of {sampled[1]} x {sampled[0]}, and regions is a layout of the canvas. Choose another sampler, or set the regions' size in Regional Denoise instead.")
 
     def predict(self, call) -> list[torch.Tensor]:
         """The denoised canvas of every guidance branch. One region is the host's own evaluation."""

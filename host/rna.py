@@ -1,8 +1,9 @@
 """Region-wise noise addition in LATENT units."""
 
+import comfy.sampler_helpers
 import torch
 
-from ..methods.noise import seeded_noise
+from ..methods.noise import seeded_noise, stream
 from ..methods.rna import edges, strength_map
 
 
@@ -15,16 +16,19 @@ def add_region_noise(
     seed: int,
     canny: tuple[float, float] = (0, 255),
     batch_index: list[int] | None = None,
+    noise_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unscaled `samples` (B, C, ..., H, W) of `model` (ModelPatcher) with noise of standard deviation
     e_min to e_max, scaled units, by the edges of the pictures `reference` (N, h, w, 3), 0..1.
 
-    N is 1, B, or B times the frames. Returns the noised samples and the strength maps (N, H, W).
+    N is 1, B, or B times the frames. Where `noise_mask`, of any size, is 0 nothing is added. Returns the noised samples and the strength maps (N, H, W).
     """
     size = tuple(samples.shape[-2:])
     _check_aspect(reference, size)
     maps = torch.stack([strength_map(edges(picture[..., :3], *canny), size, e_min, e_max) for picture in reference])
-    scaled = seeded_noise(samples.shape, seed, batch_index) * _spread(maps, samples)
+    scaled = seeded_noise(samples.shape, stream(seed, "region-wise noise"), batch_index) * _spread(maps, samples)
+    if noise_mask is not None:
+        scaled = scaled * comfy.sampler_helpers.prepare_mask(noise_mask, samples.shape, scaled.device)
     # process_out is affine: its difference to zero is the noise alone, and none where the strength is 0
     latent_format = model.get_model_object("latent_format")
     added = latent_format.process_out(scaled) - latent_format.process_out(torch.zeros_like(scaled))

@@ -9,7 +9,7 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ..methods.noise import seeded_noise
+from ..methods.noise import seeded_noise, stream
 from .demofusion import DilatedPass, Renormalize, SkipResidual
 from .evaluation import patch_evaluation
 from .latents import resize
@@ -77,9 +77,11 @@ def sample_demofusion(
     blur_std: float = 0.8,
     enlarge: Callable[[torch.Tensor, tuple[int, int]], torch.Tensor] = lambda samples, size: resize(samples, *size),
     batch_index: list[int] | None = None,
+    noise_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Samples `reference` (unscaled, (B, C, ..., h, w)) at each of `sizes`, every phase guided by the
-    enlarged result of the one before. Returns unscaled samples of the last size.
+    enlarged result of the one before. Where `noise_mask` is 0 the enlarged latent stays. Returns unscaled
+    samples of the last size.
     """
     steps = len(sigmas) - 1
     total = steps * len(sizes)
@@ -89,19 +91,19 @@ def sample_demofusion(
     samples = reference
     for phase, size in enumerate(sizes):
         guidance = enlarge(samples, size)
-        noise = seeded_noise(guidance.shape, (seed + 1 + phase) % 2**64, batch_index)
+        noise = seeded_noise(guidance.shape, stream(seed, f"DemoFusion phase {phase}"), batch_index)
 
         def callback(step, denoised, x, _, before=phase * steps):
             preview(before + step, denoised, x, total)
 
-        samples = sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas, blur_std, callback, steps_before=phase * steps, steps_total=total, later=sum(pictures[phase + 1 :]))
+        samples = sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas, blur_std, callback, noise_mask, steps_before=phase * steps, steps_total=total, later=sum(pictures[phase + 1 :]))
     return samples
 
 
-def sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas=(3.0, 1.0, 1.0), blur_std=0.8, callback=None, **progress):
+def sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas=(3.0, 1.0, 1.0), blur_std=0.8, callback=None, noise_mask=None, **progress):
     """One phase: `guidance` (unscaled) noised, denoised along `sigmas` with DemoFusion's patches and
     renormalized to `reference`."""
     model = patch_demofusion(model, reference, guidance, 0, alphas, blur_std, True, regional.canvas_pixels, regional=regional, **progress)
     sampler = comfy.samplers.sampler_object("euler")
     disable_pbar = not comfy.utils.PROGRESS_BAR_ENABLED
-    return comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, guidance, callback=callback, disable_pbar=disable_pbar, seed=seed).float()
+    return comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, guidance, noise_mask=noise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed).float()

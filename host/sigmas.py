@@ -36,8 +36,25 @@ def step_index(levels: list[float], sigma: float) -> int:
     return min(sum(level > sigma * (1 + 1e-5) for level in levels), max(len(levels) - 2, 0))
 
 
+class Step(int):
+    """Number of a step in its run. `level`: the noise level that it starts from, what random draws go by, so
+    that a run split between two samplers draws as one."""
+
+    level: float
+
+    @classmethod
+    def of(cls, levels: list[float], step: int) -> "Step":
+        out = cls(min(step, max(len(levels) - 2, 0)))
+        out.level = levels[out]
+        return out
+
+
 def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_zero: bool = True) -> torch.Tensor:
     """The papers' DDIM grid for this model, (depth + 1,); see `methods.demofusion.ddim_sigmas`."""
     table = model_sampling.sigmas.cpu()
-    stride = len(table) // 1000
-    return ddim_sigmas(table[stride - 1 :: stride], steps, depth, end_at_zero)
+    # a distilled model knows fewer levels than timesteps: the next one above
+    level_of = [((t + 1) * len(table) + 999) // 1000 - 1 for t in range(1000)]
+    sigmas = ddim_sigmas(table[level_of], steps, depth, end_at_zero)
+    if len(sigmas[:-1].unique()) < len(sigmas) - 1:
+        raise ValueError(f"scheduler is the paper's with {steps} steps, but the model knows {len(table)} noise levels. Use at most {len(table)} steps, or another scheduler.")
+    return sigmas

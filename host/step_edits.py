@@ -3,12 +3,16 @@
 One SAMPLER_SAMPLE wrapper per model applies an ordered list of step edits. Samplers hold the state
 `x` in a local variable, so edits write into it:
 
-* `before` an evaluation whose sigma is in the schedule. Two-stage samplers evaluate a temporary
-  state at the next sigma first and the real one afterwards; both are edited.
+* `before` an evaluation of a step's state. Two-stage samplers evaluate a temporary state at the next
+  level first and the real one afterwards; both are edited.
 * `after` every evaluation, on the prediction; no sampler loses that.
 * at the `callback`, once a step, on `x` and `denoised`. Samplers differ in which of the two they go on
   from, and Euler has taken its derivative by then: move both by the same amount.
-* `finish` has the finished latent.
+* `finish` has the finished latent, and the last prediction that the run reports.
+
+An edit is told the noise level of the state by the schedule. What the network is told may differ: some
+samplers take a little off. Evaluations of latents of another size, which some samplers make in between,
+are not edited.
 """
 
 import math
@@ -17,6 +21,8 @@ from typing import NamedTuple
 
 import torch
 from comfy.patcher_extension import WrappersMP
+
+from .progress import notice
 
 KEY = "loupe_step_edits"
 
@@ -49,7 +55,8 @@ class Edits(NamedTuple):
     before: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # (x, sigma)
     after: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # (denoised, sigma)
     callback: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], None] | None = None  # (x, denoised, sigma, step)
-    finish: Callable[[torch.Tensor], torch.Tensor] | None = None  # (x)
+    finish: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (x, its noise level)
+    notice: str | None = None  # what a person should know of this run
 
 
 class StepEdits:
@@ -62,6 +69,16 @@ class StepEdits:
     def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
         run = Run(guider.inner_model, sigmas, noise, latent_image, denoise_mask, extra_args.get("seed") or 0)
         active = [edit(run) for edit in sorted(self.edits.values(), key=lambda edit: edit.rank)]
+        last = len(sigmas) - 2
+
+        def finished(x, level):
+            for edits in active:
+                x = x if edits.finish is None else edits.finish(x, level)
+            return x
+
+        def reported(step, denoised, *rest):
+            callback(step, finished(denoised, 0.0) if step == last else denoised, *rest)
+
         sampler = executor.class_obj
         function = getattr(sampler, "sampler_function", None)
         moves = any(edits.before or edits.callback for edits in active)
@@ -69,14 +86,14 @@ class StepEdits:
             _check(function, sampler, self.edits, moves)
             sampler.sampler_function = _edited(function, active)
         try:
-            x = executor(guider, sigmas, extra_args, callback, noise, latent_image, denoise_mask, *args, **kwargs)
+            x = executor(guider, sigmas, extra_args, None if callback is None else reported, noise, latent_image, denoise_mask, *args, **kwargs)
         finally:
             if function is not None:
                 sampler.sampler_function = function
         for edits in active:
-            if edits.finish is not None:
-                x = edits.finish(x)
-        return x
+            if edits.notice is not None:
+                notice(edits.notice)
+        return finished(x, float(sigmas[-1]))
 
 
 def _check(function, sampler, edits, moves):
@@ -87,13 +104,14 @@ def _check(function, sampler, edits, moves):
 
 def _edited(function, active):
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
-        edited = _EditedModel(model, sigmas, active)
+        edited = _EditedModel(model, sigmas, active, x.shape)
 
         def edited_callback(info):
             for edits in active:
                 if edits.callback is not None:
                     # not info["x"]: ipndm and deis report the state that they began with
                     edits.callback(edited.evaluated, info["denoised"], sigmas[info["i"]], info["i"])
+            edited.step += 1
             if callback is not None:
                 callback(info)
 
@@ -104,25 +122,46 @@ def _edited(function, active):
 
 
 class _EditedModel:
-    def __init__(self, model, sigmas, active):
-        self._model = model
+    """What a sampler evaluates in place of the model. `step`: how many have ended."""
+
+    def __init__(self, model, sigmas, active, shape):
+        self._model, self._sigmas, self._shape = model, sigmas, shape
         self._levels = sigmas.tolist()
         self._before = [edits.before for edits in active if edits.before is not None]
         self._after = [edits.after for edits in active if edits.after is not None]
+        self._shift = 0.0  # log of what the network was told last, over the schedule's level
+        self.step = 0
         self.evaluated = None
 
     def __getattr__(self, name):
         return getattr(self._model, name)
 
     def __call__(self, x, sigma, **kwargs):
-        if self._before and any(math.isclose(float(sigma[0]), level, rel_tol=1e-5) for level in self._levels):
+        if x.shape != self._shape:
+            return self._model(x, sigma, **kwargs)
+        level = self._level(float(sigma[0]))
+        if level is not None:
             for before in self._before:
-                before(x, sigma[0])
+                before(x, level)
         self.evaluated = x
         denoised = self._model(x, sigma, **kwargs)
         for after in self._after:
-            denoised = after(denoised, sigma[0])
+            denoised = after(denoised, sigma[0] * math.exp(-self._shift) if level is None else level)
         return denoised
+
+    def _level(self, told):
+        """Level of the step whose state is evaluated; None for a stage between two levels. Stages lie above the
+        level that they lead to, halfway or nearer to the one before."""
+        levels, step = self._levels, self.step
+        if step < len(levels) - 1 and told > 0:
+            shift = math.log(told / levels[step])
+            above = math.log(levels[step - 1] / levels[step]) / 4 if step else math.inf
+            below = math.log(levels[step] / levels[step + 1]) if levels[step + 1] > 0 else math.inf
+            if -0.9 * below < shift - self._shift < above:
+                self._shift = shift
+                return self._sigmas[step]
+        # of a sampler that does not report its steps
+        return next((sigma for sigma, level in zip(self._sigmas, levels) if math.isclose(told, level, rel_tol=1e-5)), None)
 
 
 def patch_step_edits(model, *edits):

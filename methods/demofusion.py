@@ -58,15 +58,16 @@ def match_statistics(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return renormalize(x, *statistics(target))
 
 
-def dilated_pad(x: torch.Tensor, scale: int) -> torch.Tensor:
-    """x zero-padded at the top and left to multiples of `scale`."""
-    return F.pad(x, (-x.shape[-1] % scale, 0, -x.shape[-2] % scale, 0))
+def dilated_pad(x: torch.Tensor, scale: int, patch: int = 1) -> torch.Tensor:
+    """x zero-padded at the top and left, so that every `scale`-th cell makes whole tokens of `patch` cells."""
+    multiple = scale * patch
+    return F.pad(x, (-x.shape[-1] % multiple, 0, -x.shape[-2] % multiple, 0))
 
 
-def dilated_input(x: torch.Tensor, scale: int, std: float) -> torch.Tensor:
+def dilated_input(x: torch.Tensor, scale: int, std: float, patch: int = 1) -> torch.Tensor:
     """What the dilated pass shows the network: the padded latent blurred, with the statistics of the
     sharp one. `std` is the blur at this step, sigma * c3."""
-    x = dilated_pad(x, scale)
+    x = dilated_pad(x, scale, patch)
     return x if scale == 1 else match_statistics(blur(x, scale, std), x)
 
 

@@ -1,8 +1,15 @@
 """Seeded Gaussian noise."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
+
+
+def stream(seed: int, purpose: str) -> int:
+    """Seed, 0 to 2^64 - 1, of the draws for `purpose` of a node with `seed`: other than ComfyUI's own draws, and
+    those for other purposes, from the same seed."""
+    return int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
 
 
 def seeded_noise(shape: Sequence[int], seed: int, batch_index: Sequence[int] | None = None) -> torch.Tensor:

@@ -51,7 +51,8 @@ class RegionLayout:
 
     `region_height`, `region_width` and the strides are cells; a region longer than the canvas is
     clamped to it. `blend` weights the overlaps: "uniform" (the papers), "gaussian" (std 1/8 of the
-    region) or "linear" (a ramp across the overlap).
+    region) or "linear" (a ramp across the overlap). `pixels_per_cell` is known where the layout was made
+    for an empty latent, whose cells the model may not share.
 
     Raises ValueError for sizes below 1, a stride longer than the region (it would leave gaps) and
     an unknown blend.
@@ -64,6 +65,7 @@ class RegionLayout:
     stride_height: int
     stride_width: int
     blend: str = "uniform"
+    pixels_per_cell: int | None = None
 
     def __post_init__(self):
         if self.blend not in BLENDS:
@@ -90,6 +92,17 @@ class RegionLayout:
         region_height, region_width = (length if region >= length else min(_rounded(region, multiple), length) for region, length in ((region_height, height), (region_width, width)))
         stride_height, stride_width = (min(_rounded(region * (1 - overlap) + 1e-6, multiple), region) for region in (region_height, region_width))
         return cls(height, width, region_height, region_width, stride_height, stride_width, blend)
+
+    def rescaled(self, height: int, width: int) -> "RegionLayout":
+        """The same regions on a canvas of `height` x `width` larger or smaller cells.
+
+        Raises ValueError where they would not fall on whole cells.
+        """
+        y, x = height / self.height, width / self.width
+        sides = (self.region_height * y, self.region_width * x, self.stride_height * y, self.stride_width * x)
+        if any(side != round(side) for side in sides):
+            raise ValueError(f"regions is a layout of {self.region_width} x {self.region_height} cells every {self.stride_width} x {self.stride_height}, of which {1 / x:g} x {1 / y:g} make one of the model's. Set the region size and overlap of Region Layout to multiples of that.")
+        return RegionLayout(height, width, *map(round, sides), self.blend)
 
     @property
     def regions(self) -> list[Region]:

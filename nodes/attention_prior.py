@@ -32,7 +32,7 @@ class AttentionPriorNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed, joint_attention=False) -> io.NodeOutput:
-        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed, joint_attention)
+        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed, joint_attention, reference.get("batch_index"))
         prior.check(model)
         return io.NodeOutput(patch_evaluation(prior.hooked(model), attention=prior))
 

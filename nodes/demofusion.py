@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import resize, samples_of
+from ..host.latents import resize, samples_of, with_samples
 from ..host.regional import SIZES, RegionalDenoise
 from ..host.rna import add_region_noise
 from ..host.sampling import (
@@ -70,7 +70,7 @@ class DemoFusionSampler(io.ComfyNode):
                 io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
                 io.Conditioning.Input("positive", tooltip="What the picture shows. Describe the whole picture: every region sees it."),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
-                io.Latent.Input("reference", tooltip="The finished picture at the model's native size, as a latent."),
+                io.Latent.Input("reference", tooltip="The finished image at the model's native size, as a latent. A noise mask on it limits what is redrawn."),
                 io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. Used where width and height are 0."),
                 io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0."),
                 io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0."),
@@ -103,7 +103,7 @@ class DemoFusionSampler(io.ComfyNode):
     def execute(cls, model, positive, negative, reference, scale_by, width, height, mode, steps, denoise_depth, cfg, seed, e_min, e_max, region_width, region_height, overlap, blend, jitter,
                 skip_exponent, dilation_exponent, blur_exponent, blur, scheduler, end_at_zero, size_conditioning, canny_low, canny_high, batch, lsr=None, vae=None) -> io.NodeOutput:
         samples = samples_of(reference, "reference", model)
-        batch_index = reference.get("batch_index")
+        batch_index, noise_mask = reference.get("batch_index"), reference.get("noise_mask")
         cells = model.get_model_object("latent_format").spacial_downscale_ratio
         size = target_size(samples.shape[-2:], scale_by, width, height, cells)
         depth = min(denoise_depth, steps) if mode == DIRECT else steps
@@ -112,7 +112,7 @@ class DemoFusionSampler(io.ComfyNode):
         def enlarge(latent, to):
             latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to)
             if picture is not None:
-                latent, _ = add_region_noise(model, latent, picture.flatten(0, -4), e_min, e_max, seed, (canny_low, canny_high), batch_index)
+                latent, _ = add_region_noise(model, latent, picture.flatten(0, -4), e_min, e_max, seed, (canny_low, canny_high), batch_index, noise_mask)
             return latent
 
         out = sample_demofusion(
@@ -129,8 +129,9 @@ class DemoFusionSampler(io.ComfyNode):
             blur,
             enlarge,
             batch_index,
+            noise_mask,
         )
-        return io.NodeOutput({**{key: value for key, value in reference.items() if key != "noise_mask"}, "samples": out})
+        return io.NodeOutput(with_samples(reference, out))
 
 
 NODES = [DemoFusion, DemoFusionSampler]

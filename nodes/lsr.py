@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import samples_of
+from ..host.latents import samples_of, with_samples
 from ..host.lsr import LatentUpscaler
 from .model_files import fingerprint, model_files, model_path
 from .types import LSR
@@ -57,7 +57,7 @@ class LSRUpscale(io.ComfyNode):
                 io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels, rounded down to a whole latent cell. 0: follows the width's factor, or scale_by when both are 0."),
             ],
             outputs=[
-                io.Latent.Output("upscaled", display_name="latent", tooltip="The enlarged latent; a noise mask is dropped, because it no longer fits."),
+                io.Latent.Output("upscaled", display_name="latent", tooltip="The enlarged latent, with the noise mask of the small one."),
             ],
         )
 
@@ -65,11 +65,7 @@ class LSRUpscale(io.ComfyNode):
     def execute(cls, lsr, samples, scale_by, width, height) -> io.NodeOutput:
         low = samples_of(samples, "samples")
         size = target_size(low.shape[-2:], scale_by, width, height, lsr.latent_format.spacial_downscale_ratio)
-        out = samples.copy()
-        if size != tuple(low.shape[-2:]):
-            out.pop("noise_mask", None)
-        out["samples"] = lsr.upscale(low, *size)
-        return io.NodeOutput(out)
+        return io.NodeOutput(with_samples(samples, lsr.upscale(low, *size)))
 
 
 def target_size(low: tuple[int, int], scale_by: float, width: int, height: int, ratio: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import samples_of
+from ..host.latents import samples_of, with_samples
 from ..host.pixelsmith import SIZES, sample
 from ..host.sampling import PAPER_SCHEDULE, SCHEDULES, schedule
 from ..methods.pixelsmith_plan import ORDERS
@@ -41,7 +41,7 @@ class PixelSmithSampler(io.ComfyNode):
         samples = samples_of(guidance, "guidance", model)
         sigmas = schedule(model, scheduler, steps, min(denoise_depth, steps), end_at_zero=True)
         out = sample(model, positive, negative, samples, sigmas, guided_steps, cfg, seed, patch_size, order, size_conditioning, batch, guidance.get("noise_mask"), guidance.get("batch_index"))
-        return io.NodeOutput({**guidance, "samples": out})
+        return io.NodeOutput(with_samples(guidance, out))
 
 
 NODES = [PixelSmithSampler]

@@ -6,7 +6,7 @@ import comfy.model_management
 from comfy_api.latest import io, ui
 
 from ..host.evaluation import evaluation_of
-from ..host.latents import samples_of
+from ..host.latents import as_sampled, samples_of
 from ..host.plan import layout, measure, plan, works
 from .region_layout import draw
 
@@ -38,7 +38,7 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, samples, steps, cfg, evaluations_per_step, measure, positive=None) -> io.NodeOutput:
-        shape = samples_of(samples, "samples", model).shape
+        shape = samples_of(as_sampled(samples, model), "samples", model).shape
         regions = layout(model, *shape[-2:])
         text = "\n".join(planned(model, shape, steps * evaluations_per_step, cfg, measure, positive).lines(regions, model.get_model_object("latent_format").spacial_downscale_ratio))
         picture = draw(regions).to(comfy.model_management.intermediate_device())

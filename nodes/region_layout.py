@@ -1,5 +1,7 @@
 """Overlapping regions of a canvas, for Regional Denoise and the other regional nodes."""
 
+from dataclasses import replace
+
 import comfy.model_management
 import torch
 from comfy_api.latest import io
@@ -35,8 +37,11 @@ class RegionLayoutNode(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, region_width, region_height, overlap, blend) -> io.NodeOutput:
-        height, width = samples_of(samples, "samples").shape[-2:]
+        latent = samples_of(samples, "samples")
+        height, width = latent.shape[-2:]
         layout = RegionLayout.from_overlap(height, width, region_height, region_width, overlap, blend)
+        if not latent.any():  # ComfyUI resizes an empty latent of other cells than the model's
+            layout = replace(layout, pixels_per_cell=samples.get("downscale_ratio_spacial"))
         return io.NodeOutput(layout, draw(layout).to(comfy.model_management.intermediate_device()), ui={"loupe_canvas": (height, width)})
 
 

@@ -3,7 +3,7 @@
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..host.latents import samples_of
+from ..host.latents import samples_of, with_samples
 from ..host.rna import add_region_noise
 
 
@@ -35,10 +35,9 @@ class RegionNoise(io.ComfyNode):
     @classmethod
     def execute(cls, model, samples, reference, e_min, e_max, seed, canny_low, canny_high) -> io.NodeOutput:
         latent = samples_of(samples, "samples", model)
-        noised, maps = add_region_noise(model, latent, reference, e_min, e_max, seed, (canny_low, canny_high), samples.get("batch_index"))
+        noised, maps = add_region_noise(model, latent, reference, e_min, e_max, seed, (canny_low, canny_high), samples.get("batch_index"), samples.get("noise_mask"))
 
-        out = samples.copy()
-        out["samples"] = noised
+        out = with_samples(samples, noised)
         preview = maps / max(e_max, 1e-6)
         return io.NodeOutput(out, preview[..., None].expand(*preview.shape, 3).to(comfy.model_management.intermediate_device()))
 

@@ -70,3 +70,31 @@ def table() -> str:
     lines += ["", f"`L`: `{LOCAL}[row-family]`, families " + ", ".join(f"`{family}`" for family in COLUMNS) + ".", ""]
     lines += [f"{i}. " + (f"`{note}`" if "::" in note and not note.startswith("refused") else note) for i, note in enumerate(notes, 1)]
     return "\n".join(lines)
+
+
+CACHE_COLUMNS = ("regions", "images of two sizes", "PixelSmith")
+REFUSED_BY_PIXELSMITH = "test_caches.py::test_pixelsmith_refuses_what_remembers[{name}]"
+# what other nodes keep: the test that proves a place beside it, "refused: " before one that proves the refusal
+CACHES = {
+    "EasyCache": ("test_neighbours.py::test_caches_reuse_region_batches[EasyCacheNode-False]", "test_caches.py::test_easycache_keeps_images_of_each_size_apart", "refused: " + REFUSED_BY_PIXELSMITH.format(name="EasyCache")),
+    "LazyCache": ("test_neighbours.py::test_caches_reuse_region_batches[LazyCacheNode-False]", "test_caches.py::test_lazycache_keeps_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="LazyCache")),
+    "Flux KV Cache": ("refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[regions]", "refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[dilated views]", "refused: test_caches.py::test_a_kv_cache_is_refused_by_pixelsmith"),
+    "caches of other packs around the network (TeaCache and the like)": ("test_neighbors.py::test_every_region_has_its_own_cache", "test_neighbors.py::test_a_dilated_view_has_its_own_cache_too", "test_neighbors.py::test_a_patch_of_pixelsmith_has_its_own_cache"),
+    "Adaptive Projected Guidance with momentum": ("test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="APG")),
+    "Self-Attention Guidance": ("test_caches.py::test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="SelfAttentionGuidance"),),
+    "guidance of other packs that remembers": ("test_caches.py::test_guidance_that_averages_sees_the_whole_canvas",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="Average"),),
+}
+
+
+def cache_table() -> str:
+    """Markdown, as `table`."""
+    notes = []
+
+    def short(text):
+        if text not in notes:
+            notes.append(text)
+        return f"{'refused' if text.startswith('refused') else 'yes'} {notes.index(text) + 1}"
+
+    lines = ["| | " + " | ".join(CACHE_COLUMNS) + " |", "|---" * (len(CACHE_COLUMNS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(map(short, cells)) + " |" for name, cells in CACHES.items()]
+    return "\n".join([*lines, "", *(f"{i}. " + (f"`{note.removeprefix('refused: ')}`" if "::" in note else note) for i, note in enumerate(notes, 1))])

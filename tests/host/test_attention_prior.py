@@ -15,7 +15,7 @@ from loupe.host.attention import AttentionPrior, attended_bytes
 from loupe.host.conditioning import REGION
 from loupe.host.evaluation import KEY, patch_evaluation
 from loupe.host.regional import RegionalDenoise
-from loupe.methods.noise import seeded_noise
+from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region, RegionLayout
 from loupe.nodes.attention_prior import AttentionPriorNode
 
@@ -33,6 +33,11 @@ def prior(model, reference=REFERENCE, **settings):
 
 def regional(model, **settings):
     return patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings))
+
+
+def prior_noise(shape, seed, when="fixed"):
+    """An image of the reference, the same for every image of the canvas."""
+    return seeded_noise((1, *shape[1:]), stream(seed, f"attention prior {when}"))
 
 
 def cross_attention(model, replace):
@@ -58,7 +63,7 @@ def written_out(model, x, conds, weight, sigma=2.0, prompts=None, reference=REFE
         kept[layer] = n[: len(x)].unflatten(1, (rows, columns)).movedim(-1, 1)
         return n
 
-    noised = reference + sigma * seeded_noise(reference.shape, seed)
+    noised = reference + sigma * prior_noise(reference.shape, seed)
     tiny.evaluate(cross_attention(model, keep), noised, (conds[0], conds[0]), sigma)
     for region, positive in zip(REGIONS, prompts or [conds[0]] * 2):
 
@@ -116,7 +121,7 @@ def test_without_regional_denoise_the_canvas_reads_it():
     assert torch.equal(whole[0], one[0])
     assert tiny.relative(whole[0], tiny.evaluate(model, X, CONDS)[0]) > 1e-3
     # the same picture at the same noise reads back what it gives
-    x = model.model.process_latent_in(REFERENCE) + 2.0 * seeded_noise(REFERENCE.shape, 0)
+    x = model.model.process_latent_in(REFERENCE) + 2.0 * prior_noise(REFERENCE.shape, 0)
     own = tiny.evaluate(prior(model), x, CONDS)
     for a, b in zip(own, tiny.evaluate(model, x, CONDS)):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

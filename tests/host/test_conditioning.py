@@ -17,6 +17,7 @@ from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.recent import Recent
 from loupe.host.regional import RegionalDenoise
+from loupe.host.sigmas import Step
 from loupe.host.views import Axis, View
 
 X = tiny.noise((2, 4, 8, 12), 9) * 2
@@ -150,7 +151,7 @@ def test_sdxl_is_told_the_region_or_the_canvas():
 def test_crops_are_counted_from_the_jittered_border():
     settings = RegionalDenoise((8, 8), jitter=True, sizes="canvas")
     layout = settings.layout_of(8, 12)
-    drawn = settings.draw(layout, 1, 0)
+    drawn = settings.draw(layout, 1, Step.of([2.0, 0.0], 0))
     told = told_sizes(tiny.sdxl(), regional=settings)[0]
     assert [row[2:4] for row in told[:4:2]] == [[8 * region.y, 8 * region.x] for region in drawn]
     assert drawn[0].y == 1

@@ -14,6 +14,7 @@ from loupe.host import conditioning
 from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import Call, patch_evaluation
 from loupe.host.regional import RegionalDenoise
+from loupe.host.sampling import patch_demofusion
 from loupe.host.views import Axis, View
 from loupe.methods.regions import BLENDS
 
@@ -335,3 +336,10 @@ def test_patches_with_pictures_that_cannot_be_cut_are_refused_before_sampling(ki
         carrying.set_model_patch(patched, "double_block")
         with pytest.raises(ValueError, match="whose picture cannot be cut to regions"):
             sample(carrying, local.both())
+
+
+@pytest.mark.parametrize(("steps", "settings", "says"), [(1, {}, True), (2, {}, False), (1, {"scale": 1}, False)])
+def test_a_run_that_the_global_pass_draws_alone_is_told_of(steps, settings, says, caplog):
+    model = patch_demofusion(regional(tiny.sdxl()), tiny.noise((1, 4, 8, 8)), **settings)
+    tiny.sample(model, torch.zeros(1, 4, 16, 16), steps=steps)
+    assert ("DemoFusion drew this image in its global pass alone" in caplog.text) == says

@@ -1,10 +1,12 @@
 """Regions on tiny networks of every model family."""
 
 import comfy.ldm.pixart.pixartms
+import comfy.supported_models
 import pytest
 import tiny
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from loupe.host.demofusion import DilatedPass
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.positions import POST_INPUT, Shift, patch_size
 from loupe.host.regional import RegionalDenoise
@@ -199,3 +201,58 @@ def test_canvas_positions_are_refused_where_the_host_hides_them(models):
             tiny.evaluate(patched, x, CONDS, FLOW)
     else:
         assert not torch.allclose(tiny.evaluate(patched, x, CONDS, FLOW)[0], tiny.evaluate(regional(model, 8), x, CONDS, FLOW)[0], rtol=1e-3)
+
+
+LATER = {"krea2": "Krea2", "seedvr2": "SeedVR2", "kandinsky5": "Kandinsky5Image"}  # not of every ComfyUI
+
+
+def later(family):
+    if not hasattr(comfy.supported_models, LATER[family]):
+        pytest.skip(f"this ComfyUI does not know {LATER[family]}")
+    return getattr(tiny, family)()
+
+
+def conds_of(family, model, x):
+    if family != "seedvr2":
+        return CONDS
+    from comfy_extras.nodes_seedvr import SeedVR2Conditioning
+
+    return SeedVR2Conditioning.execute(model, {"samples": tiny.noise(x.shape, 50)}).args[:2]
+
+
+@pytest.mark.parametrize("family", LATER)
+def test_tokens_of_networks_that_call_their_size_otherwise(family):
+    """Or do not tell it; regions of an odd size are rounded to it."""
+    model = later(family)
+    assert patch_size(model.model.diffusion_model) == 2
+    frames = [1] if model.model.latent_format.latent_dimensions == 3 else []
+    x = tiny.noise((1, model.model.latent_format.latent_channels, *frames, 16, 24), 3)
+    conds = conds_of(family, model, x)
+    odd = tiny.evaluate(regional(model, 9, overlap=0.3, jitter=True), x, conds, FLOW)
+    even = tiny.evaluate(regional(model, 8, overlap=0.3, jitter=True), x, conds, FLOW)
+    for a, b in zip(odd, even):
+        assert a.isfinite().all() and tiny.relative(a, b) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["pixart", *LATER])
+@pytest.mark.parametrize("cells", [(18, 22), (17, 21)])
+def test_dilated_views_are_whole_tokens(family, cells):
+    """A canvas whose halves are no multiple of the token: padded at the top and left, and cut again."""
+    model = tiny.pixart() if family == "pixart" else later(family)
+    size = 36 if family == "pixart" else 16
+    height, width = (side + (56 if family == "pixart" else 0) for side in cells)
+    if family in ("pixart", "kandinsky5") and height % 2:
+        pytest.skip("the network itself takes no odd latents")
+    frames = [1] if model.model.latent_format.latent_dimensions == 3 else []
+    x = tiny.noise((1, model.model.latent_format.latent_channels, *frames, height, width), 3)
+    shapes = []
+
+    def watch(executor, x, *args, **kwargs):
+        shapes.append(tuple(x.shape[-2:]))
+        return executor(x, *args, **kwargs)
+
+    patched = patch_evaluation(regional(model, size), dilated=DilatedPass((height // 2, width // 2), 2))
+    patched.add_wrapper_with_key("apply_model", "watch", watch)
+    out = tiny.evaluate(patched, x, conds_of(family, model, x), FLOW)
+    assert all(branch.shape == x.shape and branch.isfinite().all() for branch in out)
+    assert {side % 2 for shape in shapes for side in shape} == {0}

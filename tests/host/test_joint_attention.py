@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from loupe.host.attention import AttentionPrior
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.regional import RegionalDenoise
-from loupe.methods.noise import seeded_noise
+from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
@@ -62,7 +62,7 @@ def written_out(model, weight):
         kept[layer] = share[:2], o_text[:2]
         return (1 - share) * o_picture + share * o_text
 
-    x = model.model.model_sampling.noise_scaling(torch.tensor([SIGMA]), seeded_noise(reference.shape, 0), reference)
+    x = model.model.model_sampling.noise_scaling(torch.tensor([SIGMA]), seeded_noise((1, *reference.shape[1:]), stream(0, "attention prior fixed")).expand_as(reference), reference)
     tiny.evaluate(with_maps(model, 12, keep), x, (CONDS[0], CONDS[0]), SIGMA)
     for region in REGIONS:
 

@@ -197,3 +197,11 @@ def test_videos():
 def test_bad_input_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         node(tiny.sdxl(), **settings)
+
+
+@pytest.mark.parametrize(("steps", "settings", "says"), [(1, {}, True), (2, {}, True), (3, {}, False), (2, {"alpha": 0.0, "beta": 0.0}, False), (2, {"early_end": 0.5, "late_start": 0.5}, False)])
+def test_a_run_too_short_for_it_is_told_of(steps, settings, says, caplog):
+    model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 8))
+    with caplog.at_level("WARNING"):
+        tiny.sample(node(model, latent, **settings), latent, steps=steps)
+    assert ("Latent Adjustment changed nothing" in caplog.text) == says

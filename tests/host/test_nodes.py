@@ -11,7 +11,7 @@ from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import PAPER_SCHEDULE, phase_sizes, sample_demofusion, schedule
 from loupe.host.sigmas import step_index, timestep
 from loupe.methods.demofusion import ddim_timesteps
-from loupe.methods.noise import seeded_noise
+from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import RegionLayout
 from loupe.nodes.demofusion import DemoFusion, DemoFusionSampler
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
@@ -71,7 +71,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     patched = run(DemoFusion, model=model, reference=REFERENCE, guidance={"samples": guidance})
     patched = run(RegionalDenoiseNode, model=patched, **SMALL, jitter_seed=11)
     sigmas = schedule(model, PAPER_SCHEDULE, 4, 4 if phase else 2, end_at_zero=True)
-    noise = seeded_noise(guidance.shape, 12 + phase)
+    noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
     again = tiny.sample(patched, guidance, cfg=3.0, positive=positive, negative=negative, sigmas=sigmas, noise_tensor=noise)
     assert tiny.relative(again, full) < 1e-6
 
@@ -83,7 +83,7 @@ def test_the_sampler_s_batch_holds_the_same_pictures():
     for i in range(2):
         alone = run(DemoFusionSampler, **args, reference={"samples": reference[i : i + 1], "batch_index": [i], "noise_mask": torch.ones(1, 8, 8)})
         assert tiny.relative(alone["samples"], both[i : i + 1]) < 1e-4
-        assert alone["batch_index"] == [i] and "noise_mask" not in alone
+        assert alone["batch_index"] == [i] and "noise_mask" in alone
 
 
 def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
@@ -189,3 +189,16 @@ def test_dilation_one_and_full_hold_change_nothing_else():
     sigmas = torch.tensor([1.0, 0.5, 0.0])
     patched = run(DemoFusion, model=model, reference=REFERENCE, dilation=1, skip_exponent=100.0, renormalize=False)
     assert tiny.relative(tiny.sample(patched, latent, sigmas=sigmas), tiny.sample(model, latent, sigmas=sigmas)) < 1e-6
+
+
+@pytest.mark.parametrize("mode", ["progressive", "direct"])
+def test_the_sampler_keeps_what_a_noise_mask_keeps(mode):
+    """The kept half is the enlarged reference, at every size; the other is drawn."""
+    model, mask = tiny.sd15(), torch.zeros(1, 64, 64)
+    mask[..., 32:] = 1
+    args = {"model": model, "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "steps": 3, "mode": mode, "scale_by": 2.0, **SMALL}
+    out = run(DemoFusionSampler, **args, reference={**REFERENCE, "noise_mask": mask})
+    enlarged = torch.nn.functional.interpolate(REFERENCE["samples"], size=(16, 16), mode="bicubic")
+    change = (out["samples"] - enlarged).abs()
+    assert change[..., :7].max() < 1e-3 < change[..., 9:].mean()
+    assert out["noise_mask"] is mask

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from loupe.host.attention import AttentionPrior
 from loupe.host.evaluation import patch_evaluation
 from loupe.host.regional import RegionalDenoise
-from loupe.methods.noise import seeded_noise
+from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 from loupe.nodes.attention_prior import AttentionPriorNode
 
@@ -49,7 +49,7 @@ def evaluate(model, x, conds, hook=None, sigma=2.0):
 def written_out(model, weight, sigma=2.0):
     reference = model.model.process_latent_in(REFERENCE).expand(2, -1, -1, -1)
     kept, parts = {}, []
-    evaluate(model, reference + sigma * seeded_noise(reference.shape, 0), (CONDS[0], CONDS[0]), lambda i, n: kept.update({i: n[:2].unflatten(1, (18, 20)).movedim(-1, 1)}))
+    evaluate(model, reference + sigma * seeded_noise((1, *reference.shape[1:]), stream(0, "attention prior fixed")), (CONDS[0], CONDS[0]), lambda i, n: kept.update({i: n[:2].unflatten(1, (18, 20)).movedim(-1, 1)}))
     for region in REGIONS:
 
         def mix(i, n, region=region):

@@ -2,7 +2,7 @@ import comfy.nested_tensor
 import pytest
 import tiny
 import torch
-from loupe.methods.noise import seeded_noise
+from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.rna import edges, strength_map
 from loupe.nodes.region_noise import RegionNoise
 
@@ -29,7 +29,7 @@ def test_noise_has_the_papers_strength_in_scaled_units(model, picture):
     z = torch.randn(1, 4, 16, 24)
     out, preview = run(model, z, picture)
     strength = strength_map(edges(picture[0]), (16, 24), 0.0, 1.2)
-    torch.testing.assert_close(out["samples"] * 0.13025, z * 0.13025 + strength * seeded_noise(z.shape, 3))
+    torch.testing.assert_close(out["samples"] * 0.13025, z * 0.13025 + strength * seeded_noise(z.shape, stream(3, "region-wise noise")))
     assert torch.equal(out["samples"][..., :11], z[..., :11])
     torch.testing.assert_close(preview, (strength / 1.2)[None, ..., None].expand(1, 16, 24, 3))
 
@@ -53,13 +53,13 @@ def test_formats_with_a_shift_get_noise_alone(picture):
     fmt = model.get_model_object("latent_format")
     z = torch.randn(1, 16, 16, 24)
     out, _ = run(model, z, picture, 0.5, 0.5)
-    torch.testing.assert_close(fmt.process_in(out["samples"]) - fmt.process_in(z), 0.5 * seeded_noise(z.shape, 3), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fmt.process_in(out["samples"]) - fmt.process_in(z), 0.5 * seeded_noise(z.shape, stream(3, "region-wise noise")), rtol=1e-4, atol=1e-5)
 
 
 def test_flat_picture_gets_the_minimum(model):
     z = torch.randn(1, 4, 16, 24)
     out, _ = run(model, z, torch.full((1, 64, 96, 3), 0.5), 0.3, 1.2)
-    torch.testing.assert_close((out["samples"] - z) * 0.13025, 0.3 * seeded_noise(z.shape, 3), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close((out["samples"] - z) * 0.13025, 0.3 * seeded_noise(z.shape, stream(3, "region-wise noise")), rtol=1e-4, atol=1e-5)
 
 
 def test_seed_and_batch_index(model, picture):
@@ -122,3 +122,14 @@ def test_wrong_inputs_are_refused(model, picture):
 def test_schema():
     schema = RegionNoise.GET_SCHEMA()
     assert all(socket.tooltip for socket in [*schema.inputs, *schema.outputs])
+
+
+@pytest.mark.parametrize("shape", [(16, 24), (128, 192)])
+def test_what_a_noise_mask_keeps_gets_no_noise(model, picture, shape):
+    mask = torch.zeros(1, *shape)
+    mask[..., shape[1] * 3 // 4 :] = 1
+    latent = {"samples": torch.randn(2, 4, 16, 24), "noise_mask": mask, "batch_index": [4, 1]}
+    out, _ = run(model, latent, picture, 0.5, 0.5)
+    change = (out["samples"] - latent["samples"]).abs()
+    assert change[..., :17].max() == 0 and change[..., 19:].mean() > 0.1
+    assert out["noise_mask"] is mask and out["batch_index"] == [4, 1]

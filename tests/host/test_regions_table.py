@@ -11,9 +11,18 @@ HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "regions.md"
 
 
-def test_the_page_shows_the_table():
-    shown = re.search(r"<!-- table -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
-    assert shown.group(1) == regions_table.table()
+@pytest.mark.parametrize(("name", "table"), [("table", regions_table.table), ("caches", regions_table.cache_table)])
+def test_the_page_shows_the_table(name, table):
+    shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert shown.group(1) == table()
+
+
+@pytest.mark.parametrize("cache", regions_table.CACHES)
+def test_every_cache_names_a_test(cache):
+    for cell in regions_table.CACHES[cache]:
+        for name in regions_table.names(cell):
+            file, _, test = name.partition("::")
+            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text()
 
 
 @pytest.mark.parametrize("row", regions_table.ROWS)

@@ -75,6 +75,12 @@ def flux():
     return _build(comfy.supported_models.Flux, {**unet, "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []})
 
 
+def flux2():
+    unet = {"image_model": "flux2", "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 8, 8, 8]}
+    unet |= {"theta": 2000, "patch_size": 1, "qkv_bias": False, "ops_bias": False, "global_modulation": True, "mlp_silu_act": True, "default_ref_method": "index", "ref_index_scale": 10.0, "txt_ids_dims": [3], "guidance_embed": True}
+    return _build(comfy.supported_models.Flux2, unet)
+
+
 def pixart():
     unet = {"image_model": "pixart_sigma", "input_size": 16, "patch_size": 2, "hidden_size": 96, "depth": 2, "num_heads": 2, "caption_channels": 64, "pe_interpolation": 1.0, "micro_condition": True}
     return _build(comfy.supported_models.PixArtSigma, unet)
@@ -93,6 +99,26 @@ def wan(in_dim=16):
 def zimage():
     unet = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 8, "n_kv_heads": 8, "multiple_of": 32, "ffn_dim_multiplier": 1.0, "qk_norm": True}
     return _build(comfy.supported_models.ZImage, {**unet, "cap_feat_dim": 64, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64], "rope_theta": 256.0, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8})
+
+
+def krea2():
+    unet = {"image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 32, "heads": 2, "kvheads": 1, "multiplier": 2, "layers": 2, "patch": 2, "channels": 16, "txtlayers": 2, "txtheads": 2, "txtkvheads": 2}
+    return _build(comfy.supported_models.Krea2, unet)
+
+
+def kandinsky5():
+    unet = {"image_model": "kandinsky5", "in_text_dim": 64, "in_text_dim2": POOLED, "time_dim": 32, "model_dim": 64, "ff_dim": 128, "visual_embed_dim": 64, "num_text_blocks": 1, "num_visual_blocks": 2, "axes_dims": (8, 12, 12)}
+    return _build(comfy.supported_models.Kandinsky5Image, {**unet, "rope_scale_factor": (1.0, 1.0, 1.0)})
+
+
+def seedvr2():
+    """With what its network keeps in buffers filled in."""
+    unet = {"image_model": "seedvr2", "norm_eps": 1e-5, "num_layers": 2, "heads": 2, "head_dim": 32, "rope_dim": 24, "txt_in_dim": 5120, "mm_layers": 1, "mlp_type": "swiglu"}
+    model = _build(comfy.supported_models.SeedVR2, {**unet, "vid_dim": 48, "vid_out_norm": True})
+    for name, buffer in model.model.diffusion_model.named_buffers():
+        if "conditioning" in name and buffer.is_floating_point() and buffer.numel():
+            buffer.copy_(noise(buffer.shape, 5))
+    return model
 
 
 MODELS = {"sdxl": sdxl, "sdxl_v": lambda: sdxl(v_prediction=True), "sd15": sd15, "sd3": sd3, "flux": flux}
