@@ -9,9 +9,9 @@ The true 128 px picture of a scene is enlarged twice; every method starts from t
   sharp    mean absolute Laplacian, as a share of the true picture's
   shape, colour, slot   shares of the scene's things that the detector finds
   extra    things a picture that nobody asked for
-  regions  network evaluations a step, in regions
+  rows     network rows a step, one image and one guidance branch each
   GSP      processor time of the structure prior, as a share of the network's
-  RAP      network time on the small picture, in region evaluations a step
+  RAP      network time on the small picture a step, in times of one region (two rows)
 
 The second table has the seams: mean absolute step across the lines where regions begin, relative to all lines.
 With --cost it measures instead what RAP costs on a network of SDXL's layout, a tenth as wide, with random weights.
@@ -173,7 +173,7 @@ def run(captions: int, overlaps: int, cfg: float, scored: bool, sheet: Path | No
             shrunk = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
             region = (bench.network - bench.small) / (9 * DEPTH)
             table[name].append((low_error(bench, out, reference), psnr(shrunk, small), psnr(picture, truth), sharpness(picture) / sharpness(truth),
-                                bench.rows / DEPTH / 2, bench.structure / bench.network, bench.small / DEPTH / region))
+                                bench.rows / DEPTH, bench.structure / bench.network, bench.small / DEPTH / region))
         if seed < overlaps:
             for overlap in OVERLAPS:
                 layout = RegionLayout.from_overlap(*start.shape[-2:], REGION, REGION, overlap)
@@ -212,17 +212,17 @@ def cost(region: int = 64, evaluations: int = 2) -> None:
             if number:  # the first one warms up
                 seconds[patched] += time.process_time() - start
     print(f"SDXL's layout, {SDXL_LAYOUT['model_channels']} channels, 9 regions of {region} x {region} cells: {seconds[model] / evaluations:.1f} s an evaluation, with RAP {seconds[prior] / evaluations:.1f} s")
-    print(f"RAP costs {9 * (seconds[prior] / seconds[model] - 1):.2f} region evaluations")
+    print(f"RAP costs {9 * (seconds[prior] / seconds[model] - 1):.2f} times a region")
 
 
 def show(table, pictures, scenes, detector, cfg):
     print(f"Mini world, {SCALE}x, {len(scenes)} held-out scenes, last {DEPTH} of {STEPS} steps, guidance scale {cfg}\n")
     found = ("shape", "colour", "slot", "extra") if detector else ()
-    print(f"{'':16} {'low':>6} {'base':>6} {'truth':>6} {'sharp':>6} " + "".join(f"{name:>7}" for name in found) + f" {'regions':>7} {'GSP':>6} {'RAP':>6}")
+    print(f"{'':16} {'low':>6} {'base':>6} {'truth':>6} {'sharp':>6} " + "".join(f"{name:>7}" for name in found) + f" {'rows':>7} {'GSP':>6} {'RAP':>6}")
     for name, rows in table.items():
-        low, base, truth, sharp, regions, structure, attention = np.mean(rows, 0)
+        low, base, truth, sharp, network, structure, attention = np.mean(rows, 0)
         scores = score_pictures(detector, pictures[name], scenes) if detector else {}
-        print(f"{name:16} {low:6.1f} {base:6.2f} {truth:6.2f} {sharp:6.2f} " + "".join(f"{scores[key]:7.2f}" for key in found) + f" {regions:7.1f} {structure:6.2%} {attention:6.2f}", flush=True)
+        print(f"{name:16} {low:6.1f} {base:6.2f} {truth:6.2f} {sharp:6.2f} " + "".join(f"{scores[key]:7.2f}" for key in found) + f" {network:7.1f} {structure:6.2%} {attention:6.2f}", flush=True)
 
 
 def main(argv: list[str]) -> None:

@@ -40,7 +40,7 @@ def count_calls(batch: int, runs: int, size: int = 128) -> None:
 
 @dataclass
 class World:
-    """The bundled networks in the host, and a count of network calls and of the pictures in them."""
+    """The bundled networks in the host, and a count of network calls and of the rows in them."""
 
     model: object
     clip: object
@@ -135,7 +135,7 @@ def evaluate(count: int, scale: int, cfg: float, sheet: str | None) -> None:
     references = torch.cat([picture for *_, picture in base]).movedim(-1, 1)
     columns = [references]
     print(f"\nMini world, {scale}x, {count} held-out captions, guidance scale {cfg}\n")
-    print(f"{'':18} {'shape':>6} {'colour':>6} {'slot':>6} {'extra':>6} {'PSNR to base':>12} {'calls':>6} {'pictures':>8} {'seconds':>8}")
+    print(f"{'':18} {'shape':>6} {'colour':>6} {'slot':>6} {'extra':>6} {'PSNR to base':>12} {'calls':>6} {'rows':>8} {'seconds':>8}")
     show("base", world, score_pictures(detector, to_uint8(references), scenes))
     for name, method in methods(world, scale).items():
         world.calls.clear()

@@ -3,7 +3,7 @@
 Every method enlarges the same base sample. Paired columns, so differences are meaningful sooner than the values:
 adherence to the caption (shape, colour), things nobody asked for a picture, PSNR of the shrunk result to the base
 picture (dB), Fréchet distance of detector features to true renders of other scenes with the same grounds, network
-evaluations (rows, both guidance branches) and seconds.
+rows (one image and one guidance branch each) and seconds.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ REGION = (16, 16)
 class Bench:
     def __init__(self, scale: int):
         self.scale = scale
-        self.evaluations = 0
+        self.rows = 0
         self.model, self.clip, self.vae = mini.load_model(), mini.load_clip(), mini.load_vae()
         self.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "count", self.count)
         self.lsr = LatentUpscaler.from_file(str(FOLDER / "mini_lsr.safetensors"), "mini_lsr.safetensors")
         self.negative = self.encode("")
 
     def count(self, executor, x, *args, **kwargs):
-        self.evaluations += len(x)
+        self.rows += len(x)
         return executor(x, *args, **kwargs)
 
     def encode(self, text: str):
@@ -98,7 +98,7 @@ class Bench:
 def run(scale: int, captions: int, first: int, sheet: Path | None) -> dict[str, dict[str, float]]:
     bench = Bench(scale)
     scenes = [sample_scene(first + i) for i in range(captions)]
-    table = {name: {"pictures": [], "fidelity": [], "evaluations": 0, "seconds": 0.0} for name in bench.methods()}
+    table = {name: {"pictures": [], "fidelity": [], "rows": 0, "seconds": 0.0} for name in bench.methods()}
     rows = []
     for i, scene in enumerate(scenes):
         positive = bench.encode(caption(scene))
@@ -107,10 +107,10 @@ def run(scale: int, captions: int, first: int, sheet: Path | None) -> dict[str, 
         row = [cv2.resize(base_picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)]
         for name, method in bench.methods().items():
             entry = table[name]
-            bench.evaluations, started = 0, time.monotonic()
+            bench.rows, started = 0, time.monotonic()
             picture = bench.picture(method(positive, base, base_picture, i))
             entry["seconds"] += time.monotonic() - started
-            entry["evaluations"] += bench.evaluations
+            entry["rows"] += bench.rows
             shrunk = cv2.resize(picture, base_picture.shape[1::-1], interpolation=cv2.INTER_AREA)
             entry["fidelity"].append(10 * np.log10(255 ** 2 / np.mean((shrunk.astype(float) - base_picture) ** 2)))
             entry["pictures"].append(picture)
@@ -127,7 +127,7 @@ def run(scale: int, captions: int, first: int, sheet: Path | None) -> dict[str, 
             **score_pictures(net, entry["pictures"], scenes),
             "fidelity": float(np.mean(entry["fidelity"])),
             "frechet": frechet_distance(net, entry["pictures"], truth),
-            "evaluations": entry["evaluations"] / captions,
+            "rows": entry["rows"] / captions,
             "seconds": entry["seconds"] / captions,
         }
         for name, entry in table.items()

@@ -1,4 +1,4 @@
-"""What a run with the patches on a model will take: evaluations, memory and, measured, time."""
+"""What a run with the patches on a model will take: network rows, memory and, measured, time."""
 
 import time
 from collections.abc import Sequence
@@ -71,8 +71,8 @@ class Plan:
         lines = [
             f"Canvas: {width} x {height} latent cells, {width * pixels} x {height * pixels} pixels" + (f", {frames} frames" if frames > 1 else "") + (f", {batch} pictures" if batch > 1 else ""),
             f"Regions: {len(layout.regions)} of {layout.region_width} x {layout.region_height} cells, every {layout.stride_width} x {layout.stride_height}; {self.at_once} in one network call",
-            *(f"{work.name}: {work.pictures} pictures of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
-            f"Network evaluations: {total} with {self.branches} guidance branches, the work of {cells(self.works, self.branches, batch) / native:.0f} of a region's size",
+            *(f"{work.name}: {evaluations([work], self.branches, batch):,} rows of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
+            f"Network rows: {total:,} with {self.branches} guidance branch{'es' * (self.branches > 1)} (equal to {cells(self.works, self.branches, batch) / native:,.0f} regions)",
             f"Memory: weights {_gigabytes(self.weights)}, one network call {_gigabytes(self.network)}, latents {_gigabytes(self.canvas)}",
         ]
         if self.seconds is not None:

@@ -1,4 +1,5 @@
-"""How much work a run is, counted before it begins."""
+"""How much work a run is, counted before it begins, in network rows: one image and one guidance branch in one network
+evaluation."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,12 +21,12 @@ class Work(NamedTuple):
 
 
 def evaluations(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
-    """Network evaluations of single pictures: branches x batch x the sum of all pictures."""
+    """Network rows: branches x batch x the sum of all pictures."""
     return batch * sum(_rows(work, branches) for work in works)
 
 
 def cells(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
-    """Latent cells that the network sees, in all evaluations."""
+    """Latent cells that the network sees, in all rows."""
     return batch * sum(_rows(work, branches) * work.height * work.width for work in works)
 
 

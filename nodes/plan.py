@@ -18,7 +18,7 @@ class PlanNode(io.ComfyNode):
             node_id="LoupePlan",
             display_name="Plan",
             category="Loupe/regions",
-            description="Counts what a run with Loupe's patches on this model will take: regions, network evaluations, memory and, if asked, time. Network evaluations = steps x evaluations_per_step x pictures of the batch x (guidance branches x (regions + dilation squared) + 1 for the Attention Prior); prompts combined in a branch count each. Runs on its own, without sampling.",
+            description="Counts what a run with Loupe's patches on this model will take: regions, network rows, memory and, if asked, time. A network row is one image and one guidance branch in one network evaluation; rows = steps x evaluations_per_step x images of the batch x (guidance branches x (regions + dilation squared) + 1 for the Attention Prior). Prompts combined in a branch count each. Runs on its own, without sampling.",
             search_aliases=["estimate", "time", "memory", "VRAM", "cost"],
             is_output_node=True,
             inputs=[

@@ -58,7 +58,7 @@ TITLES = {
 
 NOTES = {
     "lsrna_demofusion": "Draws a picture at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
-    "lsrna_demofusion_sdxl": "Draws a picture at 1024 px, enlarges its latent with the LSR network, adds noise where it has edges and lets SDXL draw the detail, region by region. Lower e_max or denoise_depth to stay closer to the reference; for 4096 px set scale_by to 4, about 2000 network evaluations.",
+    "lsrna_demofusion_sdxl": "Draws a picture at 1024 px, enlarges its latent with the LSR network, adds noise where it has edges and lets SDXL draw the detail, region by region. Lower e_max or denoise_depth to stay closer to the reference. It takes 780 network rows (images x guidance branches), 3,900 with scale_by 4, which makes 4096 px.",
     "lsrna_demofusion_patches": "LSRNA-DemoFusion taken apart: LSR and RNA make the latent, Regional Denoise and DemoFusion patch the model, the stock KSampler runs the last 30 of 50 steps, and the picture is the sampler node's to the last bit. Put a LoRA, a ControlNet or another sampler wherever it goes in a plain workflow.",
     "demofusion": "DemoFusion alone: the regions of the enlarged picture are denoised beside thinned-out copies of the whole, and every step is drawn towards the reference. It needs no LSR network; in progressive mode a larger scale_by goes through 2x, 3x, ... one after another.",
     "demofusion_sdxl": "Draws a picture at 1024 px and enlarges it twice with DemoFusion, which needs nothing but the checkpoint. LSRNA-DemoFusion takes fewer steps for the same size.",

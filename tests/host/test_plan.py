@@ -1,5 +1,8 @@
+import json
 import re
+from pathlib import Path
 
+import comfy.sample
 import folder_paths
 import pytest
 import tiny
@@ -11,8 +14,10 @@ from loupe.host.plan import layout, measure, plan, works
 from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import patch_demofusion
 from loupe.methods.plan import evaluations
+from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.plan import PlanNode
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPE = torch.Size((2, 4, 16, 20))
 
 
@@ -101,14 +106,15 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     text, picture = out.result
     assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 pictures" in text
     assert "Regions: 12 of 8 x 8 cells, every 4 x 4" in text
-    assert "dilated views: 80 pictures of 10 x 8 cells" in text
-    assert "Network evaluations: 1280 with 2 guidance branches, the work of 1360 of a region's size" in text
+    assert "regions: 960 rows of 8 x 8 cells\n" in text
+    assert "dilated views: 320 rows of 10 x 8 cells\n" in text
+    assert "Network rows: 1,280 with 2 guidance branches (equal to 1,360 regions)\n" in text
     assert "Time" not in text
     assert picture.shape[0] == 1
     assert picture.shape[-1] == 3
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 1
-    assert re.search(r"attention prior: 10 pictures of 10 x 6 cells, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
+    assert re.search(r"attention prior: 20 rows of 10 x 6 cells, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
     timed = node(regional(sdxl), measure=True, positive=tiny.conditioning(1)).result[0]
     assert re.search(r"Time: about \d+ (s|min)$", timed)
     assert "Regions: 1 of 20 x 16 cells" in node(sdxl).result[0]
@@ -122,3 +128,34 @@ def test_measuring_needs_a_prompt(sdxl):
 def test_the_layout_is_that_of_the_run(sdxl):
     assert layout(regional(sdxl), 16, 20) == RegionalDenoise((8, 8)).layout_of(16, 20)
     assert len(layout(sdxl, 16, 20).regions) == 1
+
+
+def test_the_pages_tell_what_the_template_costs(sdxl, monkeypatch):
+    """Network rows of the SDXL template of LSRNA-DemoFusion, counted on the models that its sampler really runs."""
+    workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion_sdxl.json").read_text(encoding="utf-8"))
+    settings = {node["class_type"]: {key: value for key, value in node["inputs"].items() if not isinstance(value, list)} for node in workflow.values()}
+    native, drawn = (settings[name] for name in ("EmptyLatentImage", "KSampler"))
+    reference = torch.zeros(1, 4, native["height"] // 8, native["width"] // 8)
+    phases = []
+
+    def count(model, noise, cfg, sampler, sigmas, positive, negative, latent, **kwargs):
+        phases.append(evaluations(works(model, *latent.shape[-2:], len(sigmas) - 1), 1 if cfg == 1 else 2))
+        return latent
+
+    monkeypatch.setattr(comfy.sample, "sample_custom", count)
+    for factor in (2.0, 4.0):
+        DemoFusionSampler.execute(sdxl, tiny.conditioning(1), tiny.conditioning(2), {"samples": reference}, **{**settings["LoupeDemoFusionSampler"], "scale_by": factor})
+    twice, four = phases
+    once = evaluations(works(sdxl, *reference.shape[-2:], drawn["steps"]), 1 if drawn["cfg"] == 1 else 2)
+    read = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "js/docs/LoupeDemoFusionSampler.md", "workflows/Upscale 2x with LSRNA-DemoFusion (SDXL).json")}
+    readme, page, template = read.values()
+    assert settings["LoupeDemoFusionSampler"]["scale_by"] == 2 and native["width"] == native["height"] == 1024
+    assert f"{twice:,} network rows at 2048² and {four:,} at 4096² with guidance; the 1024² image takes {once}" in readme
+    assert f"{twice:,} network rows for 2048 x 2048 and {four:,} for 4096 x 4096" in page and f"{once} for the reference" in page
+    assert f"{twice:,} network rows" in template and f"{four:,} with scale_by 4" in template
+
+
+def test_every_cost_is_in_network_rows():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("js/docs/*.md"), *ROOT.glob("workflows/*.json"), *ROOT.glob("subgraphs/*.json")]
+    wrong = re.compile(r"network evaluations|\| evaluations \||\d evaluations", re.IGNORECASE)
+    assert [file.name for file in pages if wrong.search(file.read_text(encoding="utf-8"))] == []
