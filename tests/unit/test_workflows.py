@@ -1,0 +1,26 @@
+"""What the bundled workflows tell their models."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+NEGATIVE = "blurry, ugly, duplicate, poorly drawn, deformed, mosaic"  # of DemoFusion's published example
+
+
+def on_sdxl(files):
+    found = [file for file in sorted(files) if "sd_xl_base" in file.read_text(encoding="utf-8")]
+    assert len(found) >= 10
+    return found
+
+
+@pytest.mark.parametrize("file", on_sdxl(WORKFLOWS.glob("api/*.json")), ids=lambda file: file.stem)
+def test_sdxl_avoids_what_the_published_example_avoids(file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    sources = [workflow[node["inputs"]["negative"][0]] for node in workflow.values() if "negative" in node["inputs"]]
+    assert {node["inputs"]["text"] for node in sources} == {NEGATIVE}
+
+
+def test_the_templates_say_the_same():
+    assert all(f'"{NEGATIVE}"' in file.read_text(encoding="utf-8") for file in on_sdxl(WORKFLOWS.glob("*.json")))
