@@ -64,7 +64,8 @@ class ApplyClearSR(io.ComfyNode):
                 io.Model.Output("patched", display_name="model", tooltip="The model with the file's LoRA on its decoder and the image prompt."),
                 io.Conditioning.Output("controlled_positive", display_name="positive", tooltip="The prompt with the control; other ControlNets on it stay."),
                 io.Conditioning.Output("controlled_negative", display_name="negative", tooltip="The negative prompt with the control."),
-                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 as in the paper or less to stay closer to the picture, and give it to Latent Adjustment."),
+                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 as in the paper or less to stay closer to the picture."),
+                io.Latent.Output("adjustment_reference", display_name="reference", tooltip="The image's latent by the VAE with the file's LoRA, as the control networks see it: the reference for Latent Adjustment."),
             ],
         )
 
@@ -77,10 +78,11 @@ class ApplyClearSR(io.ComfyNode):
         hint = image[..., :3].movedim(-1, 1)
         control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae)
         latent = {"samples": vae.encode(image[..., :3])}
+        reference = {"samples": control.vae.encode(image[..., :3])}
         if strength == 0:
-            return io.NodeOutput(model, positive, negative, latent)
+            return io.NodeOutput(model, positive, negative, latent, reference)
         chains = {}
-        return io.NodeOutput(patched, with_control(positive, control, chains), with_control(negative, control, chains), latent)
+        return io.NodeOutput(patched, with_control(positive, control, chains), with_control(negative, control, chains), latent, reference)
 
 
 def with_control(conditioning, control, chains: dict):

@@ -21,7 +21,7 @@ class LatentAdjustmentNode(io.ComfyNode):
             search_aliases=["ClearSR", "ControlSR", "LSA", "ELA", "LLA", "fidelity", "detail"],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Latent.Input("reference", tooltip="The low-resolution picture as a latent of this model: enlarged to the target's size, then encoded. A smaller latent is enlarged as a latent, which is blurrier. The paper also samples from this latent, at denoise 1.0 (LRE): connect it to the sampler as well."),
+                io.Latent.Input("reference", tooltip="The low-resolution picture as a latent of this model: enlarged to the target's size, then encoded. A smaller latent is enlarged as a latent, which is blurrier. With ClearSR: the reference output of Apply ClearSR."),
                 io.Combo.Input("preset", options=[*PRESETS, CUSTOM], default="ClearSR", tooltip="ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the low-resolution picture. custom: the two values below."),
                 io.Float.Input("alpha", default=0.01, min=0.0, max=0.3, step=0.001, tooltip="With custom: how far each early step moves towards the reference. At most 0.1, with target denoised 0.3. 0 is off."),
                 io.Float.Input("beta", default=0.01, min=0.0, max=0.15, step=0.001, tooltip="With custom: how far each late step moves away from it. At most 0.05, with target denoised 0.15. 0 is off."),

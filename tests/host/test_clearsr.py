@@ -1,7 +1,9 @@
 """ClearSR's networks, files and hooks, on the mini world with random weights of its own; last, the bundled file."""
 
 import argparse
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import comfy.controlnet
 import comfy.model_base
@@ -27,6 +29,7 @@ from safetensors.torch import load_file, save_file
 
 import nodes as host_nodes
 
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows" / "api"
 SD21 = Config()
 MINI = Config(
     model_channels=64,
@@ -84,7 +87,7 @@ def prompt(clip, text="", **keys):
 
 def restore(world, control, image, strength=1.0, steps=2, cfg=2.0, start=0.0, end=1.0, patch=lambda model: model, clip_vision_output=None, seed=1):
     model, clip, vae = world
-    model, positive, negative, latent = ApplyClearSR.execute(patch(model), prompt(clip, "red ball, on grass"), prompt(clip), control, vae, image, strength, start, end, clip_vision_output).result
+    model, positive, negative, latent, _ = ApplyClearSR.execute(patch(model), prompt(clip, "red ball, on grass"), prompt(clip), control, vae, image, strength, start, end, clip_vision_output).result
     return sample(model, positive, negative, latent["samples"], steps, cfg, seed)
 
 
@@ -245,6 +248,31 @@ def test_encoder_lora_is_merged_weights_and_leaves_the_vae(world, control):
     assert torch.equal(vae.encode(picture()), before)
 
 
+@pytest.mark.parametrize("strength", [1.0, 0.0])
+@pytest.mark.parametrize("size", [(128, 128), (130, 196)])
+def test_the_reference_is_what_the_control_sees(world, control, size, strength):
+    """The last output is the paper's x_lr: the picture by the encoder with LoRA, as large as the latent output."""
+    model, clip, vae = world
+    image = torch.cat([picture(4, *size), picture(5, *size)])
+    *_, latent, reference = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, strength, 0.0, 1.0).result
+    assert torch.equal(reference["samples"], encoder_with_lora(vae, control.file, control.name).encode(image))
+    assert reference["samples"].shape == latent["samples"].shape == (2, 4, size[0] // 8, size[1] // 8)
+    assert not torch.allclose(reference["samples"], latent["samples"], atol=1e-2)
+    assert torch.equal(latent["samples"], vae.encode(image))
+
+
+def test_workflows_adjust_to_it_and_begin_with_the_plain_latent():
+    found = []
+    for file in WORKFLOWS.glob("*.json"):
+        workflow = json.loads(file.read_text(encoding="utf-8"))
+        for key in [key for key, node in workflow.items() if node["class_type"] == "LoupeApplyClearSR"]:
+            links = {(node["class_type"], name): value for node in workflow.values() for name, value in node["inputs"].items() if isinstance(value, list) and value[0] == key}
+            assert links["LoupeLatentAdjustment", "reference"] == [key, 4], file.name
+            assert links["KSampler", "latent_image"] == [key, 3], file.name
+            found.append(file.stem)
+    assert sorted(found) == ["clearsr", "clearsr_sd21"]
+
+
 def test_decoder_lora_comes_once_and_on_output_blocks_only(world, control, path):
     model = world[0]
     once = patch_decoder(model, control)
@@ -299,7 +327,7 @@ def test_batch_is_singles(world, control):
     model, clip, vae = world
 
     def run(image, noise):
-        patched, positive, negative, latent = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, 1.0, 0.0, 1.0).result
+        patched, positive, negative, latent, _ = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, 1.0, 0.0, 1.0).result
         return comfy.sample.sample(patched, noise, 2, 2.0, "euler", "normal", positive, negative, latent["samples"], disable_pbar=True, seed=0)
 
     noise = tiny.noise((2, 4, 16, 16))
@@ -315,7 +343,7 @@ def test_regions_see_their_part_of_the_picture(world, control):
     """The first step's canvas is made of the predictions of crops, each with its own part of x_lr."""
     model, clip, vae = world
     image = picture(2, 128, 192)
-    patched, positive, negative, latent = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, 1.0, 0.0, 1.0).result
+    patched, positive, negative, latent, _ = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, 1.0, 0.0, 1.0).result
     x = 2 * tiny.noise((1, 4, 16, 24))
     fused = tiny.evaluate(regional(patched), x, (positive, negative))
     assert torch.equal(latent["samples"], vae.encode(image))
