@@ -371,7 +371,7 @@ def parse(arguments):
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|run|train|bench|templates|pack")
 
     demo = commands.add_parser("demo", parents=[host], allow_abbrev=False, help="make a picture into output/")
-    demo.add_argument("--prompt", help="what to draw; with --image, what the picture shows")
+    demo.add_argument("--prompt", help="what to draw, such as 'red star top left, blue house bottom right, on grass'; with --image, what the image shows")
     demo.add_argument("--image", metavar="FILE", type=Path, help="a picture of yours to enlarge instead of a drawn one")
     demo.add_argument("--scale", type=int, default=4, choices=(2, 3, 4, 6, 8), help="enlargement (default 4)")
     demo.add_argument("--seed", type=int, help="another picture")

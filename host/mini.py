@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import comfy.latent_formats
 import comfy.model_management as mm
@@ -16,7 +17,13 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from ..models.mini.vae import MiniVAE
-from ..models.mini.world import ARBITRARY_CONFIG, FOLDER, TEXT_CONFIG, UNET_CONFIG
+from ..models.mini.world import (
+    ARBITRARY_CONFIG,
+    FOLDER,
+    TEXT_CONFIG,
+    UNET_CONFIG,
+    warning_of,
+)
 
 # The host's VAE class builds only networks it knows. This one is built to satisfy its constructor and then replaced.
 PLACEHOLDER_VAE = {"ddconfig": {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -27,6 +34,14 @@ class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
     def __init__(self, embedding_directory=None, tokenizer_data={}):
         data = {"clip_l_max_length": TEXT_CONFIG["max_position_embeddings"], **tokenizer_data}
         super().__init__(embedding_directory=embedding_directory, tokenizer_data=data)
+        self.warned = set()
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
+        """As the host does it; words that the mini world does not know are named in the log, once a text."""
+        if text not in self.warned and (warning := warning_of(text)):
+            self.warned.add(text)
+            logging.warning(warning)
+        return super().tokenize_with_weights(text, return_word_ids, **kwargs)
 
 
 class MiniTextEncoder(comfy.sd1_clip.SDClipModel):

@@ -1,4 +1,5 @@
-"""What the page asks the server for: curves, region layouts and region prompts, as runs compute them."""
+"""What the page and the demo ask the server for: curves, region layouts, region prompts and unknown words, as runs
+compute them."""
 
 import asyncio
 import inspect
@@ -10,6 +11,7 @@ from server import PromptServer
 from ..host import curves
 from ..methods.region_prompts import parse_prompts, replace_prompt
 from ..methods.regions import RegionLayout, axis_starts
+from ..models.mini.world import unknown_words, warning_of
 from .demofusion import DemoFusion, DemoFusionSampler
 from .latent_adjustment import LatentAdjustmentNode
 from .pixelsmith import PixelSmithSampler
@@ -32,6 +34,7 @@ def add_routes() -> None:
     routes.get("/loupe/curves/{node}")(answered(curves_of))
     routes.get("/loupe/regions")(answered(regions_of))
     routes.post("/loupe/prompts")(answered(prompts_of))
+    routes.post("/loupe/words")(answered(words_of))
 
 
 def answered(compute):
@@ -83,6 +86,12 @@ def prompts_of(_, values: dict) -> dict:
     if "number" in values:
         text = replace_prompt(text, count, value_of("number", values["number"], int), value_of("prompt", values.get("prompt"), str))
     return {"text": text, "prompts": parse_prompts(text, count)}
+
+
+def words_of(_, values: dict) -> dict:
+    """The words of `prompt` that the mini world does not know, and what to say about them."""
+    prompt = value_of("prompt", values.get("prompt"), str)
+    return {"unknown": unknown_words(prompt), "warning": warning_of(prompt)}
 
 
 def arguments(node, function, values: dict) -> dict:

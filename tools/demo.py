@@ -89,6 +89,13 @@ def set_options(workflow, options):
                 node["inputs"][name] = float(options.scale)
 
 
+def warn_of_words(client, prompt):
+    """Say on stderr which words of `prompt` the mini world does not know."""
+    warning = json.loads(client.post_json("/loupe/words", {"prompt": prompt}))["warning"]
+    if warning:
+        print(f"demo: {warning}", file=sys.stderr, flush=True)
+
+
 def side_by_side(pictures, labels):
     """One row of pictures at the size of the largest, with labels above."""
     width = max(picture.width for picture in pictures)
@@ -120,6 +127,7 @@ def make_pictures(host, options):
         with Server(host, base) as server:
             print(f"  ready after {time.monotonic() - started:.0f} s", flush=True)
             client = Client(server.url)
+            warn_of_words(client, options.prompt or "")
             workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
             if options.image:
                 use_picture(workflow, client, options.image)

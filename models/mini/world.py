@@ -1,5 +1,6 @@
-"""Shapes of the mini world's networks, in the words of the host's model configurations."""
+"""Shapes of the mini world's networks, in the words of the host's model configurations, and the words of its prompts."""
 
+import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
@@ -39,3 +40,28 @@ UNET_CONFIG = {
 
 # for arbitrary scales: a low-resolution latent beside the noisy one
 ARBITRARY_CONFIG = {**UNET_CONFIG, "in_channels": 8}
+
+# what its text encoder was trained on; every other word is one and the same to it
+WORDS = {
+    "shapes": ("ball", "box", "pyramid", "star", "heart", "flower", "house", "tree"),
+    "colors": ("red", "green", "blue", "yellow", "purple", "orange", "white", "cyan"),
+    "places": ("top", "bottom", "left", "center", "right"),
+    "grounds": ("grass", "sand", "brick", "wood", "water", "sky"),
+    "others": ("a", "on"),
+}
+
+
+def unknown_words(prompt: str) -> list[str]:
+    """The words of `prompt` that the text encoder does not know, each once, in their order."""
+    text = re.sub(r"embedding:\S+|:\s*[-+.\d]+\s*(?=\))", " ", prompt.lower())  # neither embeddings nor weights are words
+    known = {word for words in WORDS.values() for word in words}
+    return list(dict.fromkeys(word for word in re.findall(r"[^\W_]+", text) if word not in known))
+
+
+def warning_of(prompt: str) -> str | None:
+    """A sentence about the unknown words of `prompt`, with the words to use instead; None if it knows all."""
+    unknown = unknown_words(prompt)
+    if not unknown:
+        return None
+    kinds = "; ".join(f"{kind}: {', '.join(words)}" for kind, words in WORDS.items() if kind != "others")
+    return f"The mini world does not know {', '.join(unknown)} and may draw anything there. It knows {kinds}. A prompt looks like: red star top left, blue house bottom right, on grass."

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from loupe_tools import demo
 from loupe_tools.client import find_node
 
 
@@ -58,6 +59,16 @@ def test_prompts_keep_their_form(client):
     assert post(client, text="a\nb", count=2)["prompts"] == ["a", "b"]
     assert "prompts has 1 lines" in post(client, text="a", count=2)["error"]
     assert "values is []" in json.loads(client.post_json("/loupe/prompts", []))["error"]
+
+
+def test_the_demo_names_the_words_that_its_world_does_not_know(client, capsys):
+    demo.warn_of_words(client, "a red car center, on snow")
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("demo: The mini world does not know car, snow ") and "grounds: grass" in err
+    for prompt in ("", "red star top left, on grass"):
+        demo.warn_of_words(client, prompt)
+    assert capsys.readouterr().err == ""
+    assert "prompt is None" in json.loads(client.post_json("/loupe/words", {}))["error"]
 
 
 def test_a_run_is_told_in_words(client, demo_workflow):

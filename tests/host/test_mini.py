@@ -1,11 +1,16 @@
 """The bundled mini world behaves as an ordinary model of the host."""
 
+import logging
+from pathlib import Path
+
 import comfy.sample
 import comfy.sd
 import comfy.utils
 import pytest
 import torch
 from loupe.host import mini
+from loupe.models.mini.world import FOLDER, WORDS
+from safetensors import safe_open
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,27 @@ def test_prompt_weights_and_unknown_words_work(world):
     assert plain[0].shape == (1, 32, 128) and plain[1]["pooled_output"].shape == (1, 128)
     assert not torch.equal(plain[0], weighted[0])
     assert torch.equal(encode(clip, "zeppelin")[0][0], encode(clip, "marmalade")[0][0])
+
+
+def test_the_words_are_those_of_the_file(world):
+    tokenizer = world[1].tokenizer.clip_l
+    ids = {tokenizer.start_token, tokenizer.end_token}
+    for word in [*(word for words in WORDS.values() for word in words), ","]:
+        ids.update(tokenizer.tokenizer(word)["input_ids"])
+    with safe_open(FOLDER / "mini_text.safetensors", "pt") as file:
+        assert sorted(ids) == [int(token) for token in file.metadata()["token_ids"].split(",")]
+    page = (Path(__file__).resolve().parents[2] / "js" / "docs" / "LoupeLoadMini.md").read_text(encoding="utf-8")
+    assert all(f"* {kind}: {', '.join(WORDS[kind])}" in page for kind in ("shapes", "colors", "grounds"))
+
+
+def test_unknown_words_are_named_in_the_log_once_a_text(caplog):
+    clip = mini.load_clip()
+    with caplog.at_level(logging.WARNING):
+        for prompt in ("a red car center, on snow", "red star top left, on grass", "(blue:1.3) cat", "a red car center, on snow"):
+            encode(clip, prompt)
+            encode(clip.clone(), prompt)
+    assert [message.split(" and may")[0] for message in caplog.messages] == ["The mini world does not know car, snow", "The mini world does not know cat"]
+    assert all("house" in message and "cyan" in message and "water" in message for message in caplog.messages)
 
 
 def test_size_conditioning_reaches_the_network(world):

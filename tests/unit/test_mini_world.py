@@ -10,10 +10,13 @@ from loupe.benchmarks.scoring import (
 )
 from loupe.models import implicit_decoder, lsr
 from loupe.models.mini.vae import MiniVAE
-from loupe.models.mini.world import FOLDER
+from loupe.models.mini.world import FOLDER, WORDS, unknown_words, warning_of
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import (
+    COLOURS,
+    COLUMNS,
     GROUNDS,
+    ROWS,
     SHAPES,
     Scene,
     Thing,
@@ -71,6 +74,26 @@ def test_captions():
     assert mirrored(mirrored(caption(scene))) == caption(scene)
     assert crop_caption(scene, 0, 0, 0.5) == "red star bottom center, on grass"
     assert crop_caption(scene, 0.4, 0, 0.2) == "on grass"
+
+
+def test_words_are_those_of_the_captions():
+    assert {word for words in WORDS.values() for word in words} == {*GROUNDS, *SHAPES, *COLOURS, *COLUMNS, *ROWS, "a", "on"}
+    assert [warning for seed in range(200) if (warning := warning_of(caption(sample_scene(seed))))] == []
+
+
+@pytest.mark.parametrize("prompt, unknown", [
+    ("a red car center, on snow", ["car", "snow"]),
+    ("Red STAR top left, on Grass", []),
+    ("(red:1.2) ball, ((blue)) heart:0.9) embedding:style, on sand.", []),
+    ("cats, cats and 3 dogs", ["cats", "and", "3", "dogs"]),
+    ("", []),
+])
+def test_unknown_words_are_found(prompt, unknown):
+    assert unknown_words(prompt) == unknown
+    warning = warning_of(prompt)
+    assert (warning is None) == (not unknown)
+    if unknown:
+        assert f"does not know {', '.join(unknown)} " in warning and all(word in warning for kind in ("shapes", "colors", "places", "grounds") for word in WORDS[kind])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
