@@ -4,6 +4,10 @@ Loss: the base's noise prediction. A picture is made worse as Real-ESRGAN does i
 by the VAE with LoRA; DPM and GSPM steer the UNet, whose decoder has a LoRA. `--base mini` trains on the mini world's
 scenes, with the caption for half of them and no image prompt; `--base FILE.safetensors` on a folder of pictures for an
 SD2.1-base checkpoint, with the empty prompt and, with `--clip-vision`, the image prompt.
+
+Steps, batch, learning rate, ranks and window are the paper's. The paper says nothing of the rest, which is Loupe's: the
+learning rate rises over 100 steps and falls to 2 % after --hold, Adam's betas are 0.9 and 0.99, gradients are clipped to
+norm 1, averaged weights are saved, the networks run in bfloat16, one batch in ten sees no image prompt.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2
 reduced and encoded, once, to --data; each step decodes such latents, asks for a random part of the picture at a random
 size between the reduced and the large square's, and compares it with the large square resized there (L1, Adam). The kind
 `hybrid` trains a LIIF head on the frozen autoencoder's last features, `implicit` a whole decoder of latents. The batch
-of a step shares its size and part.
+of a step shares its size and part. docs/training.md says where this differs from the paper's first stage.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Squares of the pictures and their antialiased bicubic reductions are encoded separately, once, to --data. Each step
 upscales random crops of the low-resolution latents and compares a random square of the result with the encoded
-large picture (L1, Adam, cosine decay). The defaults are the paper's. Beside its loss, --pixel-weight compares the
-decoded squares, which a short training gains from. The batch of a step shares its scale and the square's place.
+large picture (L1, Adam, cosine decay). The defaults are the paper's but for what docs/training.md lists:
+latents are kept in float16, the batch of a step shares its scale and the square's place, CUDA runs in bfloat16. Beside
+its loss, --pixel-weight compares the decoded squares, which a short training gains from.
 """
 
 from __future__ import annotations
