@@ -74,6 +74,10 @@ class Bench:
         lsr = lambda latent, size: self.lsr.upscale(latent, *size)
         target = lambda base: tuple(side * self.scale for side in base.shape[-2:])
 
+        def in_pixels(picture):
+            enlarged = cv2.resize(picture, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_LANCZOS4)
+            return lambda latent, size: self.vae.encode(torch.from_numpy(enlarged)[None].float() / 255)
+
         def with_noise(picture, seed):
             image = torch.from_numpy(picture)[None].float() / 255
             return lambda latent, size: add_region_noise(self.model, lsr(latent, size), image, 0.0, 1.2, seed)[0]
@@ -89,6 +93,7 @@ class Bench:
             "regions only, LSR, 30 of 50": lambda p, z, image, s: img2img(p, z, s, "native"),
             "DemoFusion, progressive, 50": lambda p, z, image, s: self.demofusion(p, z, s, 50, progressive=True),
             "DemoFusion, direct, bicubic, 30 of 50": lambda p, z, image, s: self.demofusion(p, z, s, 30),
+            "DemoFusion, direct, Lanczos in pixels, 30 of 50": lambda p, z, image, s: self.demofusion(p, z, s, 30, enlarge=in_pixels(image)),
             "LSRNA-DemoFusion without RNA": lambda p, z, image, s: self.demofusion(p, z, s, 30, enlarge=lsr),
             "LSRNA-DemoFusion": lambda p, z, image, s: self.demofusion(p, z, s, 30, enlarge=with_noise(image, s)),
         }

@@ -25,7 +25,7 @@ def method_inputs() -> list[io.Input]:
         io.Float.Input("skip_exponent", default=3.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the hold of the reference fades while noise goes down (alpha 1): higher leaves more to the model. Paper: 3."),
         io.Float.Input("dilation_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the global pass gives way to the regions (alpha 2). Paper: 1."),
         io.Float.Input("blur_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the blur of the global pass fades (alpha 3). Paper: 1."),
-        io.Float.Input("blur", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True, tooltip="Blur of the global pass's input at full noise, in latent cells. Paper: 0.8."),
+        io.Float.Input("blur", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True, tooltip="Blur of the global pass's input at full noise, in latent cells. Authors' script: 0.8."),
     ]
 
 
@@ -74,7 +74,7 @@ class DemoFusionSampler(io.ComfyNode):
                 io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. Used where width and height are 0."),
                 io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0."),
                 io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0."),
-                io.Combo.Input("mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE, tooltip="progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target at once, the last denoise_depth steps (LSRNA); several times faster, needs an LSR to be sharp."),
+                io.Combo.Input("mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE, tooltip="progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target at once, the last denoise_depth steps (LSRNA); several times faster; keeps more of the image with an LSR."),
                 io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 50."),
                 io.Int.Input("denoise_depth", default=30, min=1, max=1000, tooltip="Direct mode: how many of the last steps to run. Fewer stay closer to the reference. Paper: 30 of 50."),
                 io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance scale. Paper: 7.5."),

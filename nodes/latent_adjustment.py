@@ -28,7 +28,7 @@ class LatentAdjustmentNode(io.ComfyNode):
                 io.Float.Input("early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the early steps end. The paper picks it by eye of a quality curve; 0.2 are the first 10 of 50 steps."),
                 io.Float.Input("late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the late steps start. 0.8 are the last 10 of 50 steps."),
                 io.Combo.Input("boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True, tooltip="What both are fractions of. steps: the steps of the run, whatever its schedule. noise level: the model's noise levels, like the start and end percent of a ControlNet; choose it where one schedule is split between several samplers or only its end is run."),
-                io.Combo.Input("target", options=list(TARGETS), default=TARGETS[0], advanced=True, tooltip="sample: the noisy latent after each step, as in the paper. denoised: the model's prediction, for the few samplers that cannot carry the other; it hardly acts in the early steps."),
+                io.Combo.Input("target", options=list(TARGETS), default=TARGETS[0], advanced=True, tooltip="sample: the noisy latent after each step, as we read the paper. denoised: the model's prediction, for the few samplers that cannot carry the other; it hardly acts in the early steps."),
             ],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the adjustment, for any sampler.")],
         )

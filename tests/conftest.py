@@ -25,7 +25,8 @@ for name, folder in (("loupe", ROOT), ("loupe_tools", ROOT / "tools")):
 
 @pytest.fixture(scope="session")
 def golden():
-    """golden(name) -> (tensors, description) of reference data computed with the papers' own code.
+    """golden(name) -> (tensors, description) of reference data: of the published code (lsr, lsrna, df, ps, rna, ind), or
+    of formulas written out independently where there was none (cupscale, lsa, clearsr, ind_align).
 
     Tensors are in name.safetensors, or compressed in name.safetensors.xz; some names have none.
     """

@@ -10,7 +10,7 @@ MODELS = {
     "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
 }
 
-# what nobody publishes: the command that makes it
+# what has to be trained: the command that makes it
 TRAINED = {
     "clearsr.safetensors": "python dev.py train clearsr",
     "implicit_decoder_sd_xl_base_1.0.safetensors": "python dev.py train implicit-decoder",

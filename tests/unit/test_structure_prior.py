@@ -115,3 +115,11 @@ def test_videos_are_pulled_frame_by_frame():
     whole = structure_edit(denoised, reference, 0.4, "db2", 2)
     for frame in range(3):
         torch.testing.assert_close(whole[:, :, frame], structure_edit(denoised[:, :, frame], reference[:, :, frame], 0.4, "db2", 2))
+
+
+@pytest.mark.parametrize("t, rho", [(421, 1.247), (281, 0.782), (181, 0.527)])
+def test_v_models_are_pulled_less_and_flow_models_more(t, rho):
+    """Share of the deviation that leaves the picture in the state, at equal noise, in C-Upscale's part of the schedule."""
+    s = rho / (1 + rho)
+    eps, v, flow = kappa(0.2, t, rho), kappa(0.2, t, rho, "v"), kappa(0.2, 1000 * s, s, "flow") / (1 - s)
+    assert v < eps < flow
