@@ -11,7 +11,7 @@ import comfy.utils
 import torch
 from comfy import model_management
 
-from .neighbors import is_foreign_control
+from .other_packs import is_foreign_control
 
 HINT_PATCHES = ("DiffSynthCnetPatch", "ZImageControlPatch")
 # their pictures have no form that can be cut from outside
@@ -21,7 +21,7 @@ CACHES = {"KV_Attn_Input": "Flux KV Cache"}  # kept for a whole run, whatever is
 
 def cut_control(control, cut):
     """Copy of a ControlNet chain that shows the network `cut`'s views; see `conditioning.stack`. One of another
-    pack is no copy: `neighbors` cuts what it holds for as long as it is shown."""
+    pack is no copy: `other_packs` cuts what it holds for as long as it is shown."""
     # both guidance branches must get the same object, or the host runs them one by one
     key = id(control), tuple(cut.views)
     if key not in cut.controls:

@@ -19,7 +19,7 @@ from .conditioning import Cut, check, has_region_prompts, on_canvas, signature, 
 from .controls import check_caches, cut_hint_patches, hint_patches
 from .demofusion import DilatedPass
 from .memory import guidance_by_the_last_call
-from .neighbors import Neighbors, network_patches
+from .other_packs import OtherPacks, network_patches
 from .positions import (
     DISTANCES,
     ROPE_OPTIONS,
@@ -50,7 +50,7 @@ class RunState:
         self.batches = {}  # views per network call, by the shape of a picture
         self.hints = hint_patches(model_options)
         self.cache = SizedCache(model_options)
-        self.neighbors = Neighbors(model_options, model.latent_format.spacial_downscale_ratio)
+        self.packs = OtherPacks(model_options, model.latent_format.spacial_downscale_ratio)
         self.progress: Progress | None = None
         self.ended = 0  # steps whose callback has come
         self.began = False
@@ -89,7 +89,7 @@ class Call:
 
     def whole(self) -> list[torch.Tensor]:
         """The host's own evaluation of the whole canvas."""
-        with self.state.neighbors.shown(None, None, self.step), self.state.cache.of(self.canvas):
+        with self.state.packs.shown(None, None, self.step), self.state.cache.of(self.canvas):
             return self.executor(self.model, self.conds, self.x, self.timestep, self._options())
 
     def views(self, pictures: list[torch.Tensor], views: list[View | Miniature], conds: list | None = None, placed: bool = False) -> list[list[torch.Tensor]]:
@@ -97,8 +97,8 @@ class Call:
         than the call's. `placed`: the network counts positions from the canvas's corner."""
         branches = self.conds if conds is None else conds
         placed = placed and not isinstance(self.model.diffusion_model, DISTANCES)
-        neighbors = self.state.neighbors
-        alone = neighbors.add_controls(branches) or neighbors.alone or self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
+        packs = self.state.packs
+        alone = packs.add_controls(branches) or packs.alone or self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
         groups = {}
         for i, view in enumerate(views):
             groups.setdefault(view if alone else signature(branches, view), []).append(i)
@@ -122,17 +122,17 @@ class Call:
 
     def _predict(self, branches, pictures, views, placed):
         """Per branch the predictions of all views stacked; None where memory runs out and fewer views may do."""
-        neighbors = self.state.neighbors
+        packs = self.state.packs
         cut = Cut(views, self.x, self.canvas, self.model, self.state.recent, {})
         try:
-            with neighbors.shown(views, cut, self.step), self.state.cache.of(tuple(pictures[0].shape[-2:])):
+            with packs.shown(views, cut, self.step), self.state.cache.of(tuple(pictures[0].shape[-2:])):
                 conds = stack(branches, views, self.x, self.model, self.state.recent)
                 options, shift = self._placed(self._options(views), views) if placed else (self._options(views), None)
                 out = self.executor(self.model, conds, torch.cat(pictures), self.timestep.repeat(len(views)), options)
         except Exception as error:
             if len(views) > 1 and out_of_memory(error):
                 return None
-            blamed = neighbors.blamed(error)
+            blamed = packs.blamed(error)
             if blamed is None or out_of_memory(error) or isinstance(error, model_management.InterruptProcessingException):
                 raise
             raise ValueError(f"model carries {blamed}, which failed where the network was shown a part of the canvas ({error}). It may hold something of the whole canvas that cannot be cut: remove it, or sample without regions.") from error

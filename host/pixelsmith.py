@@ -27,7 +27,7 @@ from . import evaluation, regional, step_edits
 from .controls import check_caches
 from .evaluation import Call
 from .memory import guidance_that_remembers
-from .neighbors import network_patches
+from .other_packs import network_patches
 from .progress import Progress
 from .views import Axis, View
 

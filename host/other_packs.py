@@ -24,7 +24,7 @@ CUT_ELSEWHERE = ("DiffSynthCnetPatch", "ZImageControlPatch")  # see `controls`
 # options of a call that ComfyUI itself makes, or that hold patches
 OPTIONS = {"patches", "patches_replace", "wrappers", "callbacks", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids", "easycache", "rope_options"}
 AROUND = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL, "model_function_wrapper", "optimized_attention_override")
-DEPTH, LONGEST = 6, 4096  # of a walk, and of a list or dict that it enters
+DEPTH, LONGEST, MOST = 6, 4096, 4096  # of a walk, of a list or dict that it enters, and of all that it finds
 SMALLEST_MASK = 8  # rows and columns; fewer may be a mask of text
 DOWNSAMPLED = (2, 4, 8)  # cells to the side of what deeper layers see
 ASPECT = 0.1  # relative deviation that counts as the canvas's
@@ -84,7 +84,7 @@ class Entries(NamedTuple):
         return any(map(_holds_tensor, self.values.values()))
 
 
-class Neighbors:
+class OtherPacks:
     """Of one run. `model_options` are the run's, `cells` pixels per latent cell."""
 
     def __init__(self, model_options: dict, cells: int):
@@ -95,7 +95,7 @@ class Neighbors:
         # what only stands around the network and keeps no tensors knows nothing of the canvas
         self.foreign = [patch for kind, patch in patches.values() if is_foreign(patch) and (kind not in AROUND or _keeps_tensors(patch))]
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
-        self.alone = bool(self.foreign) or any(written(patch) for _, patch in patches.values())
+        self.alone = bool(self.foreign) or any(map(written, (patch for _, patch in patches.values()))) or any(_keeps_tensors(root.thing) for root in self.roots.values())
         # guidance looks at what the last call left, others at what a patch has recorded
         functions = [holder for root in self.roots.values() for holder, _, _ in _holders(root.thing) if callable(holder)]
         self.shared = set().union(*map(reads, guidance(model_options)), *map(recorded, functions))
@@ -239,7 +239,7 @@ def _write(wanted, present):
 def _holders(thing, label="", depth=0, seen=None):
     """(holder, label, {name: value}) of `thing` and what it refers to. A list is one value, by the name None."""
     seen = set() if seen is None else seen
-    if id(thing) in seen or depth > DEPTH or not _is_walked(thing, depth):
+    if id(thing) in seen or depth > DEPTH or len(seen) > MOST or not _is_walked(thing, depth):
         return
     seen.add(id(thing))
     if isinstance(thing, types.MethodType):
@@ -300,7 +300,7 @@ def _is_walked(thing, depth):
         return False
     module = type(thing).__module__
     # other ControlNets are roots of their own
-    return depth == 0 or not (module.split(".")[0] in COMFYUI and not module.startswith("comfy_extras") or isinstance(thing, comfy.controlnet.ControlBase) or module.startswith(PACK))
+    return depth == 0 or not (module.split(".")[0] in COMFYUI and not module.startswith("comfy_extras") or isinstance(thing, comfy.controlnet.ControlBase) or is_own(thing))
 
 
 def _set(holder, name, value):
@@ -337,8 +337,8 @@ def _holds_tensor(value, depth=3):
     return depth > 0 and any(_holds_tensor(one, depth - 1) for one in value)
 
 
-def _keeps_tensors(patch):
-    return any(any(map(_holds_tensor, values.values())) for _, _, values in _holders(patch))
+def _keeps_tensors(thing):
+    return any(any(map(_holds_tensor, values.values())) for _, _, values in _holders(thing))
 
 
 def _mapped(value, function):
@@ -375,7 +375,7 @@ def _has_aspect(size, canvas):
 
 
 def _cached(tensor, root, cut, make: Callable):
-    key = ("neighbor", id(tensor), root.ratio, cut.canvas, tuple(cut.views), len(cut.x))
+    key = ("other pack", id(tensor), root.ratio, cut.canvas, tuple(cut.views), len(cut.x))
     return cut.recent.get(key, lambda: (tensor, make()))[1]
 
 
