@@ -19,7 +19,16 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Workflow.Persist": False}
 READY = "window.app && window.app.graph && window.app.extensionManager && window.app.extensions.some((e) => e.name === 'Loupe')"
-PATIENCE = 60_000  # ms
+PATIENCE = 180_000  # ms; nothing waits that long unless it fails
+SHOW = """([id, scale, corner]) => {
+  const { pos } = app.graph.getNodeById(id), { ds } = app.canvas;
+  ds.scale = scale;
+  ds.offset = [corner[0] / scale - pos[0], corner[1] / scale - pos[1]];
+  app.canvas.setDirty(true, true);
+}"""
+FRAMES = "(count) => new Promise((drawn) => { const next = () => (count-- ? requestAnimationFrame(next) : drawn()); next(); })"
+STILL = "() => Promise.allSettled(document.getAnimations().filter((a) => a.effect.getComputedTiming().endTime < Infinity).map((a) => a.finished))"
+PANELS = "import('/extensions/ComfyUI-Loupe/panel.js').then(({ panels }) => panels())"
 
 
 def pytest_addoption(parser):
@@ -46,7 +55,7 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api")
     path = os.environ.get("LOUPE_BROWSER") or shutil.which("chromium") or pytest.skip("there is no Chromium")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=path, args=FLAGS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -82,18 +91,31 @@ class Page:
 
     def set(self, node, name, value):
         """Set a widget, as the page's own controls do."""
-        self.js("([id, name, value]) => { const w = app.graph.getNodeById(id).widgets.find((w) => w.name === name); w.value = value; w.callback?.(value); }", [node, name, value])
+        self.set_all(node, {name: value})
+
+    def set_all(self, node, values):
+        """Set widgets at one go, so that the server is asked once."""
+        self.js("([id, values]) => { for (const [name, value] of values) { const w = app.graph.getNodeById(id).widgets.find((w) => w.name === name); w.value = value; w.callback?.(value); } }", [node, list(values.items())])
+
+    def answered(self):
+        """Wait until every panel of the pack has what it asked the server for."""
+        self.wait(f"{PANELS}.then((all) => all.every((panel) => panel.plot ?? panel.layout))")
+
+    def frames(self, count=2):
+        """Wait until so many frames are drawn."""
+        self.js(FRAMES, count)
 
     def show(self, node, scale=1.0, corner=(120, 120)):
         """Move the canvas until a node's corner is there."""
-        self.js("([id, scale, corner]) => { const { pos } = app.graph.getNodeById(id); const { ds } = app.canvas; ds.scale = scale; ds.offset = [corner[0] / scale - pos[0], corner[1] / scale - pos[1]]; app.canvas.setDirty(true, true); }", [node, scale, corner])
+        self.js(SHOW, [node, scale, corner])
+        self.frames()
 
     def still(self, node, selector):
         """Bounding box of an element in a node, which is brought into view, once it has stopped moving."""
         boxes = [None]
         while len(boxes) < 3 or boxes[-1] is None or boxes[-1] != boxes[-2]:
             self.show(node)
-            self.page.wait_for_timeout(300)
+            self.frames(10)
             boxes.append(self.page.locator(selector).bounding_box())
         return boxes[-1]
 
@@ -127,7 +149,8 @@ def screenshot(request, page):
     def take(name):
         if request.config.getoption("--screenshots") and not page.vue:
             page.js("async () => { const { workflow } = app.extensionManager; for (const tab of [...workflow.openWorkflows]) if (tab !== workflow.activeWorkflow) await workflow.closeWorkflow(tab); }")
-            page.page.wait_for_timeout(1500)
+            page.js(STILL)
+            page.frames(10)
             picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
             picture.resize((1280, 800), Image.Resampling.LANCZOS).save(ROOT / "docs" / f"page-{name}.jpg", quality=85)
 

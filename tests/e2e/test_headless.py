@@ -67,8 +67,8 @@ def test_archive_is_the_same_again(archive, tmp_path):
 
 def test_archive_runs_the_demo_in_a_clean_comfyui(archive, second_server, server, demo_workflow):
     result = find_node(demo_workflow, "SaveImage", "LSRNA-DemoFusion")
-    pictures = [client.images(client.run(demo_workflow), result)[0] for client in (Client(second_server.url), Client(server.url))]
-    assert (np.asarray(pictures[0]) == np.asarray(pictures[1])).all()
+    pictures = [np.asarray(client.images(client.run(demo_workflow), result)[0], int) for client in (Client(second_server.url), Client(server.url))]
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1  # of 255
     assert set(Client(second_server.url).get_json("/object_info")) == set(Client(server.url).get_json("/object_info"))
 
 

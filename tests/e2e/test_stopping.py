@@ -26,6 +26,6 @@ def test_stopped_demo_stops_its_server(host, stop):
         assert base.is_dir()
         demo.send_signal(stop)
         demo.stdout.read()
-        assert demo.wait(30) == 130
+        assert demo.wait(120) == 130
     assert not psutil.pid_exists(server.pid)
     assert not base.exists()
