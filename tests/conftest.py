@@ -17,6 +17,8 @@ GOLDEN = ROOT / "tests" / "golden"
 
 torch.set_num_threads(1)
 
+sys.path.insert(0, str(ROOT / "tests"))
+
 for name, folder in (("loupe", ROOT), ("loupe_tools", ROOT / "tools")):
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])

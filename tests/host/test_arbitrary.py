@@ -19,6 +19,7 @@ from loupe.training.mini.low_resolution import low_resolution
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import caption, sample_scene
 from safetensors.torch import load_file
+from tolerance import close
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +59,14 @@ def picture(height, width, seed=0):
     return torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def test_training_starts_from_the_bundled_denoiser_to_the_last_bit(untrained, clip, vae):
+@pytest.mark.numerics
+def test_training_starts_from_the_bundled_denoiser(untrained, clip, vae):
     positive, negative = prompt(clip)
     expected = draw(mini.load_model(), positive, negative)
-    assert torch.equal(draw(untrained, positive, negative), expected)
+    close(draw(untrained, positive, negative), expected, 5e-5)
     positive, negative, latent = shown((positive, negative), picture(128, 128), vae)
     assert latent["samples"].shape == (1, 4, 16, 16)
-    assert torch.equal(draw(untrained, positive, negative), expected)
+    close(draw(untrained, positive, negative), expected, 5e-5)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (192, 320), (203, 131)])
@@ -87,6 +89,7 @@ def test_network_sees_the_scaled_latent_of_the_picture(untrained, clip, vae, siz
     assert len(seen) >= 1
 
 
+@pytest.mark.numerics
 def test_regions_get_their_part_of_the_picture():
     model = concatenating()
     image, x = tiny.noise((1, 4, 8, 12), 1), tiny.noise((2, 4, 8, 12), 9) * 2
@@ -101,6 +104,7 @@ def test_regions_get_their_part_of_the_picture():
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 def test_one_region_is_the_plain_model(clip, vae, untrained):
     torch.nn.init.normal_(untrained.model.diffusion_model.input_blocks[0][0].weight, std=0.1)
     positive, negative, latent = shown(prompt(clip), picture(128, 128), vae)

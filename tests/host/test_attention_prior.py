@@ -91,6 +91,7 @@ def own_prompts(seeds=(5, 6), **keys):
     return positive, prompts
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("make", [tiny.sdxl, tiny.sd15], ids=["sdxl", "sd15"])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
 @pytest.mark.parametrize("size", [(8, 8), (6, 10)])
@@ -103,6 +104,7 @@ def test_regions_read_the_interpolated_attention(make, weight, size):
     assert torch.equal(fused[1], tiny.evaluate(regional(model), X, CONDS)[1])
 
 
+@pytest.mark.numerics
 def test_a_regions_own_prompt_is_mixed_with_the_global_one():
     model = tiny.sdxl()
     positive, prompts = own_prompts()
@@ -114,6 +116,7 @@ def test_a_regions_own_prompt_is_mixed_with_the_global_one():
     torch.testing.assert_close(without[0], expected[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 def test_without_regional_denoise_the_canvas_reads_it():
     model = tiny.sdxl()
     whole = tiny.evaluate(prior(model, weight_alone=0.6), X, CONDS)
@@ -127,6 +130,7 @@ def test_without_regional_denoise_the_canvas_reads_it():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("jitter", [False, True])
 def test_batches_of_regions_equal_single_ones(jitter):
     model = prior(tiny.sdxl(), tiny.noise((2, 4, 8, 10), 4))
@@ -137,6 +141,7 @@ def test_batches_of_regions_equal_single_ones(jitter):
     assert tiny.relative(tiny.sample(regional(model, jitter=jitter, batch=5), latent, **args), one) < 1e-4
 
 
+@pytest.mark.numerics
 def test_several_prompts_of_the_whole_picture_keep_their_own_attention():
     model = tiny.sdxl()
     both = tiny.conditioning(1, mask=torch.ones(1, 8, 12), mask_strength=0.25) + tiny.conditioning(3, mask=torch.ones(1, 8, 12), mask_strength=0.75)
@@ -145,6 +150,7 @@ def test_several_prompts_of_the_whole_picture_keep_their_own_attention():
     torch.testing.assert_close(fused, 0.25 * first + 0.75 * second, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("sigma", [10.0, 0.3])
 def test_own_prompts_are_mixed_with_the_global_one_that_acts_now(sigma):
     model, (positive, _) = prior(regional(tiny.sdxl())), own_prompts()
@@ -230,6 +236,7 @@ def test_nothing_is_kept_after_a_run():
     assert len(model.callbacks[CallbacksMP.ON_CLEANUP][KEY]) == 1
 
 
+@pytest.mark.numerics
 def test_patches_of_other_packs_act_on_both_passes():
     """An attn2 replacement as IPAdapter installs it, and an output patch, before and after ours."""
     model = tiny.sdxl()
@@ -251,6 +258,7 @@ def test_patches_of_other_packs_act_on_both_passes():
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 def test_lora_acts_on_both_passes():
     model = tiny.sdxl()
     key = "diffusion_model.middle_block.1.transformer_blocks.0.attn2.to_v.weight"

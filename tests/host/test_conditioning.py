@@ -20,6 +20,8 @@ from loupe.host.regional import RegionalDenoise
 from loupe.host.sigmas import Step
 from loupe.host.views import Axis, View
 
+pytestmark = pytest.mark.numerics
+
 X = tiny.noise((2, 4, 8, 12), 9) * 2
 BOXES = ((0, 0), (0, 4))  # the regions of 8 x 8 in 8 x 12
 

@@ -58,7 +58,7 @@ def test_pixelsmith_follows_the_guidance_where_the_curve_says(guided):
     shares = []
 
     def swept(step, x, denoised):
-        shares.append(float((x == guidance + sigmas[step + 1] * noise).float().mean()))
+        shares.append(float(x.isclose(guidance + sigmas[step + 1] * noise).float().mean()))
 
     denoise(lambda pictures, regions, step: [torch.zeros_like(p) for p in pictures], guidance, noise, sigmas, plan(size, size, size, steps, guided, 0), guided, callback=swept)
     assert shares == plot["curves"]["cells from the guidance"]

@@ -17,6 +17,9 @@ from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import patch_demofusion
 from loupe.host.views import Axis, View
 from loupe.methods.regions import BLENDS
+from tolerance import close
+
+pytestmark = pytest.mark.numerics
 
 SIGMAS = torch.tensor([3.0, 2.0, 1.0, 0.0])
 
@@ -197,7 +200,7 @@ def test_work_split_over_devices_is_the_same(kind):
     split.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
     out = sample(regional(split, batch=2), local.KINDS[kind]("sd15", model))
     assert devices == {torch.device("cpu"), other}
-    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+    close(out, expected, 1e-5)
 
 
 class Pointwise(torch.nn.Module):

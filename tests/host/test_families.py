@@ -13,6 +13,8 @@ from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import patch_demofusion
 from loupe.host.views import Axis, View
 
+pytestmark = pytest.mark.numerics
+
 SMALLEST = {"pixart": 36}  # its grid of positions has no smaller one
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
 FLOW = 0.7

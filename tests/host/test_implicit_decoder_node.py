@@ -22,6 +22,8 @@ from loupe.nodes.implicit_decoder import (
     decoder_files,
 )
 
+pytestmark = pytest.mark.numerics
+
 CONFIG = {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
 
 

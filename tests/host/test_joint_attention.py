@@ -10,6 +10,8 @@ from loupe.host.regional import RegionalDenoise
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 
+pytestmark = pytest.mark.numerics
+
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
 REFERENCE = tiny.noise((1, 16, 6, 8), 4)
 X = tiny.noise((2, 16, 8, 12), 9)

@@ -13,6 +13,8 @@ from loupe.host.evaluation import patch_evaluation
 from loupe.host.regional import RegionalDenoise
 from loupe.methods.regions import merge
 
+pytestmark = pytest.mark.numerics
+
 SETTINGS = RegionalDenoise((local.REGION, local.REGION), sizes="unchanged")
 
 

@@ -10,6 +10,9 @@ from loupe.host.lsr import LatentUpscaler
 from loupe.models.lsr import LSR, save
 from loupe.models.lsr.checkpoint import LatentSpace
 from loupe.nodes.lsr import FOLDER, LoadLSR, LSRUpscale, lsr_files, target_size
+from tolerance import close
+
+pytestmark = pytest.mark.numerics
 
 
 def network(channels=4):
@@ -124,7 +127,7 @@ def test_little_memory_means_smaller_chunks_and_the_same_picture(lsr, monkeypatc
     plenty = upscale(lsr, z, 4.0)["samples"]
     low = lsr.patcher.model.memory(24, 24, 96, 96, 20)
     monkeypatch.setattr(comfy.model_management, "get_free_memory", lambda *args, **kwargs: low)
-    assert torch.equal(upscale(lsr, z, 4.0)["samples"], plenty)
+    close(upscale(lsr, z, 4.0)["samples"], plenty, 1e-5)
     assert seen[0] >= 96 and seen[1] <= 20
 
 

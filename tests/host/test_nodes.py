@@ -56,6 +56,7 @@ def test_regional_denoise_takes_widgets_or_a_layout():
     assert torch.equal(tiny.sample(by_widgets, latent), tiny.sample(by_layout, latent))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("mode", ["progressive", "direct"])
 def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     """Its last phase, run again with the two patch nodes and Euler."""
@@ -73,9 +74,10 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     sigmas = schedule(model, PAPER_SCHEDULE, 4, 4 if phase else 2, end_at_zero=True)
     noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
     again = tiny.sample(patched, guidance, cfg=3.0, positive=positive, negative=negative, sigmas=sigmas, noise_tensor=noise)
-    assert tiny.relative(again, full) < 1e-6
+    assert tiny.relative(again, full) < 1e-5
 
 
+@pytest.mark.numerics
 def test_the_sampler_s_batch_holds_the_same_pictures():
     reference = tiny.noise((2, 4, 8, 8), 5)
     args = {"model": tiny.sdxl(), "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "steps": 2, "mode": "direct", **SMALL}
@@ -183,12 +185,13 @@ def test_demofusion_names_the_latent_that_does_not_fit():
         run(DemoFusion, model=tiny.sdxl(), reference=REFERENCE, guidance={"samples": torch.zeros(1, 16, 8, 8)})
 
 
+@pytest.mark.numerics
 def test_dilation_one_and_full_hold_change_nothing_else():
     """dilation 1 and a hold that is gone at once leave the stock run."""
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 8))
     sigmas = torch.tensor([1.0, 0.5, 0.0])
     patched = run(DemoFusion, model=model, reference=REFERENCE, dilation=1, skip_exponent=100.0, renormalize=False)
-    assert tiny.relative(tiny.sample(patched, latent, sigmas=sigmas), tiny.sample(model, latent, sigmas=sigmas)) < 1e-6
+    assert tiny.relative(tiny.sample(patched, latent, sigmas=sigmas), tiny.sample(model, latent, sigmas=sigmas)) < 1e-5
 
 
 @pytest.mark.parametrize("mode", ["progressive", "direct"])

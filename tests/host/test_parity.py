@@ -12,6 +12,8 @@ from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import phase_sizes, sample_phase, schedule
 from loupe.methods.regions import Region
 
+pytestmark = pytest.mark.numerics
+
 
 @dataclass(frozen=True)
 class Replayed(RegionalDenoise):

@@ -12,6 +12,8 @@ from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 from loupe.nodes.attention_prior import AttentionPriorNode
 
+pytestmark = pytest.mark.numerics
+
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
 REFERENCE = tiny.noise((1, 4, 36, 40), 4)
 X = tiny.noise((2, 4, 40, 60), 9) * 2

@@ -30,6 +30,7 @@ def recorded_sweeps(tensors, info, planned):
     return [Sweep(patches, levels(patches, config["H"], config["W"], 0 < i < config["slider"])) for i, patches in enumerate(sweeps)]
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", ["ps_p32_64x80_slider20", "ps_p128_136x152_slider8", "ps_p32_lsrna_72x48", "ps_p32_cond"])
 @pytest.mark.parametrize("planned", [False, True])
 def test_reference(name, planned, golden):
@@ -70,6 +71,7 @@ def watched(model):
     return model, seen
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", tiny.MODELS)
 def test_one_patch_is_stock_euler(name):
     model = tiny.MODELS[name]()
@@ -89,6 +91,7 @@ def test_batches_of_patches_equal_single_ones(name):
         assert tiny.relative(run(model, guidance, 3, batch=batch), one) < 1e-3
 
 
+@pytest.mark.numerics
 def test_pictures_of_a_batch_equal_single_pictures():
     model, guidance = tiny.sdxl(), tiny.noise((3, 4, 16, 20))
     together = run(model, guidance)
@@ -150,6 +153,7 @@ def test_the_plan_is_what_reaches_the_network():
     assert levels == sorted(levels, reverse=True) and len(set(levels)) == 4
 
 
+@pytest.mark.numerics
 def test_areas_are_clipped_to_each_patch():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
     left = tiny.conditioning(3, area=(16, 10, 0, 0), strength=1.0)

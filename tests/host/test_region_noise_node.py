@@ -6,6 +6,8 @@ from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.rna import edges, strength_map
 from loupe.nodes.region_noise import RegionNoise
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.fixture(scope="module")
 def model():

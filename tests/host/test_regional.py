@@ -25,6 +25,7 @@ def crop(tensor, y, x, size=8):
     return tensor[..., y : y + size, x : x + size]
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", tiny.MODELS)
 @pytest.mark.parametrize("sizes", ["native", "canvas"])
 def test_one_region_is_stock_to_the_bit(name, sizes):
@@ -34,6 +35,7 @@ def test_one_region_is_stock_to_the_bit(name, sizes):
     assert torch.equal(out, tiny.sample(model, latent))
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("name", ["sdxl", "sd15", "sd3", "flux"])
 def test_regions_are_the_network_on_each_crop_averaged(name):
     model = tiny.MODELS[name]()
@@ -46,6 +48,7 @@ def test_regions_are_the_network_on_each_crop_averaged(name):
         torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("jitter", [False, True])
 def test_batches_of_regions_equal_single_ones(jitter):
     model = tiny.sdxl()
@@ -58,6 +61,7 @@ def test_batches_of_regions_equal_single_ones(jitter):
         assert tiny.relative(tiny.sample(regional(model, jitter=jitter, batch=batch), latent, **args), one) < 1e-4
 
 
+@pytest.mark.numerics
 def test_pictures_of_a_batch_equal_single_pictures():
     model = patch_demofusion(regional(tiny.sdxl(), jitter=True), tiny.noise((1, 4, 8, 8)), renormalize=True)
     latent, noise = latent_of(model, 3, 16, 16), tiny.noise((3, 4, 16, 16))
@@ -115,6 +119,7 @@ def test_the_seed_moves_the_regions_and_each_step_moves_them_again():
     assert settings.draw(layout, jitter, 3) != RegionalDenoise((8, 8), jitter=True, seed=2).draw(layout, jitter, 3)
 
 
+@pytest.mark.numerics
 def test_guidance_scale_one_skips_the_negative_branch():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 16))
     patched = patch_demofusion(regional(model), tiny.noise((1, 4, 8, 8)))

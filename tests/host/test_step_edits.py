@@ -7,6 +7,8 @@ from loupe.host.demofusion import Renormalize, SkipResidual
 from loupe.host.step_edits import UNSUPPORTED, Edits, patch_step_edits
 from loupe.methods.demofusion import schedule_weights
 
+pytestmark = pytest.mark.numerics
+
 SIGMAS = torch.tensor([10.0, 8.0, 6.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6, 0.45, 0.3])
 
 

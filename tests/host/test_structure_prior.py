@@ -45,6 +45,7 @@ def run(model, start, sigmas, sampler):
     return model.model.process_latent_in(out)
 
 
+@pytest.mark.numerics
 def test_euler_is_the_written_out_loop(loop):
     model, tensors, info = loop
     sigmas = torch.tensor(info["sigmas_k"])
@@ -54,6 +55,7 @@ def test_euler_is_the_written_out_loop(loop):
         torch.testing.assert_close(state / (1 + sigmas[steps] ** 2) ** 0.5, tensors["z_after_step"][steps - 1], atol=2e-5, rtol=0)
 
 
+@pytest.mark.numerics
 def test_the_stock_ksampler_walks_the_papers_grid(loop):
     model, tensors, info = loop
     ksampler = comfy.samplers.KSampler(model, 50, torch.device("cpu"), "euler", "ddim_uniform", 1.0)
@@ -64,6 +66,7 @@ def test_the_stock_ksampler_walks_the_papers_grid(loop):
     torch.testing.assert_close(model.model.process_latent_in(out), tensors["final"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.numerics
 def test_dpmpp_2m_moves_its_history_too(loop):
     """The solver written out: the edit shifts the state after the step, and the prediction it remembers."""
     model, tensors, info = loop
@@ -122,6 +125,7 @@ def test_every_sampler_goes_on_from_the_edited_state(name):
         assert all(0.8 < step < 2.5 for step in steps)
 
 
+@pytest.mark.numerics
 def test_weight_zero_changes_no_bit_of_the_loop(loop):
     model, tensors, info = loop
     plain = patch_step_edits(model, StructurePrior(torch.zeros(1, 4, 1, 1), 0.0))
@@ -155,6 +159,7 @@ def test_models_of_every_prediction(name, settings):
     assert torch.isfinite(pulled).all() and distance(pulled) < 0.95 * distance(plain)
 
 
+@pytest.mark.numerics
 def test_videos():
     model = tiny.wan()
     latent, reference = tiny.noise((1, 16, 2, 9, 12)), tiny.noise((1, 16, 2, 5, 6), 5)

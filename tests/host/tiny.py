@@ -200,7 +200,8 @@ def sample(model, latent, sampler="euler", steps=3, cfg=4.0, positive=None, nega
     """The stock KSampler's path; returns unscaled samples."""
     positive, negative = positive or conditioning(1), negative or conditioning(2)
     if sigmas is None:
-        sigmas = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, "normal", denoise).sigmas
+        # of the model's table; a level halfway between two would leave the timestep to rounding
+        sigmas = comfy.samplers.KSampler(model, steps, torch.device("cpu"), sampler, "simple", denoise).sigmas
     noise_tensor = noise(latent.shape, seed) if noise_tensor is None else noise_tensor
     return comfy.sample.sample_custom(model, noise_tensor, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent, disable_pbar=True, seed=seed, **kwargs)
 

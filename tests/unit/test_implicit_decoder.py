@@ -21,7 +21,10 @@ from loupe.models.lsr import LSR
 from loupe.models.lsr import save as save_lsr
 from loupe.models.lsr.checkpoint import LatentSpace
 from loupe.models.mini.vae import MiniVAE
+from tolerance import close
 from torch import nn
+
+pytestmark = pytest.mark.numerics
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,9 @@ def reference(golden):
     network = ImplicitDecoder(config["z_channels"], config["ch"], config["ch_mult"], config["num_res_blocks"], hidden=info["hidden_list"]).requires_grad_(False)
     network.head.layers[-1].weight.mul_(6)
     weights = network.state_dict()
-    assert all(torch.equal(weights[key.removeprefix("w.")], value) for key, value in tensors.items() if key.startswith("w."))
+    for key in tensors:
+        if key.startswith("w."):
+            close(weights[key.removeprefix("w.")], tensors[key], 1e-5)
     return network, tensors, info
 
 

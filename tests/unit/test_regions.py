@@ -84,6 +84,7 @@ def test_jitter_beyond_half_the_overlap_is_refused():
     assert jittered(RegionLayout(32, 32, 32, 32, 32, 32), 9, random.Random(0)) == [Region(9, 9, 32, 32)]
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("blend", BLENDS)
 @pytest.mark.parametrize("size", [(64, 64), (47, 90), (20, 32)])
 def test_merge_returns_what_was_cropped(blend, size):

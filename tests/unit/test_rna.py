@@ -4,6 +4,8 @@ import torch
 from loupe.methods.noise import seeded_noise
 from loupe.methods.rna import edges, strength_map
 
+pytestmark = pytest.mark.numerics
+
 
 def test_edges_and_strength_of_the_reference(golden):
     tensors, description = golden("rna")
