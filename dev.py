@@ -18,6 +18,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,12 @@ SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wh
 KEEP_BUFFERS = {name: str(1 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
 
 BROWSER_TESTS = "tests/browser"
+
+# instruction set: what makes torch and the libraries below it use no newer one. The tests marked `numerics` run under each
+INSTRUCTIONS = {
+    "AVX2": {"ATEN_CPU_CAPABILITY": "avx2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    "SSE4": {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+}
 
 ROOMS = {"train": "training", "bench": "benchmarks"}
 
@@ -297,13 +304,16 @@ def read_counts(report):
 
 
 def test_plan(hosts):
-    """The pytest runs in order, as (title, host, folders or files)."""
+    """The pytest runs in order, as (title, host, folders or files, the instruction set or None)."""
     newest, *older = hosts
-    plan = [(f"unit and host tests, {newest.name}", newest, ["tests/unit", "tests/host"])]
-    plan += [(f"host tests, {host.name}", host, ["tests/host"]) for host in older]
-    plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"])]
-    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"]) for host in older]
-    plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS]))
+    in_process = ["tests/unit", "tests/host"]
+    plan = [(f"unit and host tests, {newest.name}", newest, in_process, None)]
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        plan += [(f"numerics with {name}, {newest.name}", newest, in_process, name) for name in INSTRUCTIONS]
+    plan += [(f"host tests, {host.name}", host, ["tests/host"], None) for host in older]
+    plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None)]
+    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"], None) for host in older]
+    plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None))
     return plan
 
 
@@ -334,7 +344,7 @@ def run_tests(python, hosts, arguments, browser=False):
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
     try:
-        for title, host, folders in test_plan(hosts):
+        for title, host, folders, instructions in test_plan(hosts):
             folders = select(folders, wanted)
             if not folders:
                 continue
@@ -345,9 +355,10 @@ def run_tests(python, hosts, arguments, browser=False):
                 broken |= browser
                 continue
             report.unlink(missing_ok=True)
+            marked = ["-m", "numerics"] if instructions else []
             code = call(
-                [python, ROOT / "dev.py", "inside", host, "pytest", *folders, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or ""},
+                [python, ROOT / "dev.py", "inside", host, "pytest", *folders, *marked, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
+                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", **INSTRUCTIONS.get(instructions, {})},
             )
             counts = read_counts(report)
             passed, failed = passed + counts[0], failed + counts[1]

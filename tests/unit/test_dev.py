@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("loupe_dev", ROOT / "dev.py")
@@ -151,8 +152,33 @@ def test_browser_tests_need_a_browser(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(dev, "read_counts", lambda report: (1, 0))
         arguments = [] if browser else ["tests/unit", "tests/browser"]
         assert dev.run_tests("python", [tmp_path], arguments, browser) == code
-        assert [folder for command in calls for folder in command if str(folder).startswith("tests/")] == ([] if browser else ["tests/unit"])
+        assert {folder for command in calls for folder in command if str(folder).startswith("tests/")} == (set() if browser else {"tests/unit"})
         assert "there is no Chromium" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("machine, names", [("x86_64", ["AVX2", "SSE4"]), ("AMD64", ["AVX2", "SSE4"]), ("arm64", [])])
+def test_numerics_run_under_every_instruction_set(tmp_path, monkeypatch, capsys, machine, names):
+    calls = []
+    monkeypatch.setattr(dev, "CACHE", tmp_path)
+    monkeypatch.setattr(dev.platform, "machine", lambda: machine)
+    monkeypatch.setattr(dev, "call", lambda command, env=None, **_: calls.append((command, env)) or 0)
+    monkeypatch.setattr(dev, "read_counts", lambda report: (3, 0))
+    assert dev.run_tests("python", [tmp_path / "new", tmp_path / "old"], ["tests/unit", "tests/host", "-x"]) == 0
+    _, first, *limited, old = calls  # the first is the linter
+    said = capsys.readouterr().out
+    assert said.count("\nnumerics with ") == len(limited) == len(names) and f"\n{3 * (2 + len(names))} passed, 0 failed" in said
+    for command, env in (first, old):
+        assert "numerics" not in command and not dev.INSTRUCTIONS["SSE4"].items() <= env.items()
+    for (command, env), name in zip(limited, names):
+        assert f"\nnumerics with {name}, new\n" in said and command[command.index("-m", 3) :][:2] == ["-m", "numerics"]
+        assert command[2:6] == first[0][2:6] == ["inside", tmp_path / "new", "pytest", "tests/unit"] and command[-1] == "-x"
+        assert env.items() >= dev.INSTRUCTIONS[name].items()
+
+
+@pytest.mark.numerics
+def test_torch_heeds_the_instruction_set():
+    wanted = os.environ.get("ATEN_CPU_CAPABILITY")
+    assert wanted is None or torch.backends.cpu.get_cpu_capability().lower() == wanted
 
 
 def test_a_browser_is_found_on_the_path(tmp_path, monkeypatch):
