@@ -168,9 +168,9 @@ def test_a_second_node_replaces_the_first_and_others_stay():
 def test_a_batch_is_its_singles():
     model, latents, references = tiny.sdxl(), tiny.noise((2, 4, 8, 8)), tiny.noise((2, 4, 4, 4), 2)
     noise = tiny.noise(latents.shape, 7)
-    both = tiny.sample(node(model, references), latents, steps=5, noise_tensor=noise)
+    both = tiny.sample(node(model, references, alpha=0.1), latents, steps=5, noise_tensor=noise)
     for i in range(2):
-        one = tiny.sample(node(model, references[i : i + 1]), latents[i : i + 1], steps=5, noise_tensor=noise[i : i + 1])
+        one = tiny.sample(node(model, references[i : i + 1], alpha=0.1), latents[i : i + 1], steps=5, noise_tensor=noise[i : i + 1])
         close(both[i : i + 1], one, 2e-5)
 
 
