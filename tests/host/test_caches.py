@@ -15,6 +15,8 @@ from loupe.host.pixelsmith import sample
 from loupe.host.regional import RegionalDenoise
 from loupe.host.sampling import patch_demofusion
 
+pytestmark = pytest.mark.numerics
+
 LATENT, SMALL = tiny.noise((1, 4, 16, 24), 3) * 0.5, tiny.noise((1, 4, 8, 12), 4) * 0.5
 SIGMAS = torch.linspace(3, 2, 7)
 
@@ -91,14 +93,14 @@ def test_guidance_with_momentum_sees_the_whole_canvas(sdxl):
     """It works on what has been put together from the regions."""
     model = patched(APG, sdxl, 1.0, 5.0, -0.5)
     one, all_at_once = (tiny.sample(regional(model, batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
-    assert tiny.relative(all_at_once, one) < 1e-5
+    assert tiny.relative(all_at_once, one) < 1e-4
     assert tiny.relative(one, tiny.sample(regional(patched(APG, sdxl, 1.0, 5.0, 0.0)), LATENT, sigmas=SIGMAS)) > 1e-3
 
 
 def test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call(sdxl, caplog):
     model = patched(SelfAttentionGuidance, sdxl, 0.5, 2.0)
     one, all_at_once = (tiny.sample(regional(model, batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
-    assert tiny.relative(all_at_once, one) < 1e-5
+    assert tiny.relative(all_at_once, one) < 1e-4
     assert tiny.relative(one, tiny.sample(regional(sdxl), LATENT, sigmas=SIGMAS)) > 1e-3
     assert "SelfAttentionGuidance.execute.post_cfg_function looks at what the network left in its last call" in caplog.text
 
@@ -107,7 +109,7 @@ def test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call(
 def test_guidance_that_averages_sees_the_whole_canvas(name, sdxl, caplog):
     model = REMEMBERING[name]
     one, all_at_once = (tiny.sample(regional(model(sdxl), batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
-    assert tiny.relative(all_at_once, one) < 1e-5
+    assert tiny.relative(all_at_once, one) < 1e-4
     assert tiny.relative(one, tiny.sample(regional(sdxl), LATENT, sigmas=SIGMAS)) > 1e-3
     assert "last call" not in caplog.text
 

@@ -18,6 +18,8 @@ from loupe.host.evaluation import patch_evaluation
 from loupe.host.pixelsmith import sample
 from loupe.host.regional import RegionalDenoise
 
+pytestmark = pytest.mark.numerics
+
 HEIGHT, WIDTH, SIDE = 16, 32, 16
 NOISE = tiny.noise((1, 4, HEIGHT, WIDTH), 5)
 HALVES = (0, SIDE)
@@ -106,7 +108,7 @@ def test_a_control_class_with_methods_and_masks_of_its_own(masks):
     control = conds[0][0][1]["control"]
     before = (control.effect_mask, control.cond_hint_original, control.fitted, [one.mask for one in control.keyframes])
     out = one_step(regional(model), NOISE, conds)
-    tolerance = 0.05 if masks == "small" else 1e-5  # it is enlarged before it is cut
+    tolerance = 0.05 if masks == "small" else 1e-4  # it is enlarged before it is cut
     assert tiny.relative(out, expected) < tolerance
     assert tiny.relative(one_step(model), expected) > 0.1
     after = (control.effect_mask, control.cond_hint_original, control.fitted, [one.mask for one in control.keyframes])
@@ -124,7 +126,7 @@ def test_the_keyframe_goes_on_with_the_steps_of_each_region():
         return tiny.sample(model, torch.zeros_like(noise), sigmas=sigmas, noise_tensor=noise, cfg=3.0, positive=positive, negative=negative)
 
     expected = torch.cat([run(model, half(NOISE, start), start) for start in HALVES], -1)
-    assert tiny.relative(run(regional(model), NOISE), expected) < 1e-5
+    assert tiny.relative(run(regional(model), NOISE), expected) < 1e-4
 
 
 def test_a_chain_of_controls_of_both_kinds():
@@ -140,7 +142,7 @@ def test_a_chain_of_controls_of_both_kinds():
         return [[positive[0][0], {**positive[0][1], "control": last}]], negative
 
     expected = torch.cat([one_step(model, half(NOISE, start), make(start)) for start in HALVES], -1)
-    assert tiny.relative(one_step(regional(model), NOISE, make()), expected) < 1e-5
+    assert tiny.relative(one_step(regional(model), NOISE, make()), expected) < 1e-4
 
 
 # Attention
@@ -201,8 +203,8 @@ def test_attention_patches_with_a_mask(name, batch, sdxl):
     make, noise = MASKED[name], tiny.noise((batch, 4, HEIGHT, WIDTH), 5)
     for own in (mask(), torch.full((1, HEIGHT, WIDTH), 0.5)):
         expected = torch.cat([one_step(make(sdxl, half(own, start)), half(noise, start)) for start in HALVES], -1)
-        assert tiny.relative(one_step(regional(make(sdxl, own)), noise), expected) < 1e-5
-        assert tiny.relative(one_step(make(regional(sdxl), own)), expected[:1]) < 1e-5
+        assert tiny.relative(one_step(regional(make(sdxl, own)), noise), expected) < 1e-4
+        assert tiny.relative(one_step(make(regional(sdxl), own)), expected[:1]) < 1e-4
     assert tiny.relative(one_step(regional(sdxl), noise), expected) > 0.05
 
 
@@ -213,7 +215,7 @@ def test_an_attention_mask_in_a_closure(sdxl):
         return model
 
     expected = torch.cat([one_step(make(half(mask(), start)), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(one_step(regional(make(mask()))), expected) < 1e-5
+    assert tiny.relative(one_step(regional(make(mask()))), expected) < 1e-4
 
 
 def test_a_mask_of_any_resolution_is_stretched_over_the_canvas(sdxl):
@@ -249,7 +251,7 @@ def test_features_of_the_canvas(cells, block, channels, sdxl):
         return features[..., start // cells : (start + SIDE) // cells]
 
     expected = torch.cat([one_step(inpaint_head(sdxl, part(start), block), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(one_step(regional(inpaint_head(sdxl, features, block))), expected) < 1e-5
+    assert tiny.relative(one_step(regional(inpaint_head(sdxl, features, block))), expected) < 1e-4
     whole = regional(inpaint_head(sdxl, features, block), region=(HEIGHT, WIDTH))
     assert torch.equal(one_step(whole), one_step(inpaint_head(sdxl, features, block)))
 
@@ -268,7 +270,7 @@ def test_a_concatenated_latent_in_a_wrapper_around_the_network():
         return patched
 
     expected = torch.cat([one_step(make(half(concatenated, start)), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(one_step(regional(make(concatenated))), expected) < 1e-5
+    assert tiny.relative(one_step(regional(make(concatenated))), expected) < 1e-4
 
 
 def test_what_fails_on_a_part_is_named(sdxl):
@@ -325,7 +327,7 @@ def several_steps(model, noise=NOISE):
 @pytest.mark.parametrize("batch", [0, 1])
 def test_every_region_has_its_own_cache(batch, sdxl):
     expected = torch.cat([several_steps(reusing(sdxl), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(several_steps(regional(reusing(sdxl), batch=batch)), expected) < 1e-5
+    assert tiny.relative(several_steps(regional(reusing(sdxl), batch=batch)), expected) < 1e-4
     assert tiny.relative(several_steps(regional(sdxl)), expected) > 1e-3
 
 
@@ -385,9 +387,9 @@ def test_results_do_not_hang_on_the_regions_in_a_call(sdxl):
     model, noise = sdxl.clone(), tiny.noise((2, 4, HEIGHT, WIDTH), 5)
     model.set_model_attn2_output_patch(per_image)
     together, singly = (one_step(regional(model, batch=batch), noise) for batch in (0, 1))
-    assert tiny.relative(together, singly) < 1e-5
+    assert tiny.relative(together, singly) < 1e-4
     expected = torch.cat([one_step(model, half(noise, start)) for start in HALVES], -1)
-    assert tiny.relative(together, expected) < 1e-5
+    assert tiny.relative(together, expected) < 1e-4
 
 
 @pytest.mark.parametrize(("keeps", "rows"), [(False, 4), (True, 2)])

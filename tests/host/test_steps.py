@@ -83,8 +83,7 @@ def telling(share, name="euler", report=True):
     return comfy.samplers.KSAMPLER(sample)
 
 
-@pytest.mark.parametrize("steps", [8, 40])
-@pytest.mark.parametrize("less", [1e-4, 1e-2, -1e-2])
+@pytest.mark.parametrize(("less", "steps"), [(1e-4, 8), (-1e-2, 8), (1e-2, 24)])
 @pytest.mark.parametrize("name", METHODS)
 def test_a_little_less_noise_changes_a_little(name, less, steps, sdxl):
     model = METHODS[name](sdxl)
@@ -184,7 +183,7 @@ def test_a_layout_of_the_canvas_says_that_the_sampler_leaves_it(sdxl):
 # Both outputs
 
 
-@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
+@pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m"])
 @pytest.mark.parametrize("name", METHODS)
 def test_denoised_output_is_the_output_at_the_end_of_a_run(name, sampler, sdxl):
     model, latent = METHODS[name](sdxl), {"samples": LATENT}
