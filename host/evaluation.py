@@ -32,7 +32,7 @@ from .positions import (
 from .progress import Progress, notice
 from .recent import Recent
 from .regional import RegionalDenoise
-from .sigmas import Step, step_index
+from .sigmas import Step, nearest_step
 from .views import Miniature, View
 
 KEY = "loupe_evaluation"
@@ -58,7 +58,7 @@ class RunState:
     def step_of(self, sigma: float) -> Step:
         """The step that an evaluation at `sigma` belongs to. Samplers report each step, so that it does not hang
         on the noise level that the network is told; those that do not are read by it."""
-        step = self.ended if self.ended or not self.began else step_index(self.levels, sigma)
+        step = self.ended if self.ended or not self.began else nearest_step(self.levels, sigma)
         self.began = True
         return Step.of(self.levels, step)
 

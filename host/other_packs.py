@@ -363,7 +363,8 @@ def _cut_tensor(tensor, name, parent, root, cut):
         return _cached(tensor, root, cut, lambda: _pixels(tensor, "bilinear", root, cut))
     if not is_control:
         return _cached(tensor, root, cut, lambda: _features(tensor, root, cut)) if tensor.ndim >= 4 else tensor
-    if shaped and tensor.ndim > 2:
+    is_hint = tensor.ndim > 3 and any(word in name.lower() for word in ("hint", "image"))
+    if (shaped or is_hint) and tensor.ndim > 2:
         return _cached(tensor, root, cut, lambda: _pixels(tensor, root.kernel, root, cut))
     if tensor.ndim == 4 and _has_aspect(tensor.shape[1:3], cut.canvas):
         return _cached(tensor, root, cut, lambda: _pixels(tensor.movedim(-1, 1), root.kernel, root, cut).movedim(1, -1))

@@ -1,5 +1,7 @@
 """Noise levels of the running model, in the papers' terms."""
 
+import math
+
 import comfy.model_sampling
 import torch
 
@@ -34,6 +36,11 @@ def step_index(levels: list[float], sigma: float) -> int:
     """Step of the schedule `levels` that an evaluation at `sigma` belongs to; sub-steps of a
     multi-stage sampler count to the step they lead to."""
     return min(sum(level > sigma * (1 + 1e-5) for level in levels), max(len(levels) - 2, 0))
+
+
+def nearest_step(levels: list[float], sigma: float) -> int:
+    """Step of the schedule `levels` whose noise level is the nearest to `sigma`, by their ratio."""
+    return min(range(max(len(levels) - 1, 1)), key=lambda step: abs(math.log(max(levels[step], 1e-9) / max(sigma, 1e-9))))
 
 
 class Step(int):

@@ -68,7 +68,9 @@ class StepEdits:
 
     def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
         run = Run(guider.inner_model, sigmas, noise, latent_image, denoise_mask, extra_args.get("seed") or 0)
-        active = [edit(run) for edit in sorted(self.edits.values(), key=lambda edit: edit.rank)]
+        ordered = sorted(self.edits.values(), key=lambda edit: edit.rank)
+        active = [edit(run) for edit in ordered]
+        by_step = [edit.key for edit, edits in zip(ordered, active) if edits.callback is not None]
         last = len(sigmas) - 2
 
         def finished(x, level):
@@ -84,7 +86,7 @@ class StepEdits:
         moves = any(edits.before or edits.callback for edits in active)
         if moves or any(edits.after for edits in active):
             _check(function, sampler, self.edits, moves)
-            sampler.sampler_function = _edited(function, active)
+            sampler.sampler_function = _edited(function, active, by_step)
         try:
             x = executor(guider, sigmas, extra_args, None if callback is None else reported, noise, latent_image, denoise_mask, *args, **kwargs)
         finally:
@@ -102,7 +104,7 @@ def _check(function, sampler, edits, moves):
         raise ValueError(f"The sampler {name} cannot carry {', '.join(edits)}: its state cannot be edited step by step. Choose euler, or another of the sampler list such as dpmpp_2m.")
 
 
-def _edited(function, active):
+def _edited(function, active, by_step):
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
         edited = _EditedModel(model, sigmas, active, x.shape)
 
@@ -115,7 +117,10 @@ def _edited(function, active):
             if callback is not None:
                 callback(info)
 
-        return function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
+        out = function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
+        if by_step and edited.evaluated is not None and not edited.step:
+            notice(f"{', '.join(by_step)} changed nothing: the sampler reports no steps. Choose euler, or another of the sampler list.")
+        return out
 
     sample.__name__ = getattr(function, "__name__", "sample")
     return sample
@@ -152,15 +157,15 @@ class _EditedModel:
     def _level(self, told):
         """Level of the step whose state is evaluated; None for a stage between two levels. Stages lie above the
         level that they lead to, halfway or nearer to the one before."""
-        levels, step = self._levels, self.step
-        if step < len(levels) - 1 and told > 0:
+        levels = self._levels
+        # a sampler that reports no steps may be at any
+        for step in range(self.step, len(levels) - 1 if told > 0 else 0):
             shift = math.log(told / levels[step])
             above = math.log(levels[step - 1] / levels[step]) / 4 if step else math.inf
             below = math.log(levels[step] / levels[step + 1]) if levels[step + 1] > 0 else math.inf
-            if -0.9 * below < shift - self._shift < above:
+            if -0.75 * below < shift - self._shift < above:
                 self._shift = shift
                 return self._sigmas[step]
-        # of a sampler that does not report its steps
         return next((sigma for sigma, level in zip(self._sigmas, levels) if math.isclose(told, level, rel_tol=1e-5)), None)
 
 

@@ -91,8 +91,9 @@ def test_a_little_less_noise_changes_a_little(name, less, steps, sdxl):
     assert change < 3 * usual + 0.01
 
 
-def test_edits_follow_a_shift_that_grows_with_the_steps():
-    """Up to a third of the noise, over steps that lie closer than that."""
+@pytest.mark.parametrize("report", [True, False])
+def test_edits_follow_a_shift_that_grows_with_the_steps(report):
+    """Up to a third of the noise, over steps that lie closer than that; also of a sampler that reports no steps."""
     levels = []
 
     class Edit:
@@ -102,8 +103,18 @@ def test_edits_follow_a_shift_that_grows_with_the_steps():
             return Edits(before=lambda x, sigma: levels.append(float(sigma)))
 
     sigmas = torch.linspace(3, 1, 31)
-    sampled(patch_step_edits(tiny.sdxl(), Edit()), telling(lambda step: 1 - step / 90), sigmas)
+    sampled(patch_step_edits(tiny.sdxl(), Edit()), telling(lambda step: 1 - step / 90, report=report), sigmas)
     torch.testing.assert_close(torch.tensor(levels), sigmas[:-1])
+
+
+def test_what_acts_on_reported_steps_says_where_there_are_none(sdxl, caplog):
+    model = METHODS["Structure Prior"](sdxl)
+    out = sampled(model, telling(lambda step: 1.0, report=False))
+    assert "structure_prior changed nothing: the sampler reports no steps" in caplog.text
+    assert torch.equal(out, sampled(sdxl))
+    caplog.clear()
+    sampled(model)
+    assert "reports no steps" not in caplog.text
 
 
 @pytest.mark.parametrize("name", ["heun", "dpm_2", "dpmpp_2s_ancestral", "seeds_3", "dpmpp_2m", "euler"])
