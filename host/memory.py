@@ -71,14 +71,14 @@ def recorded(thing) -> set[int]:
     for instruction in dis.get_instructions(code) if code else ():
         if instruction.opname == "STORE_SUBSCR":
             additions[_path(loads[: _target(loads, instruction.opname)])] += 1
-        elif instruction.opname in ATTRIBUTES and instruction.argval in ADDING:
-            additions[_path(loads)] += 1
+        adds = instruction.opname in ATTRIBUTES and instruction.argval in ADDING
+        additions[_path(loads)] += adds
         loads += _loads_of(instruction)
-        uses[_path(loads)] += 1
+        uses[_path(loads)] += not adds
     found = set()
-    for path in additions:
+    for path, count in additions.items():
         kind, name, attribute = path
-        if uses[path] > additions[path]:
+        if uses[path] > count:
             continue
         if kind == "LOAD_DEREF" and name in cells and attribute is None:
             found |= set(map(id, _content(cells[name])))
