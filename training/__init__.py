@@ -6,6 +6,7 @@ COMMANDS = {
     "lsr": "lsr",
     "mini-scenes": "mini.shards",
     "mini-vae": "mini.vae",
+    "mini-text": "mini.reading",
     "mini-unet": "mini.unet",
     "mini-lsr": "mini.lsr",
     "mini-decoder": "mini.decoder",

@@ -29,6 +29,7 @@ def options_parser(name: str, description: str, steps: int, batch: int) -> argpa
     parser = argparse.ArgumentParser(prog=f"dev.py train {name}", description=description)
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder of data, checkpoints and logs")
     parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--minutes", type=float, help="train for so long instead of --steps; the learning rate follows, and a resumed run counts what it had")
     parser.add_argument("--batch", type=int, default=batch, help="rows a step and rank")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--ranks", type=int, default=1, help="data-parallel processes, one CPU thread each")
@@ -102,31 +103,36 @@ class Loop:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=True)
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.seconds, self.figures, self.stopping = 0, 0.0, [], False
+        self.minutes = getattr(options, "minutes", None)
         self.path = options.out / f"{name}.checkpoint.pt"
         self.log_path = options.out / f"{name}.csv"
         self.board = _tensorboard(options.out / f"{name}.tensorboard") if tensorboard and rank == 0 else None
         if self.path.exists():
             self._resume()
+        self.clock, self.started = self.seconds, time.monotonic()  # the clock is the same on all ranks, and so is what follows from it
         if options.ranks > 1:
             for p in self.parameters:
                 dist.broadcast(p.data, 0)
 
+    def progress(self) -> float:
+        return self.clock / (60 * self.minutes) if self.minutes else self.step / self.options.steps
+
     def rate(self) -> float:
-        share = max(0.0, (self.step / self.options.steps - self.hold) / (1 - self.hold))
+        share = max(0.0, (self.progress() - self.hold) / (1 - self.hold))
         return self.lr * min(1, (self.step + 1) / self.warmup) * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1, share))))
 
     def __iter__(self) -> Iterator[tuple[int, torch.Generator]]:
-        bar = tqdm(total=self.options.steps, initial=self.step, desc=self.name, disable=self.rank > 0, mininterval=10)
+        bar = tqdm(total=None if self.minutes else self.options.steps, initial=self.step, desc=self.name, disable=self.rank > 0, mininterval=10)
         handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while self.step < self.options.steps and not self.stopping:
-                started = time.monotonic()
+            while self.progress() < 1 and not self.stopping:
+                self.started = time.monotonic()
                 seed = (self.options.seed * self.options.ranks + self.rank) * 10_000_000 + self.step
                 yield self.step, torch.Generator().manual_seed(seed)
-                self.seconds += time.monotonic() - started
+                self.seconds += time.monotonic() - self.started
                 self.step += 1
                 bar.update()
-                last = self.step == self.options.steps or self.stopping
+                last = self.progress() >= 1 or self.stopping
                 if self.rank == 0 and (self.step % self.log_every == 0 or last):
                     self._log(bar)
                 if self.rank == 0 and (self.step % self.options.save_every == 0 or last):
@@ -135,9 +141,10 @@ class Loop:
             bar.close()
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        if self.step < self.options.steps:
+        if self.progress() < 1:
             if self.rank == 0:
-                print(f"{self.name}: stopped after step {self.step} of {self.options.steps}. The same command goes on from there.", file=sys.stderr)
+                whole = f", minute {self.seconds / 60:.0f} of {self.minutes:g}" if self.minutes else f" of {self.options.steps}"
+                print(f"{self.name}: stopped after step {self.step}{whole}. The same command goes on from there.", file=sys.stderr)
             sys.exit(STOPPED)
 
     def _stop(self, number, frame) -> None:
@@ -149,6 +156,7 @@ class Loop:
         if not math.isfinite(value):
             raise SystemExit(f"{self.name}: the loss is {value} at step {self.step}. Nothing was written since the last checkpoint (--save-every {self.options.save_every}); try a lower --lr.")
         loss.backward()
+        self.clock = self.seconds + time.monotonic() - self.started
         if self.options.ranks > 1:
             self._average_gradients()
         if self.clip is not None:
@@ -163,11 +171,11 @@ class Loop:
         self.figures.append({"loss": value, **figures})
 
     def _average_gradients(self) -> None:
-        # the last number asks every rank to stop after this step
-        flat = torch.cat([*(p.grad.reshape(-1) for p in self.parameters), self.parameters[0].new_tensor([float(self.stopping)])])
+        # the last numbers ask every rank to stop after this step, and keep one time
+        flat = torch.cat([*(p.grad.reshape(-1) for p in self.parameters), self.parameters[0].new_tensor([float(self.stopping), self.clock])])
         dist.all_reduce(flat)
-        self.stopping = flat[-1].item() > 0
-        flat = flat[:-1] / self.options.ranks
+        self.stopping, self.clock = flat[-2].item() > 0, flat[-1].item() / self.options.ranks
+        flat = flat[:-2] / self.options.ranks
         for p, mean in zip(self.parameters, flat.split([p.numel() for p in self.parameters])):
             p.grad.copy_(mean.view_as(p))
 
@@ -231,8 +239,9 @@ def provenance(command: str, options: argparse.Namespace, seconds: float) -> dic
     """Metadata that says how a file was made: command, commit, steps, wall time, licence."""
     root = Path(__file__).parents[1]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+    length = f"--minutes {options.minutes:g}" if getattr(options, "minutes", None) else f"--steps {options.steps}"
     return {
-        "training": f"python dev.py train {command} --steps {options.steps} --batch {options.batch} --ranks {options.ranks} --seed {options.seed}",
+        "training": f"python dev.py train {command} {length} --batch {options.batch} --ranks {options.ranks} --seed {options.seed}",
         "commit": commit or "unknown",
         "wall_minutes": f"{seconds / 60:.0f}",
         "device": options.device,

@@ -10,11 +10,11 @@ from safetensors import safe_open
 from torch import nn
 
 
-def run(folder, steps, stop_after=None, save_every=5, signal_at=None):
+def run(folder, steps, stop_after=None, save_every=5, signal_at=None, minutes=None):
     """Fit a line; returns the averaged weights. `stop_after` ends the run as an interruption would."""
     torch.manual_seed(0)
     net = nn.Linear(3, 1)
-    options = argparse.Namespace(out=folder, steps=steps, batch=4, seed=1, ranks=1, device="cpu", save_every=save_every)
+    options = argparse.Namespace(out=folder, steps=steps, batch=4, seed=1, ranks=1, device="cpu", save_every=save_every, minutes=minutes)
     loop = Loop("line", {"line": net}, 0, options, lr=0.05, warmup=2)
     for step, generator in loop:
         if step == stop_after:
@@ -50,6 +50,14 @@ def test_ctrl_c_saves_the_step_and_leaves(tmp_path, capsys):
     resumed, _ = run(tmp_path / "b", 20)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert (tmp_path / "b" / "line.png").exists()
+
+
+def test_minutes_end_a_run_and_its_learning_rate(tmp_path):
+    whole = run(tmp_path, 1_000_000, minutes=0.01)[1]
+    assert whole.step > 10 and whole.seconds >= 0.6
+    assert whole.rate() == pytest.approx(0.05 * 0.02)
+    more = run(tmp_path, 1_000_000, minutes=2 * whole.seconds / 60)[1]
+    assert more.step > whole.step and more.seconds >= 2 * whole.seconds
 
 
 def test_loss_falls_and_the_log_says_so(tmp_path):

@@ -1,4 +1,4 @@
-"""`train mini-unet`: the mini world's denoiser and text encoder, on latents of whole scenes and of zoom crops.
+"""`train mini-unet`: the mini world's denoiser, with the bundled text encoder frozen, on latents of whole scenes and of zoom crops.
 
 Size micro-conditioning as in SDXL (original size, crop origin, target size). A zoom crop of a render of side S at
 (y, x) is told S, (y, x) and, half of the time each, the render's or the picture's own size as target; a whole scene
@@ -26,9 +26,10 @@ from ..loop import Loop, launch, options_parser, provenance
 from .render import shrink
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
-from .text import UNKNOWN_ROW, Vocabulary, build_text_model, encode_text, pretrain
+from .text import UNKNOWN_ROW, Vocabulary, encode_text, load_text_model
 from .vae import to_tensor
 
+FILE = "mini_unet.safetensors"
 CROPS_PER_SCENE = 10
 WHOLE_SHARE = 0.68
 
@@ -190,13 +191,15 @@ def train(rank: int, options) -> None:
     device = options.device
     vocabulary = Vocabulary()
     data = load_file(options.out / "latents.safetensors")
-    unet = initialise(UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)).to(device)
-    text = build_text_model(vocabulary)
-    if rank == 0 and not (options.out / "mini-unet.checkpoint.pt").exists():
-        print(f"text encoder reads captions back with loss {pretrain(text, vocabulary, attention):.3f}")
-    text.to(device)
+    unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
+    if options.start:
+        unet.load_state_dict({k: v.float() for k, v in load_file(options.start).items()})
+    else:
+        initialise(unet)
+    unet.to(device)
+    text = load_text_model(vocabulary).to(device)
     alphas = alphas_cumprod()
-    loop = Loop("mini-unet", {"unet": unet, "text": text}, rank, options, lr=7e-4, weight_decay=1e-3, warmup=200, hold=0.4, ema=0.999)
+    loop = Loop("mini-unet", {"unet": unet}, rank, options, lr=options.lr, weight_decay=1e-3, warmup=50 if options.start else 200, hold=0.4, ema=0.999)
     for step, g in loop:
         latents, rows, sizes = draw_batch(data, options.batch, g)
         t = torch.randint(1000, (options.batch,), generator=g)
@@ -211,18 +214,19 @@ def train(rank: int, options) -> None:
             eps = unet(x, t.float(), context, y, transformer_options={"optimized_attention_override": attention_override}).float()
         error = (eps - noise).square()
         snr = alpha / (1 - alpha)
-        loss = (error * snr.clamp(max=5) / snr).mean()
+        # the noisiest steps decide what goes where, which is little of their error
+        loss = (error * snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)).mean()
         loop.update(loss, mse=error.mean().item())
     if rank == 0:
-        average = loop.averaged()
-        made = provenance("mini-unet", options, loop.seconds)
-        write(FOLDER / "mini_unet.safetensors", {k[5:]: v for k, v in average.items() if k.startswith("unet.")}, {"format": "loupe.mini-unet", **made})
-        rows = {k[5:]: v for k, v in average.items() if k.startswith("text.")}
-        metadata = {"format": "loupe.mini-text", "token_ids": ",".join(map(str, vocabulary.ids)), **made}
-        write(FOLDER / "mini_text.safetensors", rows, metadata)
+        made = provenance("mini-unet --start" if options.start else "mini-unet", options, loop.seconds)
+        write(FOLDER / FILE, {k[5:]: v for k, v in loop.averaged().items()}, {"format": "loupe.mini-unet", **made})
 
 
 def main(argv: list[str]) -> None:
-    options = options_parser("mini-unet", __doc__, steps=9000, batch=24).parse_args(argv)
+    parser = options_parser("mini-unet", __doc__, steps=9000, batch=24)
+    parser.add_argument("--start", type=Path, nargs="?", const=FOLDER / FILE, help="go on from these weights, without a file from the bundled ones, after a short warm-up")
+    parser.add_argument("--lr", type=float, help="default 7e-4, with --start 4e-4")
+    options = parser.parse_args(argv)
+    options.lr = options.lr or (4e-4 if options.start else 7e-4)
     prepare(options)
     launch(train, options)
