@@ -67,6 +67,14 @@ def test_unknown_words_are_named_in_the_log_once_a_text(caplog):
     assert all("house" in message and "cyan" in message and "water" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("word, other", [("top", "bottom"), ("left", "center"), ("red", "purple"), ("star", "tree")])
+def test_every_word_of_a_caption_moves_the_text_states(world, word, other):
+    _, clip, _ = world
+    words = "red star top left, blue house bottom right, on grass"
+    states, changed = (encode(clip, text)[0][0] for text in (words, words.replace(word, other, 1)))
+    assert ((changed - states).norm(dim=-1) / states.norm(dim=-1)).max() > 0.5
+
+
 def test_size_conditioning_reaches_the_network(world):
     model, clip, _ = world
     negative = encode(clip, "")
