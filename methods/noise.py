@@ -7,9 +7,9 @@ import torch
 
 
 def stream(seed: int, purpose: str) -> int:
-    """Seed, 0 to 2^64 - 1, of the draws for `purpose` of a node with `seed`: other than ComfyUI's own draws, and
-    those for other purposes, from the same seed."""
-    return int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little")
+    """Seed of the draws for `purpose` of a node with `seed`: other than ComfyUI's own draws, and those for other
+    purposes, from the same seed. 0 to 2^53 - 1, which a widget in the browser holds too."""
+    return int.from_bytes(hashlib.blake2b(f"{purpose} {seed}".encode(), digest_size=8).digest(), "little") >> 11
 
 
 def seeded_noise(shape: Sequence[int], seed: int, batch_index: Sequence[int] | None = None) -> torch.Tensor:

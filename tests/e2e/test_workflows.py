@@ -106,12 +106,16 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
 
 
 def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
-    """The bundled workflow of patches, at the size and steps of `demo_workflow`."""
+    """The bundled workflow of patches, at the size and steps of `demo_workflow`. Its sampler has the seed of the noise
+    that DemoFusion Sampler draws."""
+    from loupe.methods.noise import stream
+
     patches = json.loads((API / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
     patches[find_node(patches, "LoupeLSRUpscale")]["inputs"]["scale_by"] = 2.0
     detail = patches[find_node(patches, title="Draw the detail")]["inputs"]
     detail["steps"] = sampler_of(demo_workflow)["denoise_depth"]
     assert detail["steps"] / detail["denoise"] == sampler_of(demo_workflow)["steps"]
+    assert detail["seed"] == stream(sampler_of(demo_workflow)["seed"], "DemoFusion phase 0")
     sampled = result(client, client.run(demo_workflow), demo_workflow)
     drawn = result(client, client.run(patches), patches)
     assert np.abs(drawn.astype(int) - sampled).max() <= 1  # of 255

@@ -66,6 +66,7 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
 
 def test_the_same_seed_and_purpose_draw_the_same():
     assert stream(5, "a") == stream(5, "a") != stream(5, "b") != stream(6, "b")
+    assert all(0 <= stream(seed, "a") < 2**53 for seed in SEEDS)
     assert len({stream(seed, purpose) for seed in range(100) for purpose in ("a", "b", "a1")}) == 300
     assert torch.equal(seeded_noise(SHAPE, stream(5, "a")), seeded_noise(SHAPE, stream(5, "a")))
 
