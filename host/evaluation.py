@@ -50,7 +50,7 @@ class RunState:
         self.batches = {}  # views per network call, by the shape of a picture
         self.hints = hint_patches(model_options)
         self.cache = SizedCache(model_options)
-        self.packs = OtherPacks(model_options, model.latent_format.spacial_downscale_ratio)
+        self.packs = OtherPacks(model_options, model)
         self.progress: Progress | None = None
         self.ended = 0  # steps whose callback has come
         self.began = False
@@ -127,7 +127,9 @@ class Call:
         try:
             with packs.shown(views, cut, self.step), self.state.cache.of(tuple(pictures[0].shape[-2:])):
                 conds = stack(branches, views, self.x, self.model, self.state.recent)
-                options, shift = self._placed(self._options(views), views) if placed else (self._options(views), None)
+                options = self._options(views)
+                options = {**options, "transformer_options": packs.options(options["transformer_options"], cut, self.cells)}
+                options, shift = self._placed(options, views) if placed else (options, None)
                 out = self.executor(self.model, conds, torch.cat(pictures), self.timestep.repeat(len(views)), options)
         except Exception as error:
             if len(views) > 1 and out_of_memory(error):

@@ -10,8 +10,10 @@ from comfy.patcher_extension import WrappersMP
 
 GUIDANCE = ("sampler_cfg_function", "sampler_calc_cond_batch_function")
 NOTHING = ("", None)
+LIBRARIES = ("comfy", "torch", "numpy", "builtins")
 STORES = ("STORE_ATTR", "STORE_SUBSCR")
-ADDING = ("append", "extend", "update", "add", "insert", "setdefault")
+ADDING = ("append", "extend", "update", "add", "insert", "appendleft")
+MUTATING = (*ADDING, "setdefault", "pop", "popleft", "popitem", "remove", "clear")
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")
 GUIDANCE_LISTS = ("sampler_pre_cfg_function", "sampler_post_cfg_function")
 
@@ -47,27 +49,29 @@ def code_of(thing) -> types.CodeType | None:
     return getattr(thing, "__code__", None)
 
 
-def written(thing) -> set[int]:
-    """Ids of the cells and objects outside itself in which a call of `thing` leaves something."""
-    code, cells, holder = code_of(thing), _cells(thing), _plain(thing)
-    found, loads = set(), []
+def written(thing, depth: int = 2) -> set:
+    """Ids of the cells and objects outside itself in which a call of `thing` leaves something, also through functions
+    and methods of its own pack that it calls."""
+    code, found, loads = code_of(thing), set(), []
     for instruction in dis.get_instructions(code) if code else ():
-        if instruction.opname == "STORE_DEREF" and instruction.argval in cells:
-            found.add(id(cells[instruction.argval]))
-        elif instruction.opname in STORES:
-            kind, name = _loaded(loads[: _target(loads, instruction.opname)])
-            if kind == "LOAD_DEREF" and name in cells:
-                found |= {id(cells[name]), *map(id, _content(cells[name]))}
-            elif _is_self(kind, name, code, holder):
-                found.add(id(holder))
+        name, kind = instruction.argval, instruction.opname
+        if kind == "STORE_DEREF" and name in _cells(thing):
+            found.add(id(_cells(thing)[name]))
+        elif kind == "STORE_GLOBAL":
+            found.add((id(_globals(thing)), name))
+        elif kind in STORES:
+            found |= set(map(id, _objects(thing, _path(loads[: _target(loads, kind)]))))
+        elif kind in ATTRIBUTES and (name in MUTATING or (name.endswith("_") and not name.startswith("_"))):
+            found |= set(map(id, _objects(thing, _path(loads))))
+        elif kind == "LOAD_GLOBAL" and name == "setattr":
+            found |= reads(thing, 0)
         loads += _loads_of(instruction)
-    return found
+    return found.union(*(written(called, depth - 1) for called in (_called(thing) if depth else ())))
 
 
-def recorded(thing) -> set[int]:
+def recorded(thing) -> set:
     """Ids of the lists and dicts that a call of `thing` only adds to: records for others, no memory of its own."""
-    code, cells, holder = code_of(thing), _cells(thing), _plain(thing)
-    uses, additions, loads = collections.Counter(), collections.Counter(), []
+    code, uses, additions, loads = code_of(thing), collections.Counter(), collections.Counter(), []
     for instruction in dis.get_instructions(code) if code else ():
         if instruction.opname == "STORE_SUBSCR":
             additions[_path(loads[: _target(loads, instruction.opname)])] += 1
@@ -77,13 +81,8 @@ def recorded(thing) -> set[int]:
         uses[_path(loads)] += not adds
     found = set()
     for path, count in additions.items():
-        kind, name, attribute = path
-        if uses[path] > count:
-            continue
-        if kind == "LOAD_DEREF" and name in cells and attribute is None:
-            found |= set(map(id, _content(cells[name])))
-        elif _is_self(kind, name, code, holder) and attribute is not None and hasattr(holder, attribute):
-            found.add(id(getattr(holder, attribute)))
+        if count and uses[path] <= count:
+            found |= {id(one) for one in _objects(thing, path) if one is not _plain(thing)}
     return found
 
 
@@ -97,6 +96,67 @@ def _content(cell):
         return (cell.cell_contents,)
     except ValueError:  # nothing in it yet
         return ()
+
+
+def _function(thing):
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    thing = getattr(thing, "__func__", thing)
+    return thing if isinstance(thing, types.FunctionType) else getattr(type(thing), "__call__", None)
+
+
+def _globals(thing):
+    return getattr(_function(thing), "__globals__", {})
+
+
+def _given(thing):
+    """Values of arguments that a call does not give: defaults, and those of partial."""
+    given, partial = {}, thing
+    while isinstance(partial, functools.partial):
+        given.update(partial.keywords)
+        partial = partial.func
+    function, code = _function(thing), code_of(thing)
+    if not isinstance(function, types.FunctionType):
+        return given
+    names = code.co_varnames[: code.co_argcount]
+    given.update(zip(reversed(names), reversed(function.__defaults__ or ())), **(function.__kwdefaults__ or {}))
+    if isinstance(thing, functools.partial):
+        given.update(zip(names, thing.args))
+    return given
+
+
+def _objects(thing, path):
+    """What a path of loads stands for: one object or none."""
+    kind, name, attribute = path
+    if kind == "LOAD_DEREF":
+        found = _content(_cells(thing)[name]) if name in _cells(thing) else ()
+    elif _is_self(kind, name, code_of(thing), _plain(thing)):
+        found = (_plain(thing),)
+    elif kind.startswith("LOAD_FAST"):
+        found = (_given(thing)[name],) if name in _given(thing) else ()
+    else:
+        found = (_globals(thing)[name],) if kind == "LOAD_GLOBAL" and name in _globals(thing) else ()
+    found = tuple(one for one in found if one is not None and not isinstance(one, (types.ModuleType, type)))
+    if attribute is None or attribute in MUTATING:
+        return found
+    return tuple(getattr(one, attribute) for one in found if getattr(one, attribute, None) is not None)
+
+
+def _called(thing):
+    """Functions and bound methods of `thing`'s own module, or on objects that it holds, that its code names."""
+    code, module = code_of(thing), _globals(thing).get("__name__")
+    found, loads = [], []
+    for instruction in dis.get_instructions(code) if code else ():
+        name, kind = instruction.argval, instruction.opname
+        if kind in ATTRIBUTES:
+            for one in _objects(thing, _path(loads)[:2] + (None,)) if _path(loads)[2] is None else _objects(thing, _path(loads)):
+                method = getattr(type(one), name, None)
+                if isinstance(method, types.FunctionType) and method.__module__.split(".")[0] not in LIBRARIES:
+                    found.append(types.MethodType(method, one))
+        elif kind in ("LOAD_DEREF", "LOAD_GLOBAL"):
+            found += [one for one in _objects(thing, (kind, name, None)) if isinstance(one, types.FunctionType) and (kind == "LOAD_DEREF" or one.__module__ == module)]
+        loads += _loads_of(instruction)
+    return [one for one in found if code_of(one) is not code]
 
 
 def _loads_of(instruction):
@@ -115,14 +175,6 @@ def _target(loads, store):
     return end
 
 
-def _loaded(loads):
-    """The variable that the last of `loads` begin with."""
-    end = len(loads)
-    while end and loads[end - 1][0] in ATTRIBUTES:
-        end -= 1
-    return loads[end - 1] if end else NOTHING
-
-
 def _path(loads):
     """(kind, name, first attribute or None) of what the last of `loads` stand for."""
     end = len(loads)
@@ -136,12 +188,25 @@ def _is_self(kind, name, code, holder):
     return kind.startswith("LOAD_FAST") and code.co_varnames[:1] == (name,) and not isinstance(holder, types.FunctionType)
 
 
-def reads(thing) -> set[int]:
+def reads(thing, depth: int = 2) -> set:
     """Ids of the cells and objects outside itself that a call of `thing` can look at."""
-    holder = _plain(thing)
+    holder, code, module = _plain(thing), code_of(thing), _globals(thing)
+    if code is None:
+        return {id(holder)}
+    found = {id(one) for cell in _cells(thing).values() for one in (cell, *_content(cell))} | set(map(id, _given(thing).values()))
     if not isinstance(holder, types.FunctionType):
-        return {id(holder), *map(id, vars(holder).values())} if hasattr(holder, "__dict__") else {id(holder)}
-    return {id(one) for cell in holder.__closure__ or () for one in (cell, *_content(cell))}
+        found |= {id(holder), *map(id, getattr(holder, "__dict__", {}).values())}
+    for name in code.co_names:
+        if name in module and not isinstance(module[name], (types.ModuleType, types.FunctionType, type)):
+            found |= {(id(module), name), id(module[name])}
+    return found.union(*(reads(called, depth - 1) for called in (_called(thing) if depth else ())))
+
+
+def with_wrappers(model) -> dict:
+    """Options of a run of `model` (ModelPatcher), which ComfyUI gives its wrappers when it samples."""
+    options = model.model_options["transformer_options"]
+    wrappers = {kind: {**options.get("wrappers", {}).get(kind, {}), **added} for kind, added in model.wrappers.items()}
+    return {**model.model_options, "transformer_options": {**options, "wrappers": {**options.get("wrappers", {}), **wrappers}}}
 
 
 def guidance(model_options: dict) -> list[Callable]:
@@ -156,7 +221,7 @@ def guidance_that_remembers(model_options: dict, network_patches: list[Callable]
     """Names of guidance functions on a model that look at what an earlier evaluation left behind, written by
     themselves or by one of `network_patches`."""
     functions, options = guidance(model_options), model_options.get("transformer_options", {})
-    left = set().union(*map(written, [*functions, *network_patches]))
+    left = set().union(*(written(one) - recorded(one) for one in [*functions, *network_patches]))
     found = [name_of(function) for function in functions if left & reads(function) and not _is_off(function)]
     if "easycache" in options:
         found.append(getattr(options["easycache"], "name", "EasyCache"))

@@ -5,6 +5,7 @@ They were made for one image of the canvas's size. While a view is shown, what t
 of this view: every view is an image of its own. Between two calls they are as they were.
 """
 
+import collections
 import contextlib
 import functools
 import types
@@ -25,6 +26,7 @@ CUT_ELSEWHERE = ("DiffSynthCnetPatch", "ZImageControlPatch")  # see `controls`
 OPTIONS = {"patches", "patches_replace", "wrappers", "callbacks", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids", "easycache", "rope_options"}
 AROUND = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL, "model_function_wrapper", "optimized_attention_override")
 DEPTH, LONGEST, MOST = 6, 4096, 4096  # of a walk, of a list or dict that it enters, and of all that it finds
+FEW = 16  # masks in one tensor
 SMALLEST_MASK = 8  # rows and columns; fewer may be a mask of text
 DOWNSAMPLED = (2, 4, 8)  # cells to the side of what deeper layers see
 ASPECT = 0.1  # relative deviation that counts as the canvas's
@@ -41,8 +43,8 @@ def is_foreign(thing) -> bool:
 
 def is_foreign_control(control) -> bool:
     """A class of another pack, or one of ComfyUI's with methods put on the instance."""
-    own = any(isinstance(value, (types.FunctionType, types.MethodType)) and name != "preprocess_image" for name, value in vars(control).items())
-    return own or is_foreign(control)
+    own = (value for name, value in vars(control).items() if hasattr(type(control), name))
+    return is_foreign(control) or any(callable(value) and not isinstance(value, (torch.nn.Module, type)) for value in own)
 
 
 def network_patches(model_options: dict) -> Iterator[tuple[str, Callable]]:
@@ -63,12 +65,13 @@ def network_patches(model_options: dict) -> Iterator[tuple[str, Callable]]:
 
 class Root(NamedTuple):
     """Where a walk begins. ratio: pixels per cell in which its hints are kept; kernel: how it enlarges
-    them; area: of the canvas that it is limited to."""
+    them; area: of the canvas that it is limited to; whole: nothing in it is cut."""
 
     thing: object
     ratio: int
     kernel: str | None = None
     area: tuple[int, ...] | None = None
+    whole: bool = False
 
 
 class Entries(NamedTuple):
@@ -85,17 +88,23 @@ class Entries(NamedTuple):
 
 
 class OtherPacks:
-    """Of one run. `model_options` are the run's, `cells` pixels per latent cell."""
+    """Of one run of `model` (BaseModel). `model_options` are the run's."""
 
-    def __init__(self, model_options: dict, cells: int):
+    def __init__(self, model_options: dict, model):
+        cells = model.latent_format.spacial_downscale_ratio
         patches = {id(patch): (kind, patch) for kind, patch in network_patches(model_options) if not is_own(patch) and type(getattr(patch, "__self__", patch)).__name__ not in CUT_ELSEWHERE}
         options = model_options.get("transformer_options", {})
-        settings = [value for key, value in options.items() if key not in OPTIONS and isinstance(value, dict)]
+        settings = [value for key, value in options.items() if key not in OPTIONS and isinstance(value, (dict, list))]
         self.roots = {id(thing): Root(thing, cells) for thing in [*(patch for _, patch in patches.values()), *settings]}
         # what only stands around the network and keeps no tensors knows nothing of the canvas
         self.foreign = [patch for kind, patch in patches.values() if is_foreign(patch) and (kind not in AROUND or _keeps_tensors(patch))]
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
-        self.alone = bool(self.foreign) or any(map(written, (patch for _, patch in patches.values()))) or any(_keeps_tensors(root.thing) for root in self.roots.values())
+        self.alone = bool(self.foreign) or any(written(patch) - recorded(patch) for _, patch in patches.values()) or any(_keeps_tensors(root.thing) for root in self.roots.values())
+        replaced = [function for name, function in getattr(model.current_patcher, "object_patches", {}).items() if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
+        self.roots |= {id(function): Root(function, cells) for function in replaced}
+        if replaced or any(is_foreign(patch) for _, patch in patches.values()):
+            # where caches keep what they know; nothing there is of the canvas
+            self.roots[id(model.diffusion_model)] = Root(vars(model.diffusion_model), cells, whole=True)
         # guidance looks at what the last call left, others at what a patch has recorded
         functions = [holder for root in self.roots.values() for holder, _, _ in _holders(root.thing) if callable(holder)]
         self.shared = set().union(*map(reads, guidance(model_options)), *map(recorded, functions))
@@ -115,6 +124,9 @@ class OtherPacks:
         return found
 
     def _add_control(self, control, area):
+        for inner in vars(control).values():  # one that stands around another
+            if isinstance(inner, comfy.controlnet.ControlBase) and inner is not control.previous_controlnet and id(inner) not in self.roots:
+                self._add_control(inner, area)
         vae = getattr(control, "vae", None)
         ratio = control.compression_ratio * (1 if vae is None else vae.spacial_compression_encode())
         root = Root(control, ratio, control.upscale_algorithm, area)
@@ -140,15 +152,14 @@ class OtherPacks:
             return
         key = None if views is None else tuple(views)
         before = self._entries()
-        now = before if views is None else {holder: self._cut(entries, cut) if entries.holds_tensors else entries for holder, entries in before.items()}
-        now = _updated(now, self._left(key, step))
-        _write(now, before)
+        own = before if views is None else {holder: self._cut(entries, cut) if entries.holds_tensors else entries for holder, entries in before.items()}
+        _write(_updated(own, self._left(key, step)), before)
         try:
             yield
         finally:
             after = self._entries()
-            self.left[key] = step, _changes(after, now)
-            _write(_counted_on(before, now, after), after)
+            self.left[key] = step, _changes(after, own)
+            _write(_counted_on(before, own, after), after)
 
     def _left(self, key, step):
         """What a view left behind; of one that was not shown before, only what is no tensor and older than
@@ -176,13 +187,20 @@ class OtherPacks:
 
     def _cut(self, entries, cut):
         root = entries.root
+        if root.whole:
+            return entries
         if root.area is not None:
             cut = cut.within(root.area)
         values = {}
         for name, value in entries.values.items():
             label = name if isinstance(name, str) else entries.label
-            values[name] = _mapped(value, lambda tensor: _cut_tensor(tensor, label, entries.label, root, cut))
+            values[name] = _mapped(value, label, lambda tensor, name: _cut_tensor(tensor, name, entries.label, root, cut))
         return entries._replace(values=values)
+
+    def options(self, transformer_options: dict, cut, cells: int) -> dict:
+        """`transformer_options` whose tensors of other packs show `cut`'s views."""
+        found = {key: value for key, value in transformer_options.items() if key not in OPTIONS and torch.is_tensor(value)}
+        return {**transformer_options, **{key: _cut_tensor(value, key, "", Root(None, cells), cut) for key, value in found.items()}} if found else transformer_options
 
 
 def _updated(entries, changes):
@@ -251,20 +269,28 @@ def _holders(thing, label="", depth=0, seen=None):
     elif isinstance(thing, types.FunctionType):
         values = _values_of(thing)
         yield thing, label, values
-        children = values.items()
+        children = [*values.items(), ("", vars(thing))]
     elif isinstance(thing, dict):
         yield thing, label, dict(thing)
         children = list(thing.items())
-    elif isinstance(thing, list):
+    elif isinstance(thing, (list, collections.deque)):
         yield thing, label, {None: _List(thing)}
         children = [(None, value) for value in thing]
     elif isinstance(thing, (tuple, set, frozenset)):
         children = [(None, value) for value in thing]
     else:
-        yield thing, label, dict(vars(thing))
-        children = list(vars(thing).items())
+        values = _attributes(thing)
+        yield thing, label, values
+        children = list(values.items())
     for name, value in children:
         yield from _holders(value, name if isinstance(name, str) else label, depth + 1, seen)
+
+
+def _attributes(thing):
+    """Of an object, also one with slots; of a network no weights."""
+    slots = [name for kind in type(thing).__mro__ for name in ([kind.__slots__] if isinstance(kind.__dict__.get("__slots__"), str) else kind.__dict__.get("__slots__", ()))]
+    own = {name: value for name, value in getattr(thing, "__dict__", {}).items() if not (isinstance(thing, torch.nn.Module) and name.startswith("_") and name not in ("_buffers", "_modules"))}
+    return {**{name: getattr(thing, name) for name in slots if name not in ("__dict__", "__weakref__") and hasattr(thing, name)}, **own}
 
 
 class _List(list):
@@ -292,20 +318,23 @@ def _cell(function, name):
 
 
 def _is_walked(thing, depth):
-    if isinstance(thing, (dict, list, tuple, set, frozenset)):
+    if isinstance(thing, (dict, list, tuple, set, frozenset, collections.deque)):
         return len(thing) <= LONGEST
     if isinstance(thing, (types.FunctionType, types.MethodType, functools.partial)):
         return True
-    if isinstance(thing, (torch.nn.Module, torch.Tensor, type, types.ModuleType)) or not hasattr(thing, "__dict__"):
+    if isinstance(thing, (torch.Tensor, type, types.ModuleType)) or not (hasattr(thing, "__dict__") or hasattr(type(thing), "__slots__")):
         return False
     module = type(thing).__module__
+    if module.split(".")[0] in ("builtins", "collections", "uuid", "enum", "logging", "threading", "pathlib", "numpy"):
+        return False
     # other ControlNets are roots of their own
     return depth == 0 or not (module.split(".")[0] in COMFYUI and not module.startswith("comfy_extras") or isinstance(thing, comfy.controlnet.ControlBase) or is_own(thing))
 
 
 def _set(holder, name, value):
-    if isinstance(holder, list):
-        holder[:] = value
+    if isinstance(holder, (list, collections.deque)):
+        holder.clear()
+        holder.extend(value)
     elif isinstance(holder, dict):
         holder[name] = value
     elif isinstance(holder, types.FunctionType):
@@ -315,16 +344,20 @@ def _set(holder, name, value):
             holder.__kwdefaults__[name] = value
         else:
             holder.__defaults__ = tuple({**_defaults(holder), name: value}.values())
-    else:
+    elif name in getattr(holder, "__dict__", {}) or not hasattr(type(holder), name):
         vars(holder)[name] = value
+    else:
+        object.__setattr__(holder, name, value)
 
 
 def _remove(holder, name):
     if isinstance(holder, types.FunctionType):
         if _cell(holder, name) is not None:
             del _cell(holder, name).cell_contents
-    elif not isinstance(holder, list):
-        (holder if isinstance(holder, dict) else vars(holder)).pop(name, None)
+    elif name in (kept := holder if isinstance(holder, dict) else getattr(holder, "__dict__", {})):
+        del kept[name]
+    elif not isinstance(holder, (list, collections.deque)):
+        object.__delattr__(holder, name)
 
 
 def _holds_tensor(value, depth=3):
@@ -341,16 +374,17 @@ def _keeps_tensors(thing):
     return any(any(map(_holds_tensor, values.values())) for _, _, values in _holders(thing))
 
 
-def _mapped(value, function):
-    """`value` with its tensors, and those in a tuple or list, changed; itself where none is."""
+def _mapped(value, name, function):
+    """`value` with its tensors, and those in tuples or the list that it is, changed by function(tensor, name); itself
+    where none is. Fields of a named tuple go by their own names."""
     if torch.is_tensor(value):
-        return function(value)
-    if isinstance(value, (tuple, _List)) and any(map(torch.is_tensor, value)):
-        mapped = [function(one) if torch.is_tensor(one) else one for one in value]
-        if all(a is b for a, b in zip(mapped, value)):
-            return value
-        return _List(mapped) if isinstance(value, _List) else type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)
-    return value
+        return function(value, name)
+    if not isinstance(value, (tuple, _List)):
+        return value
+    mapped = [_mapped(one, field, function) for one, field in zip(value, getattr(value, "_fields", [name] * len(value)))]
+    if all(a is b for a, b in zip(mapped, value)):
+        return value
+    return _List(mapped) if isinstance(value, _List) else type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)
 
 
 def _cut_tensor(tensor, name, parent, root, cut):
@@ -362,7 +396,9 @@ def _cut_tensor(tensor, name, parent, root, cut):
     if (is_mask and min(tensor.shape[-2:]) >= SMALLEST_MASK) or (shaped and (is_mask or "mask" in parent.lower())):
         return _cached(tensor, root, cut, lambda: _pixels(tensor, "bilinear", root, cut))
     if not is_control:
-        return _cached(tensor, root, cut, lambda: _features(tensor, root, cut)) if tensor.ndim >= 4 else tensor
+        # a square matrix may be one of weights, and many rows of one may be text
+        of_images = tensor.ndim >= 4 or (tensor.ndim == 3 and len(tensor) <= FEW) or (tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1])
+        return _cached(tensor, root, cut, lambda: _features(tensor, root, cut)) if of_images else tensor
     is_hint = tensor.ndim > 3 and any(word in name.lower() for word in ("hint", "image"))
     if (shaped or is_hint) and tensor.ndim > 2:
         return _cached(tensor, root, cut, lambda: _pixels(tensor, root.kernel, root, cut))
@@ -400,10 +436,11 @@ def _features(tensor, root, cut):
     if tensor.shape[-2:] == (height, width):
         return view.latent(tensor)
     if tensor.shape[-2:] == (height * root.ratio, width * root.ratio):
-        return view.pixels(tensor, root.ratio)
+        part = view.pixels(tensor.reshape(1, -1, *tensor.shape[-2:]), root.ratio)
+        return part.reshape(*tensor.shape[:-2], *part.shape[-2:])
     if tensor.ndim == 4 and tensor.shape[1:3] == (height * root.ratio, width * root.ratio):
         return view.pixels(tensor.movedim(-1, 1), root.ratio).movedim(1, -1)
-    for cells in DOWNSAMPLED:
+    for cells in DOWNSAMPLED if tensor.ndim >= 4 else ():
         if (*tensor.shape[-2:], 0, 0) == (height // cells, width // cells, height % cells, width % cells) and min(tensor.shape[-2:]) > 3:
             return view.latent(tensor.repeat_interleave(cells, -2).repeat_interleave(cells, -1))[..., ::cells, ::cells]
     return tensor

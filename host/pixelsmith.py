@@ -26,7 +26,7 @@ from ..methods.regions import Region
 from . import evaluation, regional, step_edits
 from .controls import check_caches
 from .evaluation import Call
-from .memory import guidance_that_remembers
+from .memory import guidance_that_remembers, with_wrappers
 from .other_packs import network_patches
 from .progress import Progress
 from .views import Axis, View
@@ -150,7 +150,8 @@ def sample(
         carried.append("regional patches")
     if carried:
         raise ValueError(f"model carries {', '.join(carried)}, which work on a canvas at one noise level; PixelSmith cuts the canvas itself and holds two levels at a time. Connect the model from before those nodes.")
-    remembering = guidance_that_remembers(model.model_options, [patch for _, patch in network_patches(model.model_options)])
+    options = with_wrappers(model)
+    remembering = guidance_that_remembers(options, [patch for _, patch in network_patches(options)])
     if remembering:
         raise ValueError(f"model carries guidance that remembers the evaluation before ({', '.join(remembering)}); in PixelSmith that is one of other patches. Connect the model from before that node, or use Regional Denoise.")
     check_caches(model.model_options)

@@ -110,7 +110,7 @@ def _edited(function, active, by_step):
 
         def edited_callback(info):
             for edits in active:
-                if edits.callback is not None:
+                if edits.callback is not None and edited.evaluated is not None and edited.evaluated.shape == info["denoised"].shape:
                     # not info["x"]: ipndm and deis report the state that they began with
                     edits.callback(edited.evaluated, info["denoised"], sigmas[info["i"]], info["i"])
             edited.step += 1

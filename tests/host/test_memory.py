@@ -3,12 +3,13 @@
 import functools
 
 import pytest
+import torch
 from loupe.host.memory import name_of, reads, recorded, written
 
 
 class Patch:
     def __init__(self):
-        self.seen, self.cache, self.last, self.size = [], {}, None, 1
+        self.seen, self.cache, self.last, self.size, self.mean = [], {}, None, 1, torch.zeros(1)
 
     def plain(self, x):
         out = [x]
@@ -31,11 +32,19 @@ class Patch:
     def remember(self, x):
         self.last = x
 
+    def call(self, x):
+        return self.remember(x)
 
-@pytest.mark.parametrize(("method", "writes"), [("plain", False), ("record", False), ("look_back", False), ("keep", True), ("remember", True)])
-def test_writing_to_an_object(method, writes):
+    def average(self, x):
+        return self.mean.mul_(0.9).add_(x)
+
+
+@pytest.mark.parametrize(("method", "what"), [("plain", None), ("record", None), ("look_back", "seen"), ("keep", "cache"), ("remember", ""), ("call", ""), ("average", "mean")])
+def test_writing_to_an_object(method, what):
     patch = Patch()
-    assert written(getattr(patch, method)) == ({id(patch)} if writes else set())
+    left = {None: set(), "": {id(patch)}}.get(what) if not what else {id(getattr(patch, what))}
+    assert written(getattr(patch, method)) - recorded(getattr(patch, method)) == left
+    assert left <= reads(getattr(patch, method))
 
 
 @pytest.mark.parametrize(("method", "kept"), [("plain", None), ("record", "seen"), ("look_back", None), ("keep", None), ("remember", None)])
@@ -63,17 +72,24 @@ def closures():
     def look_back(x):
         return seen[-1], last
 
+    def nested(x):
+        rebind(x)
+
+    def by_default(x, store=state):
+        store.update(n=x)
+        return store["n"]
+
     def local(x):
         out = {}
         out[size] = x
         return out
 
-    return {"rebind": rebind, "count": count, "store": store, "record": record, "look_back": look_back, "local": local}, state, seen
+    return {"rebind": rebind, "count": count, "store": store, "record": record, "look_back": look_back, "nested": nested, "by_default": by_default, "local": local}, state, seen
 
 
 def test_writing_to_variables_of_the_function_around():
     functions, state, seen = closures()
-    assert {name for name, function in functions.items() if written(function)} == {"rebind", "count", "store"}
+    assert {name for name, function in functions.items() if written(function) - recorded(function)} == {"rebind", "count", "nested", "by_default"}
     assert id(state) in written(functions["count"])
     assert recorded(functions["record"]) == {id(seen)} and recorded(functions["store"]) == {id(state)}
     assert not recorded(functions["count"]) and not recorded(functions["look_back"])

@@ -356,7 +356,7 @@ def test_a_patch_of_pixelsmith_has_its_own_cache(sdxl):
     model = sdxl.clone()
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "reuse", Residuals())
     out = run(model)
-    assert 0 < tiny.relative(out, run(sdxl)) < 0.3
+    assert 0 < tiny.relative(out, run(sdxl)) < 0.6
     assert tiny.relative(run(model, 1), out) < 1e-4
 
 
