@@ -82,7 +82,7 @@ def recorded(thing) -> set:
     found = set()
     for path, count in additions.items():
         if count and uses[path] <= count:
-            found |= {id(one) for one in _objects(thing, path) if one is not _plain(thing)}
+            found |= {id(one) for one in _objects(thing, path) if isinstance(one, (list, dict, set, collections.deque))}
     return found
 
 

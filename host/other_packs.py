@@ -100,6 +100,8 @@ class OtherPacks:
         self.foreign = [patch for kind, patch in patches.values() if is_foreign(patch) and (kind not in AROUND or _keeps_tensors(patch))]
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
         self.alone = bool(self.foreign) or any(written(patch) - recorded(patch) for _, patch in patches.values()) or any(_keeps_tensors(root.thing) for root in self.roots.values())
+        # even one that keeps nothing may treat the images of a batch one by one
+        self.around = any(is_foreign(patch) for kind, patch in patches.values() if kind in AROUND[:-1])
         replaced = [function for name, function in getattr(model.current_patcher, "object_patches", {}).items() if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
         self.roots |= {id(function): Root(function, cells) for function in replaced}
         if replaced or any(is_foreign(patch) for _, patch in patches.values()):
@@ -360,8 +362,12 @@ def _remove(holder, name):
         object.__delattr__(holder, name)
 
 
+def _is_array(value):
+    return type(value).__name__ == "ndarray"
+
+
 def _holds_tensor(value, depth=3):
-    if torch.is_tensor(value):
+    if torch.is_tensor(value) or _is_array(value):
         return True
     if depth and isinstance(value, dict):
         value = value.values()
@@ -379,6 +385,8 @@ def _mapped(value, name, function):
     where none is. Fields of a named tuple go by their own names."""
     if torch.is_tensor(value):
         return function(value, name)
+    if _is_array(value):
+        return value if value.dtype.kind not in "fbiu" else _cut_array(value, name, function)
     if not isinstance(value, (tuple, _List)):
         return value
     mapped = [_mapped(one, field, function) for one, field in zip(value, getattr(value, "_fields", [name] * len(value)))]
@@ -387,12 +395,24 @@ def _mapped(value, name, function):
     return _List(mapped) if isinstance(value, _List) else type(value)(*mapped) if hasattr(value, "_fields") else tuple(mapped)
 
 
+def _cut_array(array, name, function):
+    tensor = torch.from_numpy(array)
+    cut = function(tensor, name)
+    return array if cut is tensor else cut.numpy()
+
+
 def _cut_tensor(tensor, name, parent, root, cut):
     """`tensor`, held under `name` by what is held under `parent`, cut to the views of `cut` if it is of the canvas."""
-    if isinstance(tensor, torch.nn.Parameter) or tensor.ndim < 2 or not all(tensor.shape):
+    if isinstance(tensor, torch.nn.Parameter) or not tensor.numel() or not tensor.ndim:
         return tensor
     is_control, is_mask = root.kernel is not None, "mask" in name.lower()
-    shaped = _has_aspect(tensor.shape[-2:], cut.canvas)
+    shaped = tensor.ndim > 1 and _has_aspect(tensor.shape[-2:], cut.canvas)
+    rows = next((cut.canvas[0] // cells for cells in (1, *DOWNSAMPLED) if tensor.shape[-1] * cells * cells == cut.canvas[0] * cut.canvas[1]), None)
+    if is_mask and rows and not shaped and (tensor.ndim == 1 or tensor.shape[-2] < SMALLEST_MASK):  # of tokens
+        planes = tensor.unflatten(-1, (rows, -1)).reshape(1, -1, rows, tensor.shape[-1] // rows)
+        return _cached(tensor, root, cut, lambda: _features(planes, root, cut).reshape(*tensor.shape[:-1], -1))
+    if tensor.ndim < 2:
+        return tensor
     if (is_mask and min(tensor.shape[-2:]) >= SMALLEST_MASK) or (shaped and (is_mask or "mask" in parent.lower())):
         return _cached(tensor, root, cut, lambda: _pixels(tensor, "bilinear", root, cut))
     if not is_control:
@@ -440,7 +460,7 @@ def _features(tensor, root, cut):
         return part.reshape(*tensor.shape[:-2], *part.shape[-2:])
     if tensor.ndim == 4 and tensor.shape[1:3] == (height * root.ratio, width * root.ratio):
         return view.pixels(tensor.movedim(-1, 1), root.ratio).movedim(1, -1)
-    for cells in DOWNSAMPLED if tensor.ndim >= 4 else ():
+    for cells in DOWNSAMPLED if tensor.ndim != 2 else ():
         if (*tensor.shape[-2:], 0, 0) == (height // cells, width // cells, height % cells, width % cells) and min(tensor.shape[-2:]) > 3:
             return view.latent(tensor.repeat_interleave(cells, -2).repeat_interleave(cells, -1))[..., ::cells, ::cells]
     return tensor

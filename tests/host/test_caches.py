@@ -151,7 +151,49 @@ def average_on_an_object(model):
     return model
 
 
-REMEMBERING |= {"Average": average_on_an_object, "average_in_a_dict.post_cfg": average_in_a_dict}
+class Momentum:
+    def __init__(self):
+        self.mean = None
+
+    def update(self, x):
+        self.mean = x if self.mean is None or self.mean.shape != x.shape else (self.mean + x) / 2
+        return self.mean
+
+
+def average_by_a_helper(model):
+    buffer, model = Momentum(), model.clone()
+    model.set_model_sampler_post_cfg_function(lambda args: buffer.update(args["denoised"]))
+    return model
+
+
+def average_in_a_list(model):
+    seen, model = [], model.clone()
+
+    def post_cfg(args):
+        seen.append(args["denoised"])
+        return seen[-1] if len(seen) < 2 or seen[-2].shape != seen[-1].shape else (seen[-2] + seen[-1]) / 2
+
+    model.set_model_sampler_post_cfg_function(post_cfg)
+    return model
+
+
+def average_around_the_guider(model):
+    buffer, model = Momentum(), model.clone()
+
+    def around(executor, *args, **kwargs):
+        return buffer.update(executor(*args, **kwargs))
+
+    model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "average", around)
+    return model
+
+
+REMEMBERING |= {
+    "Average": average_on_an_object,
+    "average_in_a_dict.post_cfg": average_in_a_dict,
+    "average_by_a_helper": average_by_a_helper,
+    "average_in_a_list.post_cfg": average_in_a_list,
+    "average_around_the_guider.around": average_around_the_guider,
+}
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

@@ -1,8 +1,10 @@
 """Patches and ControlNets of other packs, which hold masks, hints and features of the canvas, or keep what an earlier
 call left: in regions they equal themselves on each crop."""
 
+import collections
 import functools
 import types
+from typing import NamedTuple
 
 import comfy.controlnet
 import comfy.samplers
@@ -129,6 +131,55 @@ def test_the_keyframe_goes_on_with_the_steps_of_each_region():
     assert tiny.relative(run(regional(model), NOISE), expected) < 1e-4
 
 
+@pytest.mark.parametrize("kind", ["partial", "object"])
+def test_a_stock_control_with_a_callable_put_on_it(kind):
+    """Bound to the control, as packs wrap the controls of others."""
+    model = local.build("sd15")
+
+    class Wrapped:
+        def __init__(self, control):
+            self.control = control
+
+        def __call__(self, *args):
+            out = comfy.controlnet.ControlNet.get_control(self.control, *args)
+            return {name: [2 * feature for feature in features] for name, features in out.items()}
+
+    def make(start=None):
+        control = local.controlnet(HINT)
+        wrapped = Wrapped(control)
+        control.get_control = wrapped if kind == "object" else functools.partial(Wrapped.__call__, wrapped)
+        return controlled(control, HINT if start is None else half(HINT, start, 8))
+
+    expected = torch.cat([one_step(model, half(NOISE, start), make(start)) for start in HALVES], -1)
+    assert tiny.relative(one_step(regional(model), NOISE, make()), expected) < 1e-4
+
+
+def test_a_control_that_stands_around_another():
+    model = local.build("sd15")
+
+    class Around(comfy.controlnet.ControlBase):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def pre_run(self, *args):
+            super().pre_run(*args)
+            self.inner.pre_run(*args)
+
+        def get_models(self):
+            return self.inner.get_models()
+
+        def get_control(self, *args):
+            return self.inner.get_control(*args)
+
+    def make(start=None):
+        around = Around(local.controlnet(HINT if start is None else half(HINT, start, 8)))
+        return tuple(tiny.conditioning(seed, control=around, control_apply_to_uncond=False) for seed in (1, 2))
+
+    expected = torch.cat([one_step(model, half(NOISE, start), make(start)) for start in HALVES], -1)
+    assert tiny.relative(one_step(regional(model), NOISE, make()), expected) < 1e-4
+
+
 def test_a_chain_of_controls_of_both_kinds():
     model = local.build("sd15")
 
@@ -206,6 +257,63 @@ def test_attention_patches_with_a_mask(name, batch, sdxl):
         assert tiny.relative(one_step(regional(make(sdxl, own)), noise), expected) < 1e-4
         assert tiny.relative(one_step(make(regional(sdxl), own)), expected[:1]) < 1e-4
     assert tiny.relative(one_step(regional(sdxl), noise), expected) > 0.05
+
+
+class Pair(NamedTuple):
+    strength: float
+    mask: torch.Tensor
+
+
+class Slots:
+    __slots__ = ("area_mask",)
+
+    def __init__(self, area_mask):
+        self.area_mask = area_mask
+
+
+class Buffered(torch.nn.Module):
+    def __init__(self, own):
+        super().__init__()
+        self.register_buffer("own_mask", own)
+
+
+# how a patch may keep a mask, and how it gets at it
+KEPT = {
+    "slots": (Slots, lambda kept: kept.area_mask),
+    "named tuples in a list": (lambda own: [Pair(1.0, own)], lambda kept: kept[0].mask),
+    "tuples in a list": (lambda own: [(1.0, own)], lambda kept: kept[0][1]),
+    "deque": (lambda own: collections.deque([own]), lambda kept: kept[0]),
+    "buffer": (Buffered, lambda kept: kept.own_mask),
+    "array": (lambda own: {"mask": own.numpy()}, lambda kept: torch.from_numpy(kept["mask"])),
+    "of tokens": (lambda own: {"mask": own.flatten(1)}, lambda kept: kept["mask"].reshape(1, HEIGHT, -1)),
+    "another name": (lambda own: {"weights": own}, lambda kept: kept["weights"]),
+    "true or false": (lambda own: {"mask": own > 0.5}, lambda kept: kept["mask"].float()),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_mask_wherever_it_is_kept(name, sdxl):
+    keep, get = KEPT[name]
+
+    def make(own):
+        model, other, kept = sdxl.clone(), tiny.noise((1, 1, 64), 32), keep(own)
+        model.set_model_attn2_output_patch(lambda n, options: n + other * fitted(get(kept), n.shape[1], options))
+        return model
+
+    expected = torch.cat([one_step(make(half(mask(), start).clone()), half(NOISE, start)) for start in HALVES], -1)
+    assert tiny.relative(one_step(regional(make(mask()))), expected) < 1e-4
+    assert tiny.relative(one_step(regional(sdxl)), expected) > 0.05
+
+
+def test_a_mask_among_the_options_of_a_call(sdxl):
+    def make(own):
+        model, other = sdxl.clone(), tiny.noise((1, 1, 64), 32)
+        model.model_options["transformer_options"]["area_mask"] = own
+        model.set_model_attn2_output_patch(lambda n, options: n + other * fitted(options["area_mask"], n.shape[1], options))
+        return model
+
+    expected = torch.cat([one_step(make(half(mask(), start)), half(NOISE, start)) for start in HALVES], -1)
+    assert tiny.relative(one_step(regional(make(mask()))), expected) < 1e-4
 
 
 def test_an_attention_mask_in_a_closure(sdxl):
@@ -311,8 +419,34 @@ class Reuse:
         return out
 
 
-def reusing(model):
-    model, cache = model.clone(), Reuse()
+class ReuseForLong(Reuse):
+    """Refreshed at every third call."""
+
+    def __call__(self, executor, x, *args, **kwargs):
+        self.calls += 1
+        if self.calls % 3 != 1:
+            return x + self.residual
+        out = executor(x, *args, **kwargs)
+        self.residual = out - x
+        return out
+
+
+class ReuseOnTheNetwork:
+    """Keeps its state on the network that it runs around."""
+
+    def __call__(self, executor, x, *args, **kwargs):
+        state = vars(executor.class_obj).setdefault("reuse_state", {"calls": 0, "residual": None})
+        state["calls"] += 1
+        if state["calls"] % 2 == 0:
+            return x + state["residual"]
+        out = executor(x, *args, **kwargs)
+        state["residual"] = out - x
+        return out
+
+
+def reusing(model, kind=Reuse):
+    model, cache = model.clone(), kind()
+    vars(model.model.diffusion_model).pop("reuse_state", None)
     model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "reuse", cache)
     return model
 
@@ -325,9 +459,10 @@ def several_steps(model, noise=NOISE):
 
 
 @pytest.mark.parametrize("batch", [0, 1])
-def test_every_region_has_its_own_cache(batch, sdxl):
-    expected = torch.cat([several_steps(reusing(sdxl), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(several_steps(regional(reusing(sdxl), batch=batch)), expected) < 1e-4
+@pytest.mark.parametrize("kind", [Reuse, ReuseForLong, ReuseOnTheNetwork])
+def test_every_region_has_its_own_cache(kind, batch, sdxl):
+    expected = torch.cat([several_steps(reusing(sdxl, kind), half(NOISE, start)) for start in HALVES], -1)
+    assert tiny.relative(several_steps(regional(reusing(sdxl, kind), batch=batch)), expected) < 1e-4
     assert tiny.relative(several_steps(regional(sdxl)), expected) > 1e-3
 
 
