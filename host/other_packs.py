@@ -92,21 +92,24 @@ class OtherPacks:
 
     def __init__(self, model_options: dict, model):
         cells = model.latent_format.spacial_downscale_ratio
-        patches = {id(patch): (kind, patch) for kind, patch in network_patches(model_options) if not is_own(patch) and type(getattr(patch, "__self__", patch)).__name__ not in CUT_ELSEWHERE}
+        found = ((kind, patch) for kind, patch in network_patches(model_options) if not is_own(patch))
+        patches = {id(patch): (kind, patch) for kind, patch in found if type(getattr(patch, "__self__", patch)).__name__ not in CUT_ELSEWHERE}
         options = model_options.get("transformer_options", {})
         settings = [value for key, value in options.items() if key not in OPTIONS and isinstance(value, (dict, list))]
         self.roots = {id(thing): Root(thing, cells) for thing in [*(patch for _, patch in patches.values()), *settings]}
         # what only stands around the network and keeps no tensors knows nothing of the canvas
         self.foreign = [patch for kind, patch in patches.values() if is_foreign(patch) and (kind not in AROUND or _keeps_tensors(patch))]
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
-        self.alone = bool(self.foreign) or any(written(patch) - recorded(patch) for _, patch in patches.values()) or any(_keeps_tensors(root.thing) for root in self.roots.values())
+        remembers = any(written(patch) - recorded(patch) for _, patch in patches.values())
+        self.alone = bool(self.foreign) or remembers or any(_keeps_tensors(root.thing) for root in self.roots.values())
         # even one that keeps nothing may treat the images of a batch one by one
         self.around = any(is_foreign(patch) for kind, patch in patches.values() if kind in AROUND[:-1])
-        replaced = [function for name, function in getattr(model.current_patcher, "object_patches", {}).items() if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
+        objects = getattr(model.current_patcher, "object_patches", {}).items()
+        replaced = [function for name, function in objects if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
         self.roots |= {id(function): Root(function, cells) for function in replaced}
         if replaced or any(is_foreign(patch) for _, patch in patches.values()):
             # where caches keep what they know; nothing there is of the canvas
-            self.roots[id(model.diffusion_model)] = Root(vars(model.diffusion_model), cells, whole=True)
+            self.roots[id(model.diffusion_model)] = Root(model.diffusion_model, cells, whole=True)
         # guidance looks at what the last call left, others at what a patch has recorded
         functions = [holder for root in self.roots.values() for holder, _, _ in _holders(root.thing) if callable(holder)]
         self.shared = set().union(*map(reads, guidance(model_options)), *map(recorded, functions))
@@ -289,10 +292,18 @@ def _holders(thing, label="", depth=0, seen=None):
 
 
 def _attributes(thing):
-    """Of an object, also one with slots; of a network no weights."""
-    slots = [name for kind in type(thing).__mro__ for name in ([kind.__slots__] if isinstance(kind.__dict__.get("__slots__"), str) else kind.__dict__.get("__slots__", ()))]
-    own = {name: value for name, value in getattr(thing, "__dict__", {}).items() if not (isinstance(thing, torch.nn.Module) and name.startswith("_") and name not in ("_buffers", "_modules"))}
-    return {**{name: getattr(thing, name) for name in slots if name not in ("__dict__", "__weakref__") and hasattr(thing, name)}, **own}
+    """Of an object, also one with slots; of a network of another pack with its buffers, but never weights."""
+    own = getattr(thing, "__dict__", {})
+    if isinstance(thing, torch.nn.Module):
+        inner = vars(torch.nn.Module()).keys() - ({"_buffers", "_modules"} if is_foreign(thing) else set())
+        own = {name: value for name, value in own.items() if name not in inner}
+    return {**{name: getattr(thing, name) for name in _slots(type(thing)) if hasattr(thing, name)}, **own}
+
+
+def _slots(kind):
+    found = [base.__dict__.get("__slots__", ()) for base in kind.__mro__]
+    names = [name for slots in found for name in ([slots] if isinstance(slots, str) else slots)]
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
 
 
 class _List(list):
