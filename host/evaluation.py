@@ -98,7 +98,7 @@ class Call:
         branches = self.conds if conds is None else conds
         placed = placed and not isinstance(self.model.diffusion_model, DISTANCES)
         packs = self.state.packs
-        alone = packs.add_controls(branches) or packs.alone or (packs.around and len(self.x) > 1) or self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
+        alone = packs.add_controls(branches) or packs.alone or self.state.hints or (placed and isinstance(self.model.diffusion_model, ROPE_OPTIONS))
         groups = {}
         for i, view in enumerate(views):
             groups.setdefault(view if alone else signature(branches, view), []).append(i)

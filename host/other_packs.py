@@ -102,8 +102,6 @@ class OtherPacks:
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
         remembers = any(written(patch) - recorded(patch) for _, patch in patches.values())
         self.alone = bool(self.foreign) or remembers or any(_keeps_tensors(root.thing) for root in self.roots.values())
-        # even one that keeps nothing may treat the images of a batch one by one
-        self.around = any(is_foreign(patch) for kind, patch in patches.values() if kind in AROUND[:-1])
         objects = getattr(model.current_patcher, "object_patches", {}).items()
         replaced = [function for name, function in objects if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
         self.roots |= {id(function): Root(function, cells) for function in replaced}
