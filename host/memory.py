@@ -40,13 +40,7 @@ def _plain(thing):
 
 def code_of(thing) -> types.CodeType | None:
     """Code that runs when `thing` is called."""
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    if isinstance(thing, types.MethodType):
-        thing = thing.__func__
-    elif not isinstance(thing, types.FunctionType):
-        thing = getattr(type(thing), "__call__", None)
-    return getattr(thing, "__code__", None)
+    return getattr(_function(thing), "__code__", None)
 
 
 def written(thing, depth: int = 2) -> set:
@@ -149,7 +143,7 @@ def _called(thing):
     for instruction in dis.get_instructions(code) if code else ():
         name, kind = instruction.argval, instruction.opname
         if kind in ATTRIBUTES:
-            for one in _objects(thing, _path(loads)[:2] + (None,)) if _path(loads)[2] is None else _objects(thing, _path(loads)):
+            for one in _objects(thing, _path(loads)):
                 method = getattr(type(one), name, None)
                 if isinstance(method, types.FunctionType) and method.__module__.split(".")[0] not in LIBRARIES:
                     found.append(types.MethodType(method, one))
