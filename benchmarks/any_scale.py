@@ -19,19 +19,13 @@ import cv2
 import numpy as np
 import torch
 
-from ..host import mini
-from ..host.implicit_decoder import AnyScale, LoadedDecoder
-from ..host.lsr import LatentUpscaler
+from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from ..models.lsr.loaded import LatentUpscaler
+from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER, NATIVE_SIZE
-from . import memory
+from . import peak_memory
 from .mini_world import bicubic, held_out
-from .scoring import (
-    frechet_distance,
-    gradient_error,
-    load_detector,
-    psnr,
-    to_arrays,
-)
+from .scoring import frechet_distance, gradient_error, load_detector, psnr, to_arrays
 
 Method = Callable[[torch.Tensor, int], torch.Tensor]
 
@@ -59,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     held = {}
     for scale in options.scales:  # first, while this process holds no buffers that a fork could use again
         for name, method in known.items():
-            held[scale, name], _ = memory.peak(lambda: method(torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE))
+            held[scale, name], _ = peak_memory.peak(lambda: method(torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE))
     truth = held_out(options.scenes, 512)
     latents = mini.load_vae().encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
     detector, results, pictures = load_detector(), {}, {}

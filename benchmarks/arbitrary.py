@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from safetensors.torch import load_file
 
-from ..host import mini
-from ..host.implicit_decoder import AnyScale, LoadedDecoder
+from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER
 from ..training.mini.low_resolution import SIDE, low_resolution
 from ..training.mini.render import render, shrink

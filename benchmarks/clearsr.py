@@ -1,7 +1,7 @@
 """`bench clearsr`: what ClearSR restores on the mini world (held-out scenes), with its parts and Latent Adjustment.
 
 Pictures of 128 px are degraded as in training (`training/degradation.py`), enlarged to their old size and restored by
-the host's own sampling. Fidelity is PSNR to the true picture and the detector's adherence to the scene; detail is the
+ComfyUI's own sampling. Fidelity is PSNR to the true picture and the detector's adherence to the scene; detail is the
 energy of the picture's fine band relative to the true picture's; sharp, which needs no true picture, is its mean
 absolute Laplacian in 8-bit levels.
 """
@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import torch
 
-from ..host import mini
-from ..host.clearsr import ClearSRControl, patch_decoder
-from ..host.latent_adjustment import LatentAdjustment
-from ..host.step_edits import patch_step_edits
+from ..engine.step_edits import patch_step_edits
+from ..models.clearsr.loaded import ClearSRControl
+from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER
-from ..nodes.clearsr import with_control
+from ..patches.clearsr import patch_decoder, with_control
+from ..patches.latent_adjustment import LatentAdjustment
 from ..training.degradation import degrade
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene

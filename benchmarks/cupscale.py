@@ -33,18 +33,18 @@ import numpy as np
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..host import mini
-from ..host.attention import AttentionPrior
-from ..host.evaluation import patch_evaluation
-from ..host.latents import resize
-from ..host.region_prompts import encode_regions
-from ..host.regional import RegionalDenoise
-from ..host.sampling import PAPER_SCHEDULE, schedule
-from ..host.step_edits import patch_step_edits
-from ..host.structure import StructurePrior
+from ..engine.evaluation import patch_evaluation
+from ..engine.latents import resize
+from ..engine.step_edits import patch_step_edits
 from ..methods.noise import seeded_noise
 from ..methods.regions import RegionLayout
 from ..methods.structure_prior import low_band
+from ..models.mini import loaded as mini
+from ..patches.attention_prior import AttentionPrior
+from ..patches.demofusion_sampler import PAPER_SCHEDULE, schedule
+from ..patches.region_prompts import encode_regions
+from ..patches.regional_denoise import RegionalDenoise
+from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, crop_caption, sample_scene
 from .scoring import load_detector, score_pictures, sharpness

@@ -10,16 +10,17 @@ import argparse
 
 import torch
 
-from ..host import implicit_decoder, mini
-from ..host.implicit_decoder import AnyScale, LoadedDecoder
 from ..models.implicit_decoder import HybridDecoder
-from . import memory
+from ..models.implicit_decoder import loaded as implicit_decoder
+from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from ..models.mini import loaded as mini
+from . import peak_memory
 
 
 def measure(any_scale: AnyScale, z: torch.Tensor, side: int, queries: int) -> tuple[float, float]:
     """(MiB beside the picture, seconds) of one picture."""
     implicit_decoder.QUERIES_PER_CHUNK = queries
-    grown, seconds = memory.peak(lambda: any_scale.decode(z, side, side, 128, 32))
+    grown, seconds = peak_memory.peak(lambda: any_scale.decode(z, side, side, 128, 32))
     return grown - side * side * 12 / 2**20, seconds
 
 

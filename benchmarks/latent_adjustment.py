@@ -1,7 +1,7 @@
 """`bench latent-adjustment`: ClearSR's latent adjustment on held-out scenes of the mini world, without ClearSR.
 
 The true 128 px picture of a scene is enlarged twice in pixels and redrawn region by region, the last `--depth` of 50
-steps of the host's ddpm; the adjustment's reference is the enlarged picture's latent. Columns:
+steps of ComfyUI's ddpm; the adjustment's reference is the enlarged picture's latent. Columns:
 
   base     PSNR of the shrunk picture to the 128 px one (dB)
   truth    PSNR to the true 256 px picture (dB)
@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 import torch
 
-from ..host.evaluation import patch_evaluation
-from ..host.latent_adjustment import LatentAdjustment
-from ..host.regional import RegionalDenoise
-from ..host.sampling import PAPER_SCHEDULE, schedule
-from ..host.step_edits import patch_step_edits
+from ..engine.evaluation import patch_evaluation
+from ..engine.step_edits import patch_step_edits
 from ..methods.noise import seeded_noise
+from ..patches.demofusion_sampler import PAPER_SCHEDULE, schedule
+from ..patches.latent_adjustment import LatentAdjustment
+from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
 from .cupscale import REGION, SCALE, STEPS, Bench, psnr

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 
 from ..models import lsr
 from ..models.mini.world import FOLDER
+from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from ..training.mini.unet import load_vae
 from ..training.mini.vae import to_tensor
 from .scoring import load_detector, psnr, score_pictures
 
@@ -59,10 +59,10 @@ def reconstruction(count: int) -> dict[str, dict[str, float]]:
 
 @torch.inference_mode()
 def sampling(count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str, float]:
-    """Detector adherence of base samples through the host's own sampling."""
+    """Detector adherence of base samples through ComfyUI's own sampling."""
     import comfy.sample
 
-    from ..host import mini
+    from ..models.mini import loaded as mini
 
     model, clip, vae = mini.load_model(), mini.load_clip(), mini.load_vae()
     scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(count)]

@@ -40,7 +40,7 @@ def count_calls(batch: int, runs: int, size: int = 128) -> None:
 
 @dataclass
 class World:
-    """The bundled networks in the host, and a count of network calls and of the rows in them."""
+    """The bundled networks in ComfyUI, and a count of network calls and of the rows in them."""
 
     model: object
     clip: object
@@ -61,8 +61,8 @@ class World:
 
 
 def load_world(cfg: float) -> World:
-    from ..host import mini
-    from ..host.lsr import LatentUpscaler
+    from ..models.lsr.loaded import LatentUpscaler
+    from ..models.mini import loaded as mini
 
     name = "mini_lsr.safetensors"
     return World(mini.load_model(), mini.load_clip(), mini.load_vae(), LatentUpscaler.from_file(str(FOLDER / name), name), cfg)
@@ -72,10 +72,15 @@ def methods(world: World, scale: int) -> dict[str, Callable]:
     """name -> function(reference latent, its picture, positive, negative, seed) that returns the enlarged latent."""
     import comfy.utils
 
-    from ..host.pixelsmith import sample
-    from ..host.regional import RegionalDenoise
-    from ..host.rna import add_region_noise
-    from ..host.sampling import PAPER_SCHEDULE, phase_sizes, sample_demofusion, schedule
+    from ..patches.demofusion_sampler import (
+        PAPER_SCHEDULE,
+        phase_sizes,
+        sample_demofusion,
+        schedule,
+    )
+    from ..patches.pixelsmith import sample
+    from ..patches.region_noise import add_region_noise
+    from ..patches.regional_denoise import RegionalDenoise
 
     model, native, side = world.model, (NATIVE, NATIVE), scale * NATIVE
     whole, last = (schedule(model, PAPER_SCHEDULE, 50, depth, end_at_zero=True) for depth in (50, 30))

@@ -20,15 +20,20 @@ import numpy as np
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..host import mini
-from ..host.evaluation import patch_evaluation
-from ..host.latents import resize
-from ..host.lsr import LatentUpscaler
-from ..host.regional import RegionalDenoise
-from ..host.rna import add_region_noise
-from ..host.sampling import PAPER_SCHEDULE, phase_sizes, sample_demofusion, schedule
+from ..engine.evaluation import patch_evaluation
+from ..engine.latents import resize
 from ..methods.noise import seeded_noise
+from ..models.lsr.loaded import LatentUpscaler
+from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER
+from ..patches.demofusion_sampler import (
+    PAPER_SCHEDULE,
+    phase_sizes,
+    sample_demofusion,
+    schedule,
+)
+from ..patches.region_noise import add_region_noise
+from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
 from .scoring import frechet_distance, load_detector, score_pictures

@@ -35,7 +35,7 @@ function typed(node) {
   return size.every(Number.isFinite) ? size : null;
 }
 
-/** As the host enlarges: a side of 0 keeps the aspect ratio, both keep the size. */
+/** As ComfyUI enlarges: a side of 0 keeps the aspect ratio, both keep the size. */
 function resized(size, target) {
   if (!size || !target) return null;
   const [height, width] = target;

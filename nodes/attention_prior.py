@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.attention import LAYERS, NOISES, AttentionPrior
-from ..host.evaluation import patch_evaluation
-from ..host.latents import samples_of
+from ..engine.evaluation import patch_evaluation
+from ..engine.latents import samples_of
+from ..patches.attention_prior import LAYERS, NOISES, AttentionPrior
 
 
 class AttentionPriorNode(io.ComfyNode):

@@ -2,8 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.clearsr import ClearSRControl, patch_decoder
-from .model_files import fingerprint, model_files, model_path
+from ..models.clearsr.loaded import ClearSRControl
+from ..patches.clearsr import patch_decoder, with_control
+from .file_inputs import fingerprint, model_files, model_path
 
 FOLDER = "controlnet"
 
@@ -83,18 +84,6 @@ class ApplyClearSR(io.ComfyNode):
             return io.NodeOutput(model, positive, negative, latent, reference)
         chains = {}
         return io.NodeOutput(patched, with_control(positive, control, chains), with_control(negative, control, chains), latent, reference)
-
-
-def with_control(conditioning, control, chains: dict):
-    """The conditioning with `control` before each control it has. `chains` shares one object among equal chains, so
-    that the host evaluates both prompts in one call."""
-    out = []
-    for text, options in conditioning:
-        previous = options.get("control")
-        if previous not in chains:
-            chains[previous] = control.copy().set_previous_controlnet(previous)
-        out.append([text, {**options, "control": chains[previous], "control_apply_to_uncond": False}])
-    return out
 
 
 NODES = [LoadClearSR, ApplyClearSR]

@@ -2,10 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import resize, samples_of, with_samples
-from ..host.regional import SIZES, RegionalDenoise
-from ..host.rna import add_region_noise
-from ..host.sampling import (
+from ..engine.latents import resize, samples_of, with_samples
+from ..methods.regions import BLENDS
+from ..patches.demofusion_sampler import (
     PAPER_SCHEDULE,
     SCHEDULES,
     patch_demofusion,
@@ -13,7 +12,8 @@ from ..host.sampling import (
     sample_demofusion,
     schedule,
 )
-from ..methods.regions import BLENDS
+from ..patches.region_noise import add_region_noise
+from ..patches.regional_denoise import SIZES, RegionalDenoise
 from .lsr import target_size
 from .types import LSR
 

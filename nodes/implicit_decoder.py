@@ -4,13 +4,13 @@ import os
 
 from comfy_api.latest import io
 
-from ..host.implicit_decoder import AnyScale, LoadedDecoder
-from ..host.latents import samples_of
-from .model_files import fingerprint, model_files, model_path
+from ..engine.latents import samples_of
+from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from .file_inputs import fingerprint, model_files, model_path
 from .types import ImplicitDecoder
 
 FOLDER = "vae_approx"
-TINY_VAES = ("tae", "lighttae")  # what else lives in the folder, by the names that the host goes by
+TINY_VAES = ("tae", "lighttae")  # what else lives in the folder, by the names that ComfyUI goes by
 
 
 def decoder_files() -> list[str]:

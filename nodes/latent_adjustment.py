@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..host.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
-from ..host.latents import samples_of
-from ..host.step_edits import patch_step_edits
+from ..engine.latents import samples_of
+from ..engine.step_edits import patch_step_edits
 from ..methods.latent_adjustment import PRESETS
+from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
 
 CUSTOM = "custom"
 

@@ -2,9 +2,9 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import samples_of, with_samples
-from ..host.lsr import LatentUpscaler
-from .model_files import fingerprint, model_files, model_path
+from ..engine.latents import samples_of, with_samples
+from ..models.lsr.loaded import LatentUpscaler
+from .file_inputs import fingerprint, model_files, model_path
 from .types import LSR
 
 FOLDER = "latent_upscale_models"

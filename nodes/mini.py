@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..host import mini
+from ..models.mini import loaded as mini
 
 VARIANTS = {"text to image": mini.load_model, "arbitrary scale": mini.load_arbitrary}
 

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import samples_of, with_samples
-from ..host.pixelsmith import SIZES, sample
-from ..host.sampling import PAPER_SCHEDULE, SCHEDULES, schedule
+from ..engine.latents import samples_of, with_samples
 from ..methods.pixelsmith_plan import ORDERS
+from ..patches.demofusion_sampler import PAPER_SCHEDULE, SCHEDULES, schedule
+from ..patches.pixelsmith import SIZES, sample
 
 
 class PixelSmithSampler(io.ComfyNode):

@@ -6,7 +6,7 @@ import comfy.model_management
 import torch
 from comfy_api.latest import io
 
-from ..host.latents import samples_of
+from ..engine.latents import samples_of
 from ..methods.regions import BLENDS, RegionLayout
 from .types import Regions
 

@@ -3,8 +3,8 @@
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..host.latents import samples_of, with_samples
-from ..host.rna import add_region_noise
+from ..engine.latents import samples_of, with_samples
+from ..patches.region_noise import add_region_noise
 
 
 class RegionNoise(io.ComfyNode):

@@ -6,8 +6,6 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..host.captions import caption_with_clip, caption_with_folder
-from ..host.region_prompts import encode_regions
 from ..methods.region_prompts import (
     INSTRUCTION,
     clean_caption,
@@ -16,6 +14,8 @@ from ..methods.region_prompts import (
     parse_prompts,
 )
 from ..methods.regions import RegionLayout, crop_images
+from ..models.captioner import caption_with_clip, caption_with_folder
+from ..patches.region_prompts import encode_regions
 from .types import Regions
 
 FOLDER = "LLM"

@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..host.evaluation import patch_evaluation
-from ..host.positions import POSITIONS
-from ..host.regional import SIZES, RegionalDenoise
+from ..engine.evaluation import patch_evaluation
+from ..engine.positions import POSITIONS
 from ..methods.regions import BLENDS
+from ..patches.regional_denoise import SIZES, RegionalDenoise
 from .types import Regions
 
 

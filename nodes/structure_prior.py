@@ -2,10 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..host.latents import samples_of
-from ..host.step_edits import patch_step_edits
-from ..host.structure import DIRECTIONS, StructurePrior
+from ..engine.latents import samples_of
+from ..engine.step_edits import patch_step_edits
 from ..methods.structure_prior import SCHEDULES, WAVELETS
+from ..patches.structure_prior import DIRECTIONS, StructurePrior
 
 MODES = ("paper", "kappa")
 KERNELS = ("bicubic", "bilinear", "area")

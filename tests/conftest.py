@@ -1,4 +1,4 @@
-"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no host, and tools/ as
+"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no ComfyUI, and tools/ as
 `loupe_tools`."""
 
 import importlib.util

@@ -25,7 +25,7 @@ from .graph import (
 from .server import PACK
 
 SUBGRAPHS = PACK / "subgraphs"
-CATEGORY = "Image generation and editing/Upscale"  # where the host's own blueprints for it are
+CATEGORY = "Image generation and editing/Upscale"  # where ComfyUI's own blueprints for it are
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the page's ids for the two borders of a subgraph
 BORDER = 160
 LINK = "id", "origin_id", "origin_slot", "target_id", "target_slot", "type"

@@ -120,11 +120,11 @@ def free_name(stem):
     return OUTPUT / f"{stem}_{number:03}.png"
 
 
-def make_pictures(host, options):
+def make_pictures(comfyui, options):
     with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
         started = time.monotonic()
-        print(f"starting ComfyUI from {host}", flush=True)
-        with Server(host, base) as server:
+        print(f"starting ComfyUI from {comfyui}", flush=True)
+        with Server(comfyui, base) as server:
             print(f"  ready after {time.monotonic() - started:.0f} s", flush=True)
             client = Client(server.url)
             warn_of_words(client, options.prompt or "")
@@ -140,12 +140,12 @@ def make_pictures(host, options):
             return run.seconds, [client.images(run, find_node(workflow, "SaveImage", name))[0] for name in NAMES]
 
 
-def main(host, options, _):
+def main(comfyui, options, _):
     started = time.monotonic()
     (PACK / ".cache").mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads
     try:
-        seconds, pictures = make_pictures(host, options)
+        seconds, pictures = make_pictures(comfyui, options)
     except (WorkflowError, ServerError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

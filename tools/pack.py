@@ -38,7 +38,7 @@ def build(folder):
     return archive
 
 
-def main(host, _, arguments):
+def main(comfyui, _, arguments):
     parser = argparse.ArgumentParser(prog="dev.py pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", metavar="DIR", type=Path, default=PACK / "output", help="folder for the archive (default output/)")
     options = parser.parse_args(arguments)

@@ -14,13 +14,13 @@ import ray.exceptions
 from . import client, jobs, serve, server, workers
 
 
-class Host:
+class Machine:
     """An actor: one ComfyUI server on its machine, on the GPU that Ray gave it."""
 
-    def __init__(self, host, base):
+    def __init__(self, comfyui, base):
         self.base = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        folders = serve.model_folders(Path(self.base.name), host, base)
-        self.server = server.Server(host, self.base.name, arguments=folders).__enter__()
+        folders = serve.model_folders(Path(self.base.name), comfyui, base)
+        self.server = server.Server(comfyui, self.base.name, arguments=folders).__enter__()
         self.worker = workers.ServerWorker(self.server.url)
 
     def check(self, workflow):
@@ -37,8 +37,8 @@ class Host:
         self.base.cleanup()
 
 
-class HostWorker:
-    """Runs jobs on one Host."""
+class MachineWorker:
+    """Runs jobs on one Machine."""
 
     def __init__(self, name, actor):
         self.name = name
@@ -63,14 +63,14 @@ class HostWorker:
 
 
 @contextmanager
-def hosts(host, address):
+def machines(comfyui, address):
     """A worker for every GPU of the cluster, or one without a GPU where there is none."""
     for module in (sys.modules[__name__], client, jobs, serve, server, workers):
         ray.cloudpickle.register_pickle_by_value(module)
     ray.init(None if address == "local" else address, log_to_driver=False)
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    actor = ray.remote(Host).options(num_gpus=1 if gpus else 0, max_concurrency=2)
-    found = [HostWorker(f"ray host {i + 1}", actor.remote(Path(host), serve.BASE)) for i in range(max(1, gpus))]
+    actor = ray.remote(Machine).options(num_gpus=1 if gpus else 0, max_concurrency=2)
+    found = [MachineWorker(f"ray machine {i + 1}", actor.remote(Path(comfyui), serve.BASE)) for i in range(max(1, gpus))]
     try:
         yield found
     finally:

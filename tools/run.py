@@ -39,7 +39,7 @@ def report(job, result, **more):
     return result
 
 
-def run_jobs(host, options, jobs, results):
+def run_jobs(comfyui, options, jobs, results):
     """Report every job. Returns the results in words."""
     open_jobs, words = [], []
     for job in jobs:
@@ -50,7 +50,7 @@ def run_jobs(host, options, jobs, results):
             words.append(report(job, "skipped", files=files))
     if not open_jobs:
         return words
-    with workers(host, options) as found:
+    with workers(comfyui, options) as found:
         for worker in found:
             worker.check(open_jobs[0].workflow)
         with closing(dispatch(open_jobs, found, options.retries)) as finished:
@@ -65,10 +65,10 @@ def run_jobs(host, options, jobs, results):
     return words
 
 
-def main(host, _, arguments):
+def main(comfyui, _, arguments):
     options = parse(arguments)
     try:
-        words = run_jobs(host, options, plan(options), Results(options.output))
+        words = run_jobs(comfyui, options, plan(options), Results(options.output))
     except (Mistake, ServerError, ServerLost) as error:
         print(f"run: {error}", file=sys.stderr)
         return 2

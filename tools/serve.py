@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from .server import PACK, Server
 
-BASE = PACK / ".host" / "base"
+BASE = PACK / ".comfyui" / "base"
 
 
 def model_folders(base, *owners):
@@ -18,10 +18,10 @@ def model_folders(base, *owners):
     return ["--extra-model-paths-config", str(paths)]
 
 
-def main(host, options, arguments):
+def main(comfyui, options, arguments):
     BASE.mkdir(parents=True, exist_ok=True)
-    arguments = ["--output-directory", str(PACK / "output"), *model_folders(BASE, host), *arguments]
-    with Server(host, BASE, options.port, arguments, log=sys.stdout) as server, suppress(KeyboardInterrupt):
+    arguments = ["--output-directory", str(PACK / "output"), *model_folders(BASE, comfyui), *arguments]
+    with Server(comfyui, BASE, options.port, arguments, log=sys.stdout) as server, suppress(KeyboardInterrupt):
         print(f"\nComfyUI with Loupe: {server.url}   (models, inputs and workflows are in {BASE}; stop with Ctrl-C)\n", flush=True)
         server.process.wait()
     return 0

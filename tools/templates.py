@@ -247,7 +247,7 @@ def make_all(client, names, thumbnails):
                 print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
 
 
-def main(host, _, arguments):
+def main(comfyui, _, arguments):
     parser = argparse.ArgumentParser(prog="dev.py templates")
     parser.add_argument("names", nargs="*", metavar="NAME", help="workflows of workflows/api, without .json (default: all)")
     parser.add_argument("--thumbnails", action="store_true", help="also run those of the mini world for the pictures")
@@ -255,7 +255,7 @@ def main(host, _, arguments):
     (PACK / ".cache").mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads
     try:
-        with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base, Server(host, base) as server:
+        with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base, Server(comfyui, base) as server:
             make_all(Client(server.url), options.names, options.thumbnails)
     except (ValueError, WorkflowError, ServerError) as error:
         print(f"templates: {error}", file=sys.stderr)

@@ -68,12 +68,12 @@ class ServerWorker:
 
 
 @contextmanager
-def own_server(host):
-    """A server of its own, with the models of `host` and of `dev.py serve`."""
+def own_server(comfyui):
+    """A server of its own, with the models of `comfyui` and of `dev.py serve`."""
     (PACK / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
-        print(f"run: starting ComfyUI from {host}", file=sys.stderr, flush=True)
-        with Server(host, base, arguments=model_folders(Path(base), host, BASE)) as server:
+        print(f"run: starting ComfyUI from {comfyui}", file=sys.stderr, flush=True)
+        with Server(comfyui, base, arguments=model_folders(Path(base), comfyui, BASE)) as server:
             yield [ServerWorker(server.url)]
 
 
@@ -82,14 +82,14 @@ def servers(urls):
     yield [ServerWorker(url.rstrip("/")) for url in dict.fromkeys(urls)]
 
 
-def workers(host, options):
+def workers(comfyui, options):
     if options.ray is not None:
         try:
             from . import ray_cluster
         except ModuleNotFoundError as error:
             raise Mistake(f"--ray needs the package ray: {sys.executable} -m pip install ray") from error
-        return ray_cluster.hosts(host, options.ray)
-    return servers(options.server) if options.server else own_server(host)
+        return ray_cluster.machines(comfyui, options.ray)
+    return servers(options.server) if options.server else own_server(comfyui)
 
 
 def dispatch(jobs, workers, retries):

@@ -29,19 +29,19 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..models.clearsr import ClearSR, ClearSRFile, Config, save
-from ..models.clearsr.checkpoint import UNET_LORA, VAE_LORA
+from ..models.clearsr.file import UNET_LORA, VAE_LORA
 from ..models.clearsr.image_prompt import ImagePrompt
 from ..models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
 from .degradation import degrade
+from .images import report, scan
 from .loop import Loop, launch, options_parser, provenance
 from .lora import LoRA
+from .mini.denoiser import alphas_cumprod, attention, attention_override, load_vae
 from .mini.render import shrink
 from .mini.scenes import caption, crop_caption, sample_scene
 from .mini.shards import Pictures
 from .mini.text import Vocabulary, encode_text, load_text_model
-from .mini.unet import alphas_cumprod, attention, attention_override, load_vae
 from .mini.vae import to_tensor
-from .pictures import report, scan
 
 IMAGE_PROMPT_DROPOUT = 0.1
 
@@ -106,7 +106,7 @@ def mini_base(options) -> Base:
 
 
 def checkpoint_base(options) -> Base:
-    """An SD2.1-base checkpoint, or another of the host's UNets that predict noise and know no size conditioning."""
+    """An SD2.1-base checkpoint, or another of ComfyUI's UNets that predict noise and know no size conditioning."""
     device = options.device
     model, clip, vae, _ = comfy.sd.load_checkpoint_guess_config(str(options.base), output_vae=True, output_clip=True)
     unet, kind = model.model.diffusion_model.float(), model.model.model_type.name
@@ -141,7 +141,7 @@ def checkpoint_base(options) -> Base:
 
 
 def config_of(unet: dict, options) -> Config:
-    """ClearSR's shape for a UNet of this configuration (the host's words)."""
+    """ClearSR's shape for a UNet of this configuration (ComfyUI's words)."""
     return Config(
         in_channels=unet["in_channels"],
         model_channels=unet["model_channels"],

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from ..methods.regions import axis_starts
+from .images import Picture, report, scan, shrink
 from .loop import Loop, require_tensorboard
-from .pictures import Picture, report, scan, shrink
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

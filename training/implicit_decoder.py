@@ -18,15 +18,9 @@ from ..methods.regions import Region
 from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
 from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
-from . import pictures, vae
-from .data import (
-    add_options,
-    cut,
-    finish_options,
-    halvings,
-    make_loop,
-    usable_pictures,
-)
+from . import images as pictures
+from . import vae
+from .data import add_options, cut, finish_options, halvings, make_loop, usable_pictures
 from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Shards

@@ -1,4 +1,4 @@
-"""Low-rank adapters for networks in training, saved by the host's loader keys."""
+"""Low-rank adapters for networks in training, saved by ComfyUI's loader keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 class LoRA(nn.Module):
     """Adds up(down(input)) to the output of each of `root`'s linear and convolution layers that `choose(name)` picks.
 
-    alpha equals the rank, so the host adds the product as it is. `up` starts at zero. `on` False shows the network as
+    alpha equals the rank, so ComfyUI adds the product as it is. `up` starts at zero. `on` False shows the network as
     it was.
     """
 

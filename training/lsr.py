@@ -21,15 +21,9 @@ from ..methods.regions import Region
 from ..models.lsr import LSR
 from ..models.lsr import load as load_lsr
 from ..models.lsr import save as save_lsr
-from . import pictures, vae
-from .data import (
-    add_options,
-    cut,
-    finish_options,
-    halvings,
-    make_loop,
-    usable_pictures,
-)
+from . import images as pictures
+from . import vae
+from .data import add_options, cut, finish_options, halvings, make_loop, usable_pictures
 from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Entry, Shards

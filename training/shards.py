@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from .pictures import UNREADABLE, Picture
+from .images import UNREADABLE, Picture
 
 PICTURES_PER_SHARD = 32
 

@@ -1,4 +1,4 @@
-"""The frozen autoencoder whose latents a network learns: any that the host can load, or the mini world's."""
+"""The frozen autoencoder whose latents a network learns: any that ComfyUI can load, or the mini world's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..models.lsr.checkpoint import LatentSpace
+from ..models.lsr.file import LatentSpace
 from ..models.mini.world import LATENT_FACTOR
-from .mini.unet import load_vae
+from .mini.denoiser import load_vae
 
 MINI = "mini"
 
@@ -54,7 +54,7 @@ class FrozenVAE:
         return self.decode(latents).add(1).div(2).clamp(0, 1).cpu()
 
 
-class HostVAE(FrozenVAE):
+class ComfyUIVAE(FrozenVAE):
     """A `comfy.sd.VAE`. A video autoencoder takes every picture as one frame."""
 
     def __init__(self, name: str, vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat):
@@ -62,13 +62,13 @@ class HostVAE(FrozenVAE):
         super().__init__(name, vae.first_stage_model, latent_format, space, vae.spacial_compression_encode())
         self.vae, self.video = vae, vae.latent_dim == 3
 
-    def to(self, device: str) -> "HostVAE":
+    def to(self, device: str) -> "ComfyUIVAE":
         comfy.model_management.load_models_gpu([self.vae.patcher], force_full_load=True)
         return self
 
     @torch.no_grad()
     def encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        # one by one: the host takes a batch for the frames of a video
+        # one by one: ComfyUI takes a batch for the frames of a video
         latents = torch.cat([self.vae.encode(picture[None].movedim(1, -1)) for picture in pictures])
         latents = self.latent_format.process_in(latents.float())
         return (latents[:, :, 0] if self.video else latents).cpu()
@@ -121,7 +121,7 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
         raise SystemExit(f"--vae {file} is not an autoencoder of pictures ({type(vae.first_stage_model).__name__}, {vae.output_channels} output channels).")
     if vae.latent_dim == 3:
         print(f"{path.name} is a video autoencoder: every picture is encoded as a single frame.")
-    return HostVAE(path.name, vae, _latent_format(file, vae, format_name, found))
+    return ComfyUIVAE(path.name, vae, _latent_format(file, vae, format_name, found))
 
 
 def _mini() -> FrozenVAE:

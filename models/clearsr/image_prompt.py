@@ -4,7 +4,7 @@ import torch
 
 
 class ImagePrompt:
-    """`attn2_patch` of the host's UNet. token: (B, context_dim), one picture a row.
+    """`attn2_patch` of ComfyUI's UNet. token: (B, context_dim), one picture a row.
 
     Every text token of a conditional row of the output blocks becomes the picture's: attention over equal tokens is
     attention to one, so that rows with and without an image prompt can share a call.
@@ -14,7 +14,7 @@ class ImagePrompt:
         self.token = token
 
     def to(self, device_or_dtype):
-        """Called by the host where it moves a model's patches."""
+        """Called by ComfyUI where it moves a model's patches."""
         self.token = self.token.to(device_or_dtype)
         return self
 

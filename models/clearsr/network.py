@@ -1,4 +1,4 @@
-"""ClearSR's control networks (arXiv 2410.14279): DPM and GSPM, two encoders shaped as the host's UNet's."""
+"""ClearSR's control networks (arXiv 2410.14279): DPM and GSPM, two encoders shaped as ComfyUI's UNet's."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from .attention import WindowCrossAttention
 
 @dataclass(frozen=True)
 class Config:
-    """Shape of a UNet's encoder, in the words of the host's model configurations, and what ClearSR adds to it.
+    """Shape of a UNet's encoder, in the words of ComfyUI's model configurations, and what ClearSR adds to it.
 
     transformer_depth: one number per ResBlock; transformer_depth_middle: one for the middle. window: latent cells on a
     side of an attention window, 0 for none. gspm, gspm_middle, gspm_time: whether there is a GSPM, with a middle
@@ -42,7 +42,7 @@ class Config:
 
 
 class RestoringBlock(BasicTransformerBlock):
-    """The host's transformer block with window cross-attention to x_lr after the text cross-attention."""
+    """ComfyUI's transformer block with window cross-attention to x_lr after the text cross-attention."""
 
     def __init__(self, dim: int, config: Config, ratio: int, **kwargs):
         heads = dim // config.head_channels
@@ -62,7 +62,7 @@ class RestoringBlock(BasicTransformerBlock):
 
 
 class RestoringTransformer(SpatialTransformer):
-    """The host's spatial transformer of `depth` restoring blocks."""
+    """ComfyUI's spatial transformer of `depth` restoring blocks."""
 
     def __init__(self, dim: int, depth: int, config: Config, ratio: int, **kwargs):
         super().__init__(dim, dim // config.head_channels, config.head_channels, depth=0, use_linear=config.use_linear, **kwargs)
@@ -73,7 +73,7 @@ class Trunk(nn.Module):
     """The UNet's encoder with x_lr added after its first convolution; one signal per skip connection.
 
     `transformers` False makes GSPM's trunk of ResBlocks alone; `middle` adds the middle block and its signal. Keys are
-    those of the host's ControlNet, so that a UNet's encoder loads into it.
+    those of ComfyUI's ControlNet, so that a UNet's encoder loads into it.
     """
 
     def __init__(self, config: Config, transformers: bool, middle: bool, time: bool, **kwargs):
@@ -138,7 +138,7 @@ class Trunk(nn.Module):
 class ClearSR(nn.Module):
     """DPM (an encoder that looks at x_lr through windows) and GSPM (one without attention), signals added up.
 
-    Takes what the host gives a ControlNet: x (B, C, h, w) as the UNet sees it, hint = x_lr (B, C, h, w), the scaled
+    Takes what ComfyUI gives a ControlNet: x (B, C, h, w) as the UNet sees it, hint = x_lr (B, C, h, w), the scaled
     latent of the low-quality picture at the size of x (one for all, or one a row), timesteps (B,) 0..999, context (B, tokens, context_dim), y.
     Returns {"output": signals for the skip connections, "middle": [signal]}.
     """

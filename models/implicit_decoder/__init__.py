@@ -1,4 +1,4 @@
-from .checkpoint import load, save
+from .file import load, save
 from .network import HybridDecoder, ImplicitDecoder
 
 __all__ = ["HybridDecoder", "ImplicitDecoder", "load", "save"]

@@ -168,7 +168,7 @@ class HybridDecoder(LIIFDecoder):
 
     @classmethod
     def of(cls, autoencoder: nn.Module, hidden: Sequence[int] = (256, 256, 256, 256)) -> "HybridDecoder":
-        """An untrained decoder for the host's `first_stage_model` of a VAE, or the mini world's."""
+        """An untrained decoder for ComfyUI's `first_stage_model` of a VAE, or the mini world's."""
         network = cls(tap.last_layer(autoencoder).in_channels, hidden)
         network.vae.copy_(tap.signature(autoencoder))
         return network

@@ -1,4 +1,4 @@
-from .checkpoint import load, save
+from .file import load, save
 from .network import LSR
 
 __all__ = ["LSR", "load", "save"]

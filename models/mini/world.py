@@ -1,4 +1,4 @@
-"""Shapes of the mini world's networks, in the words of the host's model configurations, and the words of its prompts."""
+"""Shapes of the mini world's networks, in the words of ComfyUI's model configurations, and the words of its prompts."""
 
 import re
 from pathlib import Path

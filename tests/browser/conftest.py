@@ -1,6 +1,6 @@
 """ComfyUI's page with the pack, in Chromium, drawn by both renderers.
 
-LOUPE_HOST_DIR names the unpacked ComfyUI, LOUPE_BROWSER a Chromium. `--screenshots` writes the pictures of docs/page.md.
+LOUPE_COMFYUI names the unpacked ComfyUI, LOUPE_BROWSER a Chromium. `--screenshots` writes the pictures of docs/page.md.
 """
 
 import io
@@ -37,11 +37,11 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    host = Path(os.environ.get("LOUPE_HOST_DIR") or pytest.exit("Run: python dev.py test --browser", 4)).resolve()
+    comfyui = Path(os.environ.get("LOUPE_COMFYUI") or pytest.exit("Run: python dev.py test --browser", 4)).resolve()
     base = tmp_path_factory.mktemp("base")
     (base / "user" / "default").mkdir(parents=True)
     (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS))
-    with Server(host, base) as server:
+    with Server(comfyui, base) as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""One ComfyUI server with the pack, in the host that LOUPE_HOST_DIR names."""
+"""One ComfyUI server with the pack, in ComfyUI that LOUPE_COMFYUI names."""
 
 import json
 import os
@@ -16,15 +16,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")
-def host():
-    if "LOUPE_HOST_DIR" not in os.environ:
-        pytest.exit("Set LOUPE_HOST_DIR to an unpacked ComfyUI, or run: python dev.py test tests/e2e", 4)
-    return Path(os.environ["LOUPE_HOST_DIR"]).resolve()
+def comfyui():
+    if "LOUPE_COMFYUI" not in os.environ:
+        pytest.exit("Set LOUPE_COMFYUI to an unpacked ComfyUI, or run: python dev.py test tests/e2e", 4)
+    return Path(os.environ["LOUPE_COMFYUI"]).resolve()
 
 
 @pytest.fixture(scope="session")
-def server(host, tmp_path_factory):
-    with Server(host, tmp_path_factory.mktemp("base")) as server:
+def server(comfyui, tmp_path_factory):
+    with Server(comfyui, tmp_path_factory.mktemp("base")) as server:
         yield server
 
 

@@ -75,7 +75,7 @@ def test_it_is_described_once(file):
 
 
 @every
-def test_nodes_and_values_are_the_hosts(file, info):
+def test_nodes_and_values_are_comfyui_s(file, info):
     for node in parts(file)[1]["nodes"]:
         definition = info[node["type"]]
         assert {slot["name"]: slot["type"] for slot in node["inputs"]} == {name: kind for name, (kind, _) in declared(definition).items()}

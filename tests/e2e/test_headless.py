@@ -18,7 +18,7 @@ from PIL import Image
 
 TRACKED = shutil.which("git") and (PACK / ".git").exists()
 KEPT = {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "dev.py"}
-ROOMS = {"docs", "host", "js", "locales", "methods", "models", "nodes", "subgraphs", "tools", "training", "workflows"}
+ROOMS = {"browser", "docs", "engine", "js", "locales", "methods", "models", "nodes", "patches", "subgraphs", "tools", "training", "workflows"}
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
     "2": {"class_type": "LoupeLoadMini", "inputs": {}},
@@ -39,13 +39,13 @@ def archive(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def second_server(host, tmp_path_factory, request):
+def second_server(comfyui, tmp_path_factory, request):
     """A ComfyUI with the pack from the archive (from the folder where there is no git)."""
     installed = PACK
     if TRACKED:
         installed = tmp_path_factory.mktemp("installed")
         zipfile.ZipFile(request.getfixturevalue("archive")).extractall(installed)
-    with Server(host, tmp_path_factory.mktemp("clean"), pack=installed) as server:
+    with Server(comfyui, tmp_path_factory.mktemp("clean"), pack=installed) as server:
         yield server
 
 
@@ -83,8 +83,8 @@ def pictures(tmp_path):
     return folder
 
 
-def command(host, pictures, *more):
-    return [sys.executable, PACK / "dev.py", "inside", host, "run", pictures.parent / "workflow.json", "--input", pictures, "--output", pictures.parent / "out", *more]
+def command(comfyui, pictures, *more):
+    return [sys.executable, PACK / "dev.py", "inside", comfyui, "run", pictures.parent / "workflow.json", "--input", pictures, "--output", pictures.parent / "out", *more]
 
 
 def lines(output):
@@ -99,9 +99,9 @@ def busy(client, deadline=180):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs signals")
-def test_run_on_two_servers_one_is_killed(host, server, second_server, pictures):
+def test_run_on_two_servers_one_is_killed(comfyui, server, second_server, pictures):
     both = ["--server", server.url, second_server.url, "--set", "Draw.steps=60", "--set", "Prompt.text=red star"]
-    with subprocess.Popen(command(host, pictures, *both), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command(comfyui, pictures, *both), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         busy(Client(second_server.url))
         second_server.process.kill()
         output, errors = running.communicate(timeout=300)
@@ -119,15 +119,15 @@ def test_run_on_two_servers_one_is_killed(host, server, second_server, pictures)
         assert Image.open(out / f"{i}_Drawn.png").size == (64 + 8 * i, 64)
 
     (pictures / "broken.png").unlink()
-    again = subprocess.run(command(host, pictures, *both), capture_output=True, text=True, timeout=180)
+    again = subprocess.run(command(comfyui, pictures, *both), capture_output=True, text=True, timeout=180)
     assert again.returncode == 0, again.stderr  # nothing is left to do, so the lost server is not asked
     assert {line["result"] for line in lines(again.stdout).values()} == {"skipped"}
     assert {file: file.stat().st_mtime_ns for file in out.glob("*.png")} == written
 
 
-def test_interrupted_run_leaves_nothing_on_the_server(host, server, pictures):
+def test_interrupted_run_leaves_nothing_on_the_server(comfyui, server, pictures):
     client = Client(server.url)
-    with subprocess.Popen(command(host, pictures, "--server", server.url, "--set", "Draw.steps=5000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(command(comfyui, pictures, "--server", server.url, "--set", "Draw.steps=5000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         busy(client)
         running.terminate()
         running.communicate(timeout=120)
@@ -140,30 +140,30 @@ def test_interrupted_run_leaves_nothing_on_the_server(host, server, pictures):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
-def test_run_on_ray(host, pictures):
-    finished = subprocess.run(command(host, pictures, "--ray", "local"), capture_output=True, text=True, timeout=300)
+def test_run_on_ray(comfyui, pictures):
+    finished = subprocess.run(command(comfyui, pictures, "--ray", "local"), capture_output=True, text=True, timeout=300)
     assert finished.returncode == 1, finished.stderr
     report = lines(finished.stdout)
     assert "LoadImage" in report.pop("broken.png")["error"]
     assert {line["result"] for line in report.values()} == {"done"} and len(report) == 5
 
 
-def test_mistakes_are_said_before_anything_starts(host, server, pictures, capsys):
+def test_mistakes_are_said_before_anything_starts(comfyui, server, pictures, capsys):
     for change, message in (
         (["--server", "http://127.0.0.1:9"], "no ComfyUI answers there"),
         (["--server", server.url, "--set", "5.stepz=3"], "has no input 'stepz'"),
     ):
-        assert run.main(host, None, list(map(str, command(host, pictures, *change)[5:]))) == 2
+        assert run.main(comfyui, None, list(map(str, command(comfyui, pictures, *change)[5:]))) == 2
         assert message in capsys.readouterr().err
     foreign = {**WORKFLOW, "9": {"class_type": "NoSuchNode", "inputs": {}}}
     (pictures.parent / "workflow.json").write_text(json.dumps(foreign))
-    assert run.main(host, None, list(map(str, command(host, pictures, "--server", server.url)[5:]))) == 2
+    assert run.main(comfyui, None, list(map(str, command(comfyui, pictures, "--server", server.url)[5:]))) == 2
     assert "has no node NoSuchNode" in capsys.readouterr().err
 
 
-def test_a_refused_workflow_fails_every_picture_with_the_reason(host, server, pictures, capsys):
-    arguments = list(map(str, command(host, pictures, "--server", server.url, "--set", "Draw.sampler_name=no such sampler")[5:]))
-    assert run.main(host, None, arguments) == 1
+def test_a_refused_workflow_fails_every_picture_with_the_reason(comfyui, server, pictures, capsys):
+    arguments = list(map(str, command(comfyui, pictures, "--server", server.url, "--set", "Draw.sampler_name=no such sampler")[5:]))
+    assert run.main(comfyui, None, arguments) == 1
     report = lines(capsys.readouterr().out)
     assert len(report) == 6
     assert all("Draw: Value not in list" in line["error"] for line in report.values())

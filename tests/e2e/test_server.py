@@ -1,4 +1,4 @@
-"""What must hold on every supported host: the nodes are there, described, and the demo's workflow runs."""
+"""What must hold on every supported version of ComfyUI: the nodes are there, described, and the demo's workflow runs."""
 
 import re
 

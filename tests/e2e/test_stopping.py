@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are delivered otherwise on Windows")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
-def test_stopped_demo_stops_its_server(host, stop):
-    command = [sys.executable, "-u", ROOT / "dev.py", "inside", host, "demo"]
+def test_stopped_demo_stops_its_server(comfyui, stop):
+    command = [sys.executable, "-u", ROOT / "dev.py", "inside", comfyui, "demo"]
     heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed) as demo:
         for line in demo.stdout:

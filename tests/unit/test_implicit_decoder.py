@@ -19,7 +19,7 @@ from loupe.models.implicit_decoder.tiled import axis_windows, decode_tiled, tile
 from loupe.models.liif import LIIF, axis_neighbours, axis_span
 from loupe.models.lsr import LSR
 from loupe.models.lsr import save as save_lsr
-from loupe.models.lsr.checkpoint import LatentSpace
+from loupe.models.lsr.file import LatentSpace
 from loupe.models.mini.vae import MiniVAE
 from tolerance import close
 from torch import nn

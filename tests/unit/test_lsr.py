@@ -4,7 +4,7 @@ import torch
 from loupe.methods.regions import Region
 from loupe.models.liif import axis_neighbours
 from loupe.models.lsr import LSR, load, save
-from loupe.models.lsr.checkpoint import BUFFERS, LatentSpace
+from loupe.models.lsr.file import BUFFERS, LatentSpace
 from tolerance import close
 
 pytestmark = pytest.mark.numerics

@@ -1,5 +1,5 @@
+from loupe.engine.work import Work, cells, evaluations, pixelsmith_work
 from loupe.methods.pixelsmith_plan import plan
-from loupe.methods.plan import Work, cells, evaluations, pixelsmith_work
 
 WORKS = [Work("regions", 30 * 49, 128, 128), Work("dilated views", 30 * 16, 128, 128), Work("small", 30, 64, 96, guided=False)]
 

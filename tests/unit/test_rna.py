@@ -2,7 +2,7 @@ import cv2
 import pytest
 import torch
 from loupe.methods.noise import seeded_noise
-from loupe.methods.rna import edges, strength_map
+from loupe.methods.region_noise import edges, strength_map
 
 pytestmark = pytest.mark.numerics
 

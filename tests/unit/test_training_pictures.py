@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from loupe.training.pictures import report, scan, shrink, to_tensor
+from loupe.training.images import report, scan, shrink, to_tensor
 from loupe.training.plots import plot_log, sheet
 from PIL import Image
 

@@ -26,10 +26,10 @@ from ...models import implicit_decoder
 from ...models.files import write
 from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
 from ..loop import Loop, launch, options_parser, provenance
+from .denoiser import alphas_cumprod, attention, attention_override, load_vae
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Pictures
 from .text import Vocabulary, encode_text, load_text_model
-from .unet import alphas_cumprod, attention, attention_override, load_vae
 
 FILE = "mini_arbitrary.safetensors"
 DECODER = "mini_decoder.safetensors"

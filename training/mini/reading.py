@@ -14,6 +14,7 @@ from torch import nn
 from ...models.files import write
 from ...models.mini.world import FOLDER, TEXT_CONFIG
 from ..loop import Loop, launch, options_parser, provenance
+from .denoiser import attention
 from .scenes import (
     BASE_SEED,
     COLOURS,
@@ -27,7 +28,6 @@ from .scenes import (
     sample_scene,
 )
 from .text import Vocabulary, build_text_model, encode_text, load_text_model
-from .unet import attention
 
 FILE = "mini_text.safetensors"
 SCENES = 12000

@@ -1,4 +1,4 @@
-"""The mini world's text encoder in training: the host's CLIP text model over the few vocabulary rows that captions use."""
+"""The mini world's text encoder in training: ComfyUI's CLIP text model over the few vocabulary rows that captions use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Vocabulary:
         self.end_row = self.row[self.tokenizer.end_token]
 
     def rows(self, captions: list[str]) -> torch.Tensor:
-        """Captions to (len, 32) int64 rows, padded as the host pads."""
+        """Captions to (len, 32) int64 rows, padded as ComfyUI pads."""
         out = []
         for ids in self.tokenizer.tokenizer(captions)["input_ids"]:
             ids = ids + [self.tokenizer.pad_token] * (TEXT_CONFIG["max_position_embeddings"] - len(ids))
@@ -60,7 +60,7 @@ def load_text_model(vocabulary: Vocabulary) -> nn.Module:
 
 
 def encode_text(model: nn.Module, rows: torch.Tensor, end_row: int, attention) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states (B, 32, 128) and the end token's (B, 128). The host's forward works in place and cannot be differentiated."""
+    """Hidden states (B, 32, 128) and the end token's (B, 128). ComfyUI's forward works in place and cannot be differentiated."""
     x = model.embeddings.token_embedding(rows) + model.embeddings.position_embedding.weight
     mask = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu_(1)
     for layer in model.encoder.layers:

@@ -1,0 +1,115 @@
+"""What the page and the demo ask the server for: curves, region layouts, region prompts and unknown words, as runs
+compute them."""
+
+import asyncio
+import inspect
+import json
+
+from aiohttp import web
+from server import PromptServer
+
+from ..methods.region_prompts import parse_prompts, replace_prompt
+from ..methods.regions import RegionLayout, axis_starts
+from ..models.mini.world import unknown_words, warning_of
+from ..nodes.demofusion import DemoFusion, DemoFusionSampler
+from ..nodes.latent_adjustment import LatentAdjustmentNode
+from ..nodes.pixelsmith import PixelSmithSampler
+from ..nodes.region_layout import RegionLayoutNode
+from ..nodes.structure_prior import StructurePriorNode
+from . import curves
+
+PLOTS = {
+    DemoFusion: curves.demofusion,
+    DemoFusionSampler: curves.demofusion_sampler,
+    StructurePriorNode: curves.structure_prior,
+    PixelSmithSampler: curves.pixelsmith,
+    LatentAdjustmentNode: curves.latent_adjustment,
+}
+LARGEST_SIDE = 65536  # latent cells
+MOST_REGIONS = 4096
+
+
+def add_routes() -> None:
+    routes = PromptServer.instance.routes
+    routes.get("/loupe/curves/{node}")(answered(curves_of))
+    routes.get("/loupe/regions")(answered(regions_of))
+    routes.post("/loupe/prompts")(answered(prompts_of))
+    routes.post("/loupe/words")(answered(words_of))
+
+
+def answered(compute):
+    """A handler that answers with the JSON of `compute(node, values)`, or {"error": text of its ValueError}: widgets
+    that do not go together are no failure of the page. It computes beside the server's loop."""
+
+    async def handler(request):
+        try:
+            values = await request.json() if request.method == "POST" else json.loads(request.query.get("values", "{}"))
+            if not isinstance(values, dict):
+                raise ValueError(f"values is {values!r}; expected an object of values by name.")
+            return web.json_response(await asyncio.to_thread(compute, request.match_info.get("node"), values))
+        except ValueError as error:
+            return web.json_response({"error": str(error)})
+
+    return handler
+
+
+def curves_of(node_id: str, values: dict) -> dict:
+    """The plot for widget `values` (defaults where they are missing), the one for the defaults, and the widgets
+    that it depends on."""
+    plots = {node.define_schema().node_id: (node, plot) for node, plot in PLOTS.items()}
+    if node_id not in plots:
+        raise ValueError(f"{node_id} has no plot; nodes with one: {', '.join(plots)}.")
+    node, plot = plots[node_id]
+    given, defaults = arguments(node, plot, values), arguments(node, plot, {})
+    return {**plot(**given), "default": plot(**defaults), "widgets": list(given)}
+
+
+def regions_of(_, values: dict) -> dict:
+    """The layout of a canvas: height, width and the widgets of Region Layout; latent cells."""
+    canvas = [value_of(name, values.get(name), int, 1, LARGEST_SIDE) for name in ("height", "width")]
+    layout = RegionLayout.from_overlap(*canvas, *arguments(RegionLayoutNode, RegionLayout.from_overlap, values).values())
+    spans = ((layout.height, layout.region_height, layout.stride_height), (layout.width, layout.region_width, layout.stride_width))
+    rows, columns = (len(axis_starts(*span)) for span in spans)
+    return {
+        "canvas": canvas,
+        "region": [layout.region_height, layout.region_width],
+        "overlap": [layout.region_height - layout.stride_height, layout.region_width - layout.stride_width],
+        "rows": rows,
+        "columns": columns,
+        "regions": layout.regions if rows * columns <= MOST_REGIONS else [],
+    }
+
+
+def prompts_of(_, values: dict) -> dict:
+    """The prompts in the widget's `text`, for `count` regions; with region `number` set to `prompt` where given."""
+    text, count = value_of("text", values.get("text"), str), value_of("count", values.get("count"), int, 1, MOST_REGIONS)
+    if "number" in values:
+        text = replace_prompt(text, count, value_of("number", values["number"], int), value_of("prompt", values.get("prompt"), str))
+    return {"text": text, "prompts": parse_prompts(text, count)}
+
+
+def words_of(_, values: dict) -> dict:
+    """The words of `prompt` that the mini world does not know, and what to say about them."""
+    prompt = value_of("prompt", values.get("prompt"), str)
+    return {"unknown": unknown_words(prompt), "warning": warning_of(prompt)}
+
+
+def arguments(node, function, values: dict) -> dict:
+    """The parameters of `function` that are widgets of `node`, from `values` or the widget's default."""
+    found = {}
+    widgets = {widget.id: widget for widget in node.define_schema().inputs}
+    for name in inspect.signature(function).parameters:
+        if name in widgets:
+            widget = widgets[name]
+            found[name] = value_of(name, values.get(name, widget.default), type(widget.default), getattr(widget, "min", None), getattr(widget, "max", None), getattr(widget, "options", None))
+    return found
+
+
+def value_of(name, value, kind, least=None, most=None, options=None):
+    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
+        raise ValueError(f"{name} is {value!r}; expected {kind.__name__}.")
+    if (least is not None and not value >= least) or (most is not None and not value <= most):
+        raise ValueError(f"{name} is {value}; expected {least} to {most}.")
+    if options is not None and value not in options:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(str, options))}.")
+    return value

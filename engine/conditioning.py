@@ -1,0 +1,289 @@
+"""What the network is told about a part of the canvas.
+
+`stack` rewrites the cond dicts that reach CALC_COND_BATCH for a batch of views. Rows are view-major:
+all pictures of the first view, then all of the second.
+"""
+
+import uuid
+from typing import NamedTuple
+
+import comfy.conds
+import comfy.model_base
+import comfy.utils
+import torch
+
+from ..methods.regions import Region
+from .cache import Recent
+from .controls import cut_control
+from .views import Miniature, View
+
+REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
+REGION_CANVAS = "loupe_region_canvas"  # (height, width) of the canvas that it lies on, cells
+EMBEDDED = 256  # width of one of SDXL's embedded sizes
+
+
+def has_region_prompts(branch: list) -> bool:
+    return any(REGION in cond for cond in branch)
+
+
+def on_canvas(conds: list, canvas: tuple[int, int], recent: Recent) -> list:
+    """`conds` whose regions lie on `canvas`, (height, width) in cells, where their layout has cells of another size.
+
+    Raises ValueError for a layout of another shape.
+    """
+
+    def moved(cond):
+        height, width = cond[REGION_CANVAS]
+        y, x = canvas[0] / height, canvas[1] / width
+        if abs(y / x - 1) > 0.1:
+            raise ValueError(f"The prompts of Region Prompts are for a canvas of {width} x {height} latent cells, the sampled latent has {canvas[1]} x {canvas[0]}. Make regions of the latent that is sampled.")
+        region = cond[REGION]
+        return cond, {**cond, REGION: Region(round(region.y * y), round(region.x * x), round(region.height * y), round(region.width * x)), REGION_CANVAS: canvas}
+
+    def here(cond):
+        if cond.get(REGION_CANVAS, canvas) == canvas:
+            return cond
+        return recent.get(("on canvas", id(cond), canvas), lambda: moved(cond))[1]
+
+    return [branch and [here(cond) for cond in branch] for branch in conds]
+
+
+def select(branch: list, view: View | Miniature) -> list:
+    """The conds of a guidance branch that speak about `view`: those of the region that it shows most of,
+    where regions have prompts of their own, else those of the whole canvas."""
+    own = [cond[REGION] for cond in branch if REGION in cond]
+    if not own:
+        return branch
+    region = view.region
+    best = None if region is None else region if region in own else max(own, key=region.overlap)
+    if best is None or not region.overlap(best):
+        return [cond for cond in branch if REGION not in cond]
+    # the mask is for samplers that do not know about regions
+    return [{key: value for key, value in cond.items() if key != "mask"} for cond in branch if cond.get(REGION) == best]
+
+
+def view_uuid(original: uuid.UUID, views: list) -> uuid.UUID:
+    """Identity of a cond shown in `views`; ComfyUI's caches go by it."""
+    return uuid.uuid5(original, str(views))
+
+
+def signature(conds: list, view: View | Miniature) -> tuple:
+    """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call, and
+    prompts of different regions must be alike in kind."""
+    found = []
+    for branch in conds:
+        chosen = select(branch or [], view)
+        found += [(_area(cond, view), _boxes(cond, view)) for cond in chosen if "area" in cond or "gligen" in cond]
+        found += [_kind(cond) for cond in chosen if chosen is not branch]
+    return tuple(found)
+
+
+def _kind(cond):
+    shapes = tuple((name, tuple(value.cond.shape) if torch.is_tensor(value.cond) else None) for name, value in cond["model_conds"].items())
+    return shapes, id(cond.get("control")), id(cond.get("hooks")), *(cond.get(key) for key in ("strength", "mask_strength", "timestep_start", "timestep_end"))
+
+
+# what is tied to the whole canvas in a form that cannot be cut: by model family (some are of later
+# versions), and by key of the conditioning
+UNCUT_FAMILIES = {
+    "StableCascade_B": "its small prior picture",
+    "HiDreamO1": "its layout of the whole picture",
+    "PiD": "its low resolution latent",
+}
+UNCUT_KEYS = {
+    "attention_mask_img_shape": "a style model's attention mask. Set the style model's strength type to 'multiply' or remove it",
+    "keyframe_idxs": "keyframes placed by token. Remove the keyframe guides",
+}
+
+
+def check(model, conds: dict) -> None:
+    """Raises ValueError for conditioning of `model` (BaseModel) that no view can be given its part of.
+
+    conds: the guider's, by name.
+    """
+    family = next((name for name in UNCUT_FAMILIES if isinstance(model, getattr(comfy.model_base, name, ()))), None)
+    if family is not None:
+        raise ValueError(f"model is {family}, which is told about the whole canvas by {UNCUT_FAMILIES[family]}; it cannot be shown regions. Sample it without Loupe's patches.")
+    for branch in conds.values():
+        for cond in branch:
+            for key in UNCUT_KEYS.keys() & cond.keys():
+                raise ValueError(f"The conditioning of {type(model).__name__} holds {UNCUT_KEYS[key]}: it is tied to the whole canvas and cannot be cut to regions.")
+
+
+class Cut(NamedTuple):
+    """`views` of the canvas `x` (B, C, ..., H, W) of `canvas` cells, shown to `model` in one network call."""
+
+    views: list
+    x: torch.Tensor
+    canvas: tuple[int, int]
+    model: comfy.model_base.BaseModel
+    recent: Recent
+    controls: dict  # of this call, by what they are made of
+
+    def within(self, area: tuple[int, ...]) -> "Cut":
+        """The area as a canvas of its own."""
+        n = len(area) // 2
+        size = tuple(min(size, side - start) for size, side, start in zip(area[n - 2 : n], self.canvas, area[-2:]))
+        return self._replace(views=[view.within(area) for view in self.views], canvas=size)
+
+
+def stack(conds: list, views: list[View | Miniature], x: torch.Tensor, model, recent: Recent) -> list:
+    """`conds` of the whole canvas `x` (B, C, ..., H, W) rewritten for `views`.
+
+    conds is ComfyUI's: per guidance branch None or a list of dicts. Views must share shape and
+    `signature`. Tensors on the latent grid (masks, concatenated latents) are cropped, ControlNet
+    hints in pixels, areas and GLIGEN boxes clipped, sizes that the model is told replaced, each view
+    given the prompt of its region; everything else is left to ComfyUI, which repeats it. Nothing of
+    the input is changed.
+    """
+    cut = Cut(views, x, tuple(x.shape[-2:]), model, recent, {})
+
+    def rewritten(branch):
+        if not has_region_prompts(branch):
+            return [_cond(cond, cut) for cond in branch if "area" not in cond or _area(cond, views[0])]
+        columns = zip(*(select(branch, view) for view in views), strict=True)
+        return [_joined(column, cut) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
+
+    return [branch and rewritten(branch) for branch in conds]
+
+
+def _joined(column, cut):
+    """One cond out of the one of each view, their rows view after view."""
+    parts = [_rewritten(cond, cut._replace(views=[view])) for cond, view in zip(column, cut.views)]
+    out = parts[0].copy()
+    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], len(cut.x)) for name in out["model_conds"]}
+    if "mask" in out:
+        out["mask"] = torch.cat([part["mask"] for part in parts])
+    if "control" in out:
+        out["control"] = _control(column[0], cut)
+    out["uuid"] = view_uuid(column[0]["uuid"], cut.views)
+    return out
+
+
+def _joined_rows(conds, batch):
+    if not torch.is_tensor(conds[0].cond):
+        return conds[0]
+    return conds[0]._copy_with(torch.cat([comfy.utils.repeat_to_batch_size(cond.cond, batch) for cond in conds]))
+
+
+def _cond(cond, cut):
+    out = cut.recent.get((id(cond), tuple(cut.views), len(cut.x)), lambda: (cond, _rewritten(cond, cut)))[1]
+    return {**out, "control": _control(cond, cut)} if "control" in cond else out
+
+
+def _control(cond, cut):
+    # ComfyUI fits the hint to the area of a cond that has one
+    return cut_control(cond["control"], cut.within(cond["area"]) if "area" in cond else cut)
+
+
+def _rewritten(cond, cut):
+    """`cond` for the views of `cut`, its control as it was."""
+    out = cond.copy()
+    for key, value in cond.items():
+        if key == "model_conds":
+            out[key] = {name: _model_cond(name, c, cut) for name, c in value.items()}
+        elif key == "area":
+            out[key] = _area(cond, cut.views[0])
+        elif key == "gligen":
+            boxes = _boxes(cond, cut.views[0])
+            out[key] = (value[0] if boxes else "empty", value[1], boxes)
+        elif key == "uuid":
+            out[key] = view_uuid(value, cut.views)
+        elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == cut.canvas:
+            out[key] = _latents(value, cut)
+    if "area" in cond and "mask" not in cond:
+        out["mask"] = _latents(area_weights(cond["area"], cut.x), cut)
+    return out
+
+
+def _model_cond(name, cond, cut):
+    value = cond.cond
+    if isinstance(cond, comfy.conds.CONDConstant):
+        return cond
+    if isinstance(cond, comfy.conds.CONDList):
+        return cond._copy_with([_tensor(v, cut) for v in value])
+    if not torch.is_tensor(value):
+        return cond
+    if cut.views[0].size_ids is not None:
+        sizes = _sizes(name, value, cut)
+        if sizes is not None:
+            return cond._copy_with(sizes)
+    if name == "camera_conditions":  # Wan's, in pixels
+        ratio = value.shape[-1] // cut.canvas[1]
+        return cond._copy_with(torch.cat([view.pixels(_rows(value, cut), ratio) for view in cut.views]))
+    return cond._copy_with(_tensor(value, cut))
+
+
+def _tensor(value, cut):
+    if value.ndim >= 4 and value.shape[-2:] == cut.canvas:
+        return _latents(value, cut)
+    # ComfyUI counts the rows of all views
+    return value if len(value) == 1 else _rows(value, cut)
+
+
+def _rows(value, cut):
+    return comfy.utils.repeat_to_batch_size(value, len(cut.x))
+
+
+def _latents(tensor, cut):
+    tensor = _rows(tensor, cut)
+    return torch.cat([view.latent(tensor) for view in cut.views])
+
+
+def _sizes(name, value, cut):
+    """What models are told about the size of their picture, in `value`'s place; None where it is not that."""
+    ids = torch.tensor([view.size_ids for view in cut.views], dtype=torch.float32)
+    height, width, top, left, target_height, target_width = ids.unbind(1)
+    embedded = {comfy.model_base.SDXL: ids, comfy.model_base.SDXLRefiner: ids[:, :4]}
+    plain = {
+        (comfy.model_base.PixArt, "c_size"): ids[:, :2],
+        (comfy.model_base.PixArt, "c_ar"): (height / width)[:, None],
+        (comfy.model_base.HunyuanDiT, "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
+    }
+    for family, sizes in embedded.items():
+        if name == "y" and isinstance(cut.model, family):
+            return _with_size_ids(value, sizes, cut)
+    for (family, key), sizes in plain.items():
+        if name == key and isinstance(cut.model, family):
+            return sizes.to(value).repeat_interleave(len(cut.x), 0)
+    return None
+
+
+def _with_size_ids(y, ids, cut):
+    # after the pooled text; the refiner's fifth number is no size
+    sizes = cut.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
+    numbers = 6 if isinstance(cut.model, comfy.model_base.SDXL) else 5
+    start = y.shape[1] - EMBEDDED * numbers
+    rows = _rows(y, cut).repeat(len(cut.views), 1)
+    rows[:, start : start + sizes.shape[1]] = sizes.repeat_interleave(len(cut.x), 0)
+    return rows
+
+
+def area_weights(area: tuple[int, ...], x: torch.Tensor) -> torch.Tensor:
+    """ComfyUI's weights of an area (..., height, width, ..., y, x) on the canvas `x` (B, C, ..., H, W):
+    1, falling towards those of its sides that lie inside the canvas; 0 elsewhere. (1, ..., H, W)."""
+    weights, n = x.new_ones(1), len(area) // 2
+    for dim, length in enumerate(x.shape[2:], n - (x.ndim - 2)):
+        start = area[n + dim] if dim >= 0 else 0
+        size = min(area[dim], length - start) if dim >= 0 else length
+        ramp = min(8, size // 4)
+        side = torch.zeros(length)
+        side[start : start + size] = 1
+        for i in range(ramp):
+            if start != 0:
+                side[start + i] *= (i + 1) / ramp
+            if start + size < length:
+                side[start + size - 1 - i] *= (i + 1) / ramp
+        weights = weights[..., None] * side.to(x)
+    return weights
+
+
+def _area(cond, view):
+    return view.area(cond["area"]) if "area" in cond else None
+
+
+def _boxes(cond, view):
+    if "gligen" not in cond:
+        return None
+    clipped = ((box[0], view.area(box[1:])) for box in cond["gligen"][2])
+    return tuple((embedding, *box) for embedding, box in clipped if box is not None)

@@ -1,0 +1,104 @@
+"""Parts of the canvas that the network is shown as pictures of their own."""
+
+from typing import NamedTuple
+
+import comfy.utils
+import torch
+import torch.nn.functional as F
+
+from ..methods.regions import Region
+
+
+class Axis(NamedTuple):
+    """Cells offset, offset + step, ... of one axis of the canvas; cells outside repeat the border."""
+
+    offset: int
+    step: int
+    count: int
+
+    def take(self, tensor: torch.Tensor, dim: int, ratio: int = 1) -> torch.Tensor:
+        start, count, length = self.offset * ratio, self.count * ratio, tensor.shape[dim]
+        if start >= 0 and start + self.step * (count - 1) < length:
+            index = [slice(None)] * tensor.ndim
+            index[dim] = slice(start, start + self.step * (count - 1) + 1, self.step)
+            return tensor[tuple(index)]
+        index = torch.arange(count, device=tensor.device) * self.step + start
+        return tensor.index_select(dim, index.clamp(0, length - 1))
+
+    def clip(self, start: int, size: int) -> tuple[int, int] | None:
+        """Start and size, in this axis's own cells, of what it sees of `size` canvas cells at `start`."""
+        first = max(-((self.offset - start) // self.step), 0)
+        last = min(-((self.offset - start - size) // self.step), self.count)
+        return (first, last - first) if first < last else None
+
+
+class View(NamedTuple):
+    """A part of the canvas shown to the network as a picture of its own.
+
+    size_ids are SDXL's (height, width, crop_top, crop_left, target_height, target_width) in pixels,
+    None to leave what the conditioning says. Other models are told those of them that they know.
+    """
+
+    y: Axis
+    x: Axis
+    size_ids: tuple[int, int, int, int, int, int] | None = None
+
+    @property
+    def region(self) -> Region | None:
+        """Where it lies on the canvas, None when it is spread over all of it."""
+        return Region(self.y.offset, self.x.offset, self.y.count, self.x.count) if self.y.step == self.x.step == 1 else None
+
+    def latent(self, tensor: torch.Tensor) -> torch.Tensor:
+        """This view of a (..., H, W) tensor on the latent grid."""
+        return self.x.take(self.y.take(tensor, -2), -1)
+
+    def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
+        """This view of a (..., H * ratio, W * ratio) image. Every dilated view is the whole picture,
+        made small."""
+        if self.y.step == 1:
+            return self.x.take(self.y.take(image, -2, ratio), -1, ratio)
+        for dim, axis in ((-2, self.y), (-1, self.x)):
+            covered = axis.step * axis.count
+            image = Axis(image.shape[dim] // ratio - covered, 1, covered).take(image, dim, ratio)
+        return comfy.utils.common_upscale(image, self.x.count * ratio, self.y.count * ratio, "area", "disabled")
+
+    def area(self, area: tuple[int, ...]) -> tuple[int, ...] | None:
+        """ComfyUI's (..., height, width, ..., y, x) clipped to this view, None when they do not meet."""
+        n = len(area) // 2
+        y, x = self.y.clip(area[-2], area[n - 2]), self.x.clip(area[-1], area[n - 1])
+        if y is None or x is None:
+            return None
+        return (*area[: n - 2], y[1], x[1], *area[n:-2], y[0], x[0])
+
+    def within(self, area: tuple[int, ...]) -> "View":
+        """What this view sees of an area, as a view of a canvas that is the area alone."""
+        seen, n = self.area(area), len(area) // 2
+        y, x = (Axis(axis.offset + axis.step * first - start, axis.step, count) for axis, first, start, count in zip(self[:2], seen[-2:], area[-2:], seen[n - 2 : n]))
+        return View(y, x, self.size_ids)
+
+
+class Miniature(NamedTuple):
+    """The whole canvas shown as one small picture of `height` x `width` cells; otherwise as `View`."""
+
+    height: int
+    width: int
+    canvas: tuple[int, int]
+    size_ids: tuple[int, int, int, int, int, int] | None = None
+
+    region = None
+
+    def latent(self, tensor: torch.Tensor) -> torch.Tensor:
+        planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
+        return F.interpolate(planes, (self.height, self.width), mode="area").reshape(*tensor.shape[:-2], self.height, self.width)
+
+    def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
+        return comfy.utils.common_upscale(image, self.width * ratio, self.height * ratio, "area", "disabled")
+
+    def area(self, area: tuple[int, ...]) -> tuple[int, ...]:
+        n = len(area) // 2
+        y, x = self.height / self.canvas[0], self.width / self.canvas[1]
+        return (*area[: n - 2], max(1, round(area[n - 2] * y)), max(1, round(area[n - 1] * x)), *area[n:-2], int(area[-2] * y), int(area[-1] * x))
+
+    def within(self, area: tuple[int, ...]) -> "Miniature":
+        n = len(area) // 2
+        return Miniature(*self.area(area)[n - 2 : n], tuple(area[n - 2 : n]), self.size_ids)

@@ -1,0 +1,90 @@
+"""Describing pictures with ComfyUI's language models, or with a local `transformers` model."""
+
+from collections.abc import Iterator
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from PIL import Image
+
+
+def caption_with_clip(clip, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> Iterator[str]:
+    """Answers of a CLIP that generates text from pictures (1, h, w, 3), greedily, one by one.
+
+    Raises ValueError for a text encoder that does not look at pictures.
+    """
+    for picture in pictures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        tokens = clip.tokenize(instruction, image=picture[..., :3], skip_template=False, min_length=1, thinking=False)
+        rows = tokens.values() if isinstance(tokens, dict) else [tokens]
+        if not any(isinstance(token[0], dict) for chunks in rows for chunk in chunks for token in chunk):
+            raise ValueError("clip is a text encoder that does not look at pictures. Load a vision-language model (Qwen3-VL, Gemma 3 or 4, ...) with Load CLIP, choose a folder in model, or write the prompts yourself.")
+        yield clip.decode(clip.generate(tokens, do_sample=False, max_length=max_tokens))
+
+
+class LocalCaptioner:
+    """A `transformers` image-text-to-text model of a local folder, under ComfyUI's memory manager.
+
+    Only safetensors weights and code of `transformers` itself are used; nothing is downloaded.
+    """
+
+    def __init__(self, folder: str, name: str):
+        # heavy, and only this class needs it
+        import transformers
+
+        local = {"local_files_only": True, "trust_remote_code": False}
+        try:
+            self.processor = transformers.AutoProcessor.from_pretrained(folder, **local)
+            network = transformers.AutoModelForImageTextToText.from_pretrained(folder, torch_dtype="auto", use_safetensors=True, **local)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"model {name} cannot be loaded as an image-text-to-text model: {error}. Choose a folder with config.json, the processor's files and .safetensors weights of an architecture that transformers {transformers.__version__} knows.") from error
+        if getattr(self.processor, "chat_template", None) is None:
+            raise ValueError(f"model {name} has no chat template, so it cannot be given an instruction. Choose an instruction-tuned model.")
+        self.processor.tokenizer.padding_side = "left"
+        # ComfyUI writes attributes that a PreTrainedModel does not let it write
+        self.network = torch.nn.Module()
+        self.network.inner = network.eval()
+        self.patcher = comfy.model_patcher.ModelPatcher(self.network, load_device=comfy.model_management.text_encoder_device(), offload_device=comfy.model_management.text_encoder_offload_device())
+
+    def answer(self, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> list[str]:
+        """Answers about pictures (1, h, w, 3) in 0..1, in one batch, greedily."""
+        device = self.patcher.load_device
+        question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}]
+        text = self.processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
+        start = self.processor.tokenizer.bos_token
+        inputs = self.processor(
+            text=[text] * len(pictures),
+            images=[[_image(picture)] for picture in pictures],
+            padding=True,
+            add_special_tokens=start is None or not text.startswith(start),
+            return_tensors="pt",
+        )
+        network = self.network.inner
+        inputs = inputs.to(device, dtype=network.dtype)
+        comfy.model_management.load_models_gpu([self.patcher], memory_required=self._memory(inputs["input_ids"].shape, max_tokens))
+        network.to(device)  # ComfyUI leaves torch.nn layers behind when it loads a model in part
+
+        def interrupted(ids, scores, **kwargs):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            return torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+
+        ids = network.generate(**inputs, max_new_tokens=max_tokens, do_sample=False, stopping_criteria=[interrupted])
+        return self.processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    def _memory(self, shape, max_tokens):
+        """Keys and values, and as much again for activations."""
+        config = self.network.inner.config.get_text_config()
+        rows, tokens = shape
+        return 4 * rows * (tokens + max_tokens) * config.num_hidden_layers * config.hidden_size * self.network.inner.dtype.itemsize
+
+
+def _image(picture):
+    return Image.fromarray((picture[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy())
+
+
+def caption_with_folder(folder: str, name: str, pictures: list[torch.Tensor], instruction: str, max_tokens: int, batch: int) -> Iterator[str]:
+    """Answers of the model in `folder` about pictures (1, h, w, 3), `batch` at a time."""
+    captioner = LocalCaptioner(folder, name)
+    for start in range(0, len(pictures), batch):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield from captioner.answer(pictures[start : start + batch], instruction, max_tokens)

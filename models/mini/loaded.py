@@ -1,0 +1,137 @@
+"""The bundled mini world as ordinary ComfyUI objects: a tiny SDXL-family model, CLIP text encoder and VAE."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import comfy.latent_formats
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.sd
+import comfy.sd1_clip
+import comfy.supported_models
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
+
+from .vae import MiniVAE
+from .world import ARBITRARY_CONFIG, FOLDER, TEXT_CONFIG, UNET_CONFIG, warning_of
+
+# ComfyUI's VAE class builds only networks it knows. This one is built to satisfy its constructor and then replaced.
+PLACEHOLDER_VAE = {"ddconfig": {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
+                                "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}, "embed_dim": 4}
+
+
+class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
+    def __init__(self, embedding_directory=None, tokenizer_data={}):
+        data = {"clip_l_max_length": TEXT_CONFIG["max_position_embeddings"], **tokenizer_data}
+        super().__init__(embedding_directory=embedding_directory, tokenizer_data=data)
+        self.warned = set()
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
+        """As ComfyUI does it; words that the mini world does not know are named in the log, once a text."""
+        if text not in self.warned and (warning := warning_of(text)):
+            self.warned.add(text)
+            logging.warning(warning)
+        return super().tokenize_with_weights(text, return_word_ids, **kwargs)
+
+
+class MiniTextEncoder(comfy.sd1_clip.SDClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device=device, dtype=dtype, max_length=TEXT_CONFIG["max_position_embeddings"], textmodel_json_config=dict(TEXT_CONFIG),
+                         return_projected_pooled=False, model_options=model_options)
+
+
+class MiniClipModel(comfy.sd1_clip.SD1ClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MiniTextEncoder)
+
+
+class MiniVAEAdapter(MiniVAE):
+    """`MiniVAE` with the call signatures of ComfyUI's autoencoders."""
+
+    def encode(self, x, **kwargs):
+        return super().encode(x)
+
+    def decode(self, z, **kwargs):
+        return super().decode(z)
+
+
+def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    path = FOLDER / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train`.")
+    return comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+
+
+def latent_format() -> comfy.latent_formats.LatentFormat:
+    """The mini world's latent format: 4 channels, factor 8, its own scale factor and preview colours."""
+    metadata = _read("mini_vae.safetensors")[1]
+    *factors, bias = json.loads(metadata["latent_rgb_factors"])
+    fmt = comfy.latent_formats.LatentFormat()
+    fmt.scale_factor = float(metadata["scale_factor"])
+    fmt.latent_channels = 4
+    fmt.latent_rgb_factors = factors
+    fmt.latent_rgb_factors_bias = bias
+    return fmt
+
+
+def _patcher(name: str, config: comfy.supported_models_base.BASE) -> comfy.model_patcher.ModelPatcher:
+    weights, _ = _read(name)
+    config.latent_format = latent_format()
+    device = mm.get_torch_device()
+    dtype = mm.unet_dtype(model_params=comfy.utils.calculate_parameters(weights), supported_dtypes=config.supported_inference_dtypes)
+    config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, config.supported_inference_dtypes))
+    offload = mm.unet_offload_device()
+    model = config.get_model({}, "", device=offload)
+    model.diffusion_model.load_state_dict({k: v.to(dtype) for k, v in weights.items()})
+    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+
+
+def load_model() -> comfy.model_patcher.ModelPatcher:
+    """MODEL: ComfyUI's SDXL class at the mini world's size."""
+    patcher = _patcher("mini_unet.safetensors", comfy.supported_models.SDXL(dict(UNET_CONFIG)))
+    patcher.cached_patcher_init = (load_model, ())
+    return patcher
+
+
+def load_arbitrary() -> comfy.model_patcher.ModelPatcher:
+    """MODEL that sees a low-resolution picture: ComfyUI's InstructPix2Pix class, fed by `concat_latent_image` in the
+    conditioning. The picture's latent is scaled like the noisy one beside it (the class leaves it unscaled)."""
+    patcher = _patcher("mini_arbitrary.safetensors", comfy.supported_models.SDXL_instructpix2pix(dict(ARBITRARY_CONFIG)))
+    patcher.model.process_ip2p_image_in = patcher.model.latent_format.process_in
+    patcher.cached_patcher_init = (load_arbitrary, ())
+    return patcher
+
+
+def load_clip() -> comfy.sd.CLIP:
+    """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words."""
+    weights, metadata = _read("mini_text.safetensors")
+    rows = weights.pop("embeddings.token_embedding.weight").float()
+    table = rows[:1].repeat(49408, 1)
+    table[[int(i) for i in metadata["token_ids"].split(",")]] = rows[1:]
+    target = comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniClipModel)
+    state = {f"clip_l.transformer.text_model.{k}": v for k, v in weights.items()}
+    state["clip_l.transformer.text_model.embeddings.token_embedding.weight"] = table
+    state["clip_l.transformer.text_projection.weight"] = torch.eye(TEXT_CONFIG["hidden_size"])
+    state["clip_l.logit_scale"] = torch.tensor(4.6055)
+    clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state), model_options={"dtype": torch.float32})
+    clip.cond_stage_model.load_state_dict(state)
+    return clip
+
+
+def load_vae() -> comfy.sd.VAE:
+    """VAE: ComfyUI's VAE object around the mini autoencoder."""
+    weights, _ = _read("mini_vae.safetensors")
+    placeholder = AutoencoderKL(**PLACEHOLDER_VAE)
+    vae = comfy.sd.VAE(sd=placeholder.state_dict(), config={"params": PLACEHOLDER_VAE})
+    net = MiniVAEAdapter().to(vae.vae_dtype).eval()
+    net.load_state_dict({k: v.to(vae.vae_dtype) for k, v in weights.items()})
+    vae.first_stage_model = net
+    vae.patcher = comfy.model_patcher.CoreModelPatcher(net, load_device=vae.device, offload_device=mm.vae_offload_device())
+    vae.size = comfy.model_management.module_size(net)
+    vae.memory_used_encode = lambda shape, dtype: 256 * shape[2] * shape[3] * mm.dtype_size(dtype)
+    vae.memory_used_decode = lambda shape, dtype: 256 * shape[2] * shape[3] * 64 * mm.dtype_size(dtype)
+    return vae

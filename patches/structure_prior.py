@@ -1,0 +1,66 @@
+"""C-Upscale's structure prior as a step edit."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import comfy.model_sampling
+import torch
+
+from ..engine.latents import fit
+from ..engine.sigmas import timestep
+from ..engine.step_edits import Edits, Run
+from ..methods.structure_prior import kappa, structure_edit
+
+DIRECTIONS = ("enlarge reference", "shrink prediction")
+
+
+def prediction_of(model_sampling) -> str:
+    """What the network predicts, in the words of `methods.structure_prior`."""
+    if isinstance(model_sampling, (comfy.model_sampling.CONST, comfy.model_sampling.COSMOS_RFLOW)):
+        return "flow"
+    if isinstance(model_sampling, comfy.model_sampling.X0):
+        return "x0"
+    return "v" if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION) else "eps"
+
+
+@dataclass(frozen=True, eq=False)
+class StructurePrior:
+    """Step edit: pulls the low wavelet band of the prediction to that of `reference`, and the sampler's
+    state with it; see `methods.structure_prior`.
+
+    reference: unscaled samples of any size. "enlarge reference" compares on the canvas, after resizing
+    by `kernel`; "shrink prediction" at the reference's size, by area averages.
+    """
+
+    key: ClassVar[str] = "structure_prior"
+    rank: ClassVar[int] = 50
+
+    reference: torch.Tensor
+    weight: float = 0.2
+    schedule: str = "cosine"
+    mode: str = "paper"
+    clamp: bool = True
+    direction: str = DIRECTIONS[0]
+    kernel: str = "bicubic"
+    wavelet: str = "haar"
+    levels: int = 1
+
+    def __call__(self, run: Run) -> Edits:
+        if self.weight == 0:
+            return Edits()
+        sampling = run.model.model_sampling
+        prediction = prediction_of(sampling)
+        reference = run.model.process_latent_in(self.reference)
+        size = run.noise if self.direction == DIRECTIONS[0] else run.noise[..., : reference.shape[-2], : reference.shape[-1]]
+        reference = fit(reference, size, self.kernel)
+        area = run.noise.shape[-2:].numel() / reference.shape[-2:].numel()
+
+        def callback(x, denoised, sigma, step):
+            share = kappa(self.weight, timestep(sampling, float(sigma)), float(sigma), prediction, self.schedule, self.mode, self.clamp, area)
+            edit = structure_edit(denoised, reference, share, self.wavelet, self.levels)
+            if run.denoise_mask is not None:
+                edit.mul_(run.denoise_mask)
+            x.add_(edit)
+            denoised.add_(edit)
+
+        return Edits(callback=callback)

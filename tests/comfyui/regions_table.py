@@ -1,0 +1,100 @@
+"""The table of docs/regions.md: which test proves a kind of conditioning on a model family, or why there is none."""
+
+import local
+
+UNETS, TRANSFORMERS = ("sd15", "sdxl"), ("sd3", "flux", "pixart", "qwen", "wan", "zimage")
+COLUMNS = {"sd15": "SD 1.5", "sdxl": "SDXL", "sd3": "SD 3", "flux": "Flux", "pixart": "PixArt", "qwen": "Qwen-Image", "wan": "Wan", "zimage": "Z-Image, Lumina 2"}
+LOCAL = "test_local.py::test_regions_equal_the_whole"
+
+
+def every(cell, families=tuple(COLUMNS)):
+    return {family: cell.format(family=family) for family in families}
+
+
+# cells that other tests prove, or that are refused; LOCAL proves the rest
+ROWS = {
+    "a prompt for each region": every("test_local.py::test_prompts_of_regions_are_seen_by_their_regions[{family}]"),
+    **{kind: {} for kind in local.KINDS},
+    "ControlLora": {
+        **every("test_conditioning.py::test_control_loras[{family}]", UNETS),
+        **every("ComfyUI applies them to UNets", TRANSFORMERS),
+    },
+    "size conditioning": {
+        **every("the family is told no size"),
+        "sdxl": "test_conditioning.py::test_sdxl_is_told_the_region_or_the_canvas",
+        "pixart": "test_local.py::test_pixart_is_told_the_region_or_the_canvas",
+    },
+    "positions on the canvas": {
+        **every("refused: test_families.py::test_canvas_positions_are_refused_where_the_model_has_none[{family}]", ("sd15", "sdxl", "sd3", "pixart")),
+        **every("test_families.py::test_canvas_positions_are_comfyui_s_shifted_ones[{family}]", ("flux", "zimage")),
+        "qwen": "test_families.py::test_shifted_positions_are_those_of_the_canvas[qwen-False]",
+        "wan": "test_families.py::test_canvas_positions_change_nothing_where_only_distances_count",
+    },
+    "style model masks": {
+        **every("made for Flux"),
+        "flux": "refused: test_regional.py::test_style_model_masks_are_refused_before_sampling",
+    },
+    "camera rays, VACE frames": {
+        **every("made for Wan"),
+        "wan": "test_engine.py::test_camera_rays_are_cut_in_pixels, test_engine.py::test_vace_and_other_tensors_of_the_canvas_are_cut",
+    },
+}
+
+
+def cell(row, family):
+    if family in ROWS[row]:
+        return ROWS[row][family]
+    return local.REFUSED.get((row, family)) or f"{LOCAL}[{row}-{family}]"
+
+
+def names(text):
+    """The tests that a cell names."""
+    return [name.removeprefix("refused: ") for name in text.split(", ") if "::" in name]
+
+
+def table() -> str:
+    """Markdown; a number stands for a test or a reason in the list below it."""
+    notes = []
+
+    def short(row, family):
+        text = cell(row, family)
+        if text == f"{LOCAL}[{row}-{family}]":
+            return "`L`"
+        generic = text.replace(f"[{family}]", "[…]")
+        if generic not in notes:
+            notes.append(generic)
+        return f"{'no' if not names(text) or text.startswith('refused') else 'yes'} {notes.index(generic) + 1}"
+
+    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| {row} | " + " | ".join(short(row, family) for family in COLUMNS) + " |" for row in ROWS]
+    lines += ["", f"`L`: `{LOCAL}[row-family]`, families " + ", ".join(f"`{family}`" for family in COLUMNS) + ".", ""]
+    lines += [f"{i}. " + (f"`{note}`" if "::" in note and not note.startswith("refused") else note) for i, note in enumerate(notes, 1)]
+    return "\n".join(lines)
+
+
+CACHE_COLUMNS = ("regions", "images of two sizes", "PixelSmith")
+REFUSED_BY_PIXELSMITH = "test_caches.py::test_pixelsmith_refuses_what_remembers[{name}]"
+# what other nodes keep: the test that proves a place beside it, "refused: " before one that proves the refusal
+CACHES = {
+    "EasyCache": ("test_neighbours.py::test_caches_reuse_region_batches[EasyCacheNode-False]", "test_caches.py::test_easycache_keeps_images_of_each_size_apart", "refused: " + REFUSED_BY_PIXELSMITH.format(name="EasyCache")),
+    "LazyCache": ("test_neighbours.py::test_caches_reuse_region_batches[LazyCacheNode-False]", "test_caches.py::test_lazycache_keeps_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="LazyCache")),
+    "Flux KV Cache": ("refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[regions]", "refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[dilated views]", "refused: test_caches.py::test_a_kv_cache_is_refused_by_pixelsmith"),
+    "caches of other packs around the network (TeaCache and the like)": ("test_other_packs.py::test_every_region_has_its_own_cache", "test_other_packs.py::test_a_dilated_view_has_its_own_cache_too", "test_other_packs.py::test_a_patch_of_pixelsmith_has_its_own_cache"),
+    "Adaptive Projected Guidance with momentum": ("test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="APG")),
+    "Self-Attention Guidance": ("test_caches.py::test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="SelfAttentionGuidance"),),
+    "guidance of other packs that remembers": ("test_caches.py::test_guidance_that_averages_sees_the_whole_canvas",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="Average"),),
+}
+
+
+def cache_table() -> str:
+    """Markdown, as `table`."""
+    notes = []
+
+    def short(text):
+        if text not in notes:
+            notes.append(text)
+        return f"{'refused' if text.startswith('refused') else 'yes'} {notes.index(text) + 1}"
+
+    lines = ["| | " + " | ".join(CACHE_COLUMNS) + " |", "|---" * (len(CACHE_COLUMNS) + 1) + "|"]
+    lines += [f"| {name} | " + " | ".join(map(short, cells)) + " |" for name, cells in CACHES.items()]
+    return "\n".join([*lines, "", *(f"{i}. " + (f"`{note.removeprefix('refused: ')}`" if "::" in note else note) for i, note in enumerate(notes, 1))])

@@ -1,0 +1,73 @@
+"""The page's curves: the weights that the papers' code applies, and what the nodes' own runs apply."""
+
+import pytest
+import torch
+from loupe.browser import curves
+from loupe.methods.pixelsmith import denoise
+from loupe.methods.pixelsmith_plan import plan
+from loupe.patches.demofusion_sampler import PAPER_SCHEDULE
+
+STRUCTURE = {"weight": 0.2, "schedule": "cosine", "strength": "paper", "clamp": False, "compare": "enlarge reference"}
+ADJUSTMENT = {"preset": "custom", "alpha": 0.02, "beta": 0.03, "early_end": 0.2, "late_start": 0.8, "boundaries": "steps", "target": "sample"}
+
+
+def at(plot, name, timesteps):
+    values = dict(zip(plot["timesteps"], plot["curves"][name]))
+    return [values[t] for t in timesteps]
+
+
+def test_demofusion_weights_are_the_published_ones(golden):
+    rows = golden("df_views_cosine")[1]["cosine"]["50"]
+    timesteps = [row["t"] for row in rows]
+    for plot in (curves.demofusion(3.0, 1.0, 1.0), curves.demofusion_sampler("progressive", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)):
+        for name, key in (("skip residual", "c1_scale3"), ("dilated pass", "c2_scale1"), ("blur", "c3_scale1")):
+            assert at(plot, name, timesteps) == pytest.approx([row[key] for row in rows], rel=1e-4, abs=1e-6)
+
+
+def test_direct_mode_shows_the_last_steps():
+    direct = curves.demofusion_sampler("direct", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
+    assert direct["timesteps"] == [float(t) for t in range(581, 0, -20)]
+    whole = curves.demofusion_sampler("progressive", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
+    assert direct["curves"]["blur"] == whole["curves"]["blur"][20:]
+
+
+def test_structure_prior_removes_the_published_share(golden):
+    _, described = golden("cupscale_schedules")
+    for schedule, wanted in described["kappa_gamma0p2_sum_loss_eps_pred"].items():
+        if schedule in ("cosine", "linear"):
+            shares = at(curves.structure_prior(**{**STRUCTURE, "schedule": schedule}), "share of the deviation removed", described["sdxl_leading50_last22_timesteps"])
+            assert shares == pytest.approx(wanted, rel=1e-3)
+
+
+def test_structure_prior_widgets_show():
+    shares = {name: curves.structure_prior(**{**STRUCTURE, **changed})["curves"]["share of the deviation removed"] for name, changed in (
+        ("plain", {}), ("clamped", {"clamp": True}), ("kappa", {"strength": "kappa"}), ("small", {"compare": "shrink prediction"}),
+    )}
+    assert shares["clamped"] == [min(share, 1.0) for share in shares["plain"]]
+    assert shares["kappa"] == curves.structure_prior(**STRUCTURE)["curves"]["weight"]
+    assert shares["small"] == pytest.approx([share / 4 for share in shares["plain"]])
+
+
+@pytest.mark.parametrize("guided", [1, 2, 4, 6])
+def test_pixelsmith_follows_the_guidance_where_the_curve_says(guided):
+    """In a run whose network returns zeros, a step that overwrites leaves the noised guidance in half of the cells."""
+    steps, size = 6, 8
+    plot = curves.pixelsmith(guided, steps, steps, PAPER_SCHEDULE)
+    sigmas = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5]
+    guidance, noise = torch.full((1, 1, size, size), 7.0), torch.ones(1, 1, size, size)
+    shares = []
+
+    def swept(step, x, denoised):
+        shares.append(float(x.isclose(guidance + sigmas[step + 1] * noise).float().mean()))
+
+    denoise(lambda pictures, regions, step: [torch.zeros_like(p) for p in pictures], guidance, noise, sigmas, plan(size, size, size, steps, guided, 0), guided, callback=swept)
+    assert shares == plot["curves"]["cells from the guidance"]
+    assert sum(plot["curves"]["phases from the guidance"]) == 0.5 * (guided - 1)
+
+
+def test_latent_adjustment_pulls_early_and_pushes_late():
+    plot = curves.latent_adjustment(**ADJUSTMENT)
+    assert plot["curves"]["share of the reference"] == [0.02] * 10 + [0.0] * 30 + [-0.03] * 10
+    assert curves.latent_adjustment(**{**ADJUSTMENT, "preset": "ClearSR"})["curves"]["share of the reference"] == [0.01] * 10 + [0.0] * 30 + [-0.01] * 10
+    with pytest.raises(ValueError, match="alpha is 0.2"):
+        curves.latent_adjustment(**{**ADJUSTMENT, "alpha": 0.2})

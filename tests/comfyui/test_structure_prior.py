@@ -1,0 +1,210 @@
+import comfy.model_sampling
+import comfy.sample
+import comfy.samplers
+import pytest
+import tiny
+import torch
+from comfy.patcher_extension import WrappersMP
+from loupe.engine.sigmas import timestep
+from loupe.engine.step_edits import KEY, UNSUPPORTED, Edits, patch_step_edits
+from loupe.methods.structure_prior import kappa, structure_edit
+from loupe.nodes.structure_prior import StructurePriorNode
+from loupe.patches.structure_prior import StructurePrior, prediction_of
+
+
+class Toy(torch.nn.Module):
+    """The reference loop's network, as a noise predictor: x0 = 0.7 tanh(x / (1 + sigma^2)) + 0.3 m."""
+
+    def __init__(self, m, sigmas):
+        super().__init__()
+        self.dtype, self.m, self.sigmas = torch.float32, m, sigmas
+
+    def denoised(self, x, sigma):
+        return 0.7 * torch.tanh(x / (1 + sigma**2)) + 0.3 * self.m
+
+    def forward(self, x, timesteps, **kwargs):
+        sigma = self.sigmas[timesteps.long()[0]]
+        x = x * (1 + sigma**2) ** 0.5
+        return (x - self.denoised(x, sigma)) / sigma
+
+
+@pytest.fixture
+def loop(golden):
+    """(ModelPatcher with the prior, tensors, description) of the reference loop."""
+    tensors, info = golden("cupscale_gsp_loop")
+    tensors = {name: value.float() for name, value in tensors.items()}
+    model = tiny.toy({f"toy.{name}": torch.zeros(1) for name in ("w1", "b1", "v", "w2", "b2")})
+    model.model.diffusion_model = Toy(tensors["m"], model.model.model_sampling.sigmas)
+    prior = StructurePrior(model.model.process_latent_out(tensors["ref"]), info["gamma"], info["schedule"], clamp=False)
+    return patch_step_edits(model, prior), tensors, info
+
+
+def run(model, start, sigmas, sampler):
+    latent = model.model.process_latent_out(start)
+    out = tiny.sample(model, latent, sampler, cfg=1.0, sigmas=sigmas, noise_tensor=torch.zeros_like(latent))
+    return model.model.process_latent_in(out)
+
+
+@pytest.mark.numerics
+def test_euler_is_the_written_out_loop(loop):
+    model, tensors, info = loop
+    sigmas = torch.tensor(info["sigmas_k"])
+    torch.testing.assert_close(run(model, tensors["x_start_ve"], sigmas, "euler"), tensors["final"], atol=2e-5, rtol=0)
+    for steps in (1, 5, 13):
+        state = run(model, tensors["x_start_ve"], sigmas[: steps + 1], "euler")
+        torch.testing.assert_close(state / (1 + sigmas[steps] ** 2) ** 0.5, tensors["z_after_step"][steps - 1], atol=2e-5, rtol=0)
+
+
+@pytest.mark.numerics
+def test_the_stock_ksampler_walks_the_papers_grid(loop):
+    model, tensors, info = loop
+    ksampler = comfy.samplers.KSampler(model, 50, torch.device("cpu"), "euler", "ddim_uniform", 1.0)
+    torch.testing.assert_close(ksampler.sigmas[28:], torch.tensor(info["sigmas_k"]), rtol=1e-5, atol=0)
+    latent = model.model.process_latent_out(tensors["x_start_ve"])
+    cond = tiny.conditioning()
+    out = comfy.sample.sample(model, torch.zeros_like(latent), 50, 1.0, "euler", "ddim_uniform", cond, cond, latent, disable_noise=True, start_step=28, last_step=50, force_full_denoise=True, disable_pbar=True)
+    torch.testing.assert_close(model.model.process_latent_in(out), tensors["final"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.numerics
+def test_dpmpp_2m_moves_its_history_too(loop):
+    """The solver written out: the edit shifts the state after the step, and the prediction it remembers."""
+    model, tensors, info = loop
+    sigmas, toy = torch.tensor(info["sigmas_k"]), model.model.diffusion_model
+    x, old, lasted = tensors["x_start_ve"], None, None
+    for i, t in enumerate(info["timesteps"]):
+        sigma, following = sigmas[i], sigmas[i + 1]
+        denoised = toy.denoised(x, sigma)
+        edit = structure_edit(denoised, tensors["ref"], kappa(info["gamma"], t, float(sigma), clamp=False))
+        ratio = following / sigma
+        blend = denoised
+        if old is not None and following > 0:
+            r = lasted / torch.log(sigma / following)
+            blend = (1 + 1 / (2 * r)) * denoised - old / (2 * r) + edit / (2 * r)
+        x = ratio * x + (1 - ratio) * blend + edit
+        old, lasted = denoised + edit, torch.log(sigma / following)
+    torch.testing.assert_close(run(model, tensors["x_start_ve"], sigmas, "dpmpp_2m"), x, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", comfy.samplers.SAMPLER_NAMES)
+def test_every_sampler_goes_on_from_the_edited_state(name):
+    """A network that predicts no noise never moves the state; an edit of one step has to move the
+    result by as much. Solvers that look back carry a little more or less, CFG++ about twice."""
+    model = tiny.toy({f"toy.{key}": torch.zeros(shape) for key, shape in {"w1": (1, 4, 3, 3), "b1": 1, "v": 1, "w2": (4, 1, 3, 3), "b2": 4}.items()})
+    sigmas, latent = torch.tensor([10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.5, 0.0]), torch.zeros(1, 4, 4, 4)
+
+    class Shift:
+        key, rank = "shift", 0
+
+        def __init__(self, at):
+            self.at = at
+
+        def __call__(self, run):
+            def callback(x, denoised, sigma, step):
+                if step == self.at:
+                    x.add_(1)
+                    denoised.add_(1)
+
+            return Edits(callback=callback)
+
+    def moved(at):
+        with_edit, without = (tiny.sample(patch_step_edits(model, Shift(step)), latent, name, sigmas=sigmas, cfg=1.0) for step in (at, None))
+        return float(model.model.process_latent_in(with_edit - without).mean())
+
+    if name in UNSUPPORTED.values():
+        with pytest.raises(ValueError, match="shift"):
+            moved(0)
+        return
+    steps = [moved(at) for at in (0, 1, 5, 8)]
+    if name.endswith("cfg_pp"):
+        assert all(0.6 < step < 2.5 for step in steps)
+    elif not any(part in name for part in ("dpmpp_2m", "dpmpp_3m", "res_multistep", "er_sde", "ipndm", "deis")):
+        assert steps == pytest.approx([1, 1, 1, 1], abs=1e-3)
+    else:
+        assert steps[0] == pytest.approx(1, abs=1e-3) and steps[-1] == pytest.approx(1, abs=1e-3)
+        assert all(0.8 < step < 2.5 for step in steps)
+
+
+@pytest.mark.numerics
+def test_weight_zero_changes_no_bit_of_the_loop(loop):
+    model, tensors, info = loop
+    plain = patch_step_edits(model, StructurePrior(torch.zeros(1, 4, 1, 1), 0.0))
+    sigmas = torch.tensor(info["sigmas_k"])
+    assert torch.equal(run(plain, tensors["x_start_ve"], sigmas, "uni_pc"), run(bare(model), tensors["x_start_ve"], sigmas, "uni_pc"))
+
+
+def bare(model):
+    model = model.clone()
+    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
+    return model
+
+
+@pytest.mark.parametrize("name", tiny.MODELS)
+@pytest.mark.parametrize("settings", [{}, {"mode": "kappa"}, {"direction": "shrink prediction"}, {"wavelet": "db2"}])
+def test_models_of_every_prediction(name, settings):
+    model = tiny.MODELS[name]()
+    channels = model.model.latent_format.latent_channels
+    latent, reference = tiny.noise((2, channels, 14, 18)), tiny.noise((1, channels, 7, 9), 5)
+    model.model.diffusion_model.requires_grad_(False)
+    for parameter in list(model.model.diffusion_model.parameters())[-2:]:
+        parameter.mul_(0.05)
+    conds = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2)}
+    plain = tiny.sample(model, latent, steps=4, denoise=0.5, **conds)
+    prior = StructurePrior(reference, 0.5, **settings)
+    pulled = tiny.sample(patch_step_edits(model, prior), latent, steps=4, denoise=0.5, **conds)
+
+    def distance(x):
+        return (torch.nn.functional.interpolate(x, (7, 9), mode="area") - reference).square().mean()
+
+    assert torch.isfinite(pulled).all() and distance(pulled) < 0.95 * distance(plain)
+
+
+@pytest.mark.numerics
+def test_videos():
+    model = tiny.wan()
+    latent, reference = tiny.noise((1, 16, 2, 9, 12)), tiny.noise((1, 16, 2, 5, 6), 5)
+
+    def distance(model):
+        out = tiny.sample(model, latent, steps=4, denoise=0.5, cfg=1.0)
+        return (torch.nn.functional.interpolate(out[0].transpose(0, 1), (5, 6), mode="area") - reference[0].transpose(0, 1)).square().mean()
+
+    assert distance(patch_step_edits(model, StructurePrior(reference, 0.5))) < 0.95 * distance(model)
+
+
+def test_predictions_are_told_apart():
+    expected = {"sdxl": "eps", "sdxl_v": "v", "sd15": "eps", "sd3": "flow", "flux": "flow"}
+    assert {name: prediction_of(make().model.model_sampling) for name, make in tiny.MODELS.items()} == expected
+    assert prediction_of(comfy.model_sampling.X0()) == "x0"
+
+
+def test_cosmos_counts_timesteps_of_its_flow():
+    class Cosmos(comfy.model_sampling.ModelSamplingCosmosRFlow, comfy.model_sampling.COSMOS_RFLOW):
+        pass
+
+    assert [timestep(Cosmos(), sigma) for sigma in (80.0, 1.0, 0.25)] == pytest.approx([80000 / 81, 500, 200])
+
+
+def test_weight_zero_changes_no_bit_and_the_kept_part_of_a_mask_stays():
+    model, latent = tiny.sdxl(), tiny.noise((1, 4, 12, 16))
+    node = StructurePriorNode.execute
+    settings = {"schedule": "cosine", "strength": "paper", "clamp": True, "compare": "enlarge reference", "kernel": "bicubic", "wavelet": "haar", "levels": 1}
+    off = node(model, {"samples": torch.zeros(1, 4, 4, 4)}, 0.0, **settings).result[0]
+    assert torch.equal(tiny.sample(off, latent), tiny.sample(model, latent))
+
+    mask = torch.zeros(1, 1, 12, 16)
+    mask[..., 5:] = 1
+    on = node(model, {"samples": torch.zeros(1, 4, 4, 4)}, 0.2, **settings).result[0]
+    out = tiny.sample(on, latent, noise_mask=mask)
+    torch.testing.assert_close(out[..., :5], latent[..., :5])
+    assert not torch.equal(out, tiny.sample(model, latent, noise_mask=mask))
+
+
+def test_a_cached_model_gives_the_same_picture_again():
+    model = patch_step_edits(tiny.sdxl(), StructurePrior(tiny.noise((1, 4, 6, 8), 2), 0.4))
+    latent = tiny.noise((1, 4, 12, 16))
+    assert torch.equal(tiny.sample(model, latent, "dpmpp_2m"), tiny.sample(model, latent, "dpmpp_2m"))
+
+
+def test_another_models_latent_is_refused():
+    with pytest.raises(ValueError, match="reference has 16 channels"):
+        StructurePriorNode.execute(tiny.sdxl(), {"samples": torch.zeros(1, 16, 4, 4)}, 0.2, "cosine", "paper", True, "enlarge reference", "bicubic", "haar", 1)
