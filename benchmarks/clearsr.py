@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..engine.step_edits import patch_step_edits
+from ..engine.evaluation import with_parts
 from ..models.clearsr.loaded import ClearSRControl
 from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER
@@ -81,7 +81,7 @@ class Bench:
         latent = self.vae.encode(self.low)
         model = patch_decoder(self.model, self.control) if decoder_lora else self.model
         if lsa is not None:
-            model = patch_step_edits(model, LatentAdjustment(control.vae.encode(self.low), *lsa))
+            model = with_parts(model, LatentAdjustment(control.vae.encode(self.low), *lsa))
         network = control.control_model
         kept, network.gspm = network.gspm, network.gspm if gspm else None
         restored = self.sample(model, with_control(self.empty, control, {}), latent, denoise)

@@ -33,9 +33,8 @@ import numpy as np
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..engine.evaluation import patch_evaluation
+from ..engine.evaluation import with_parts
 from ..engine.latents import resize
-from ..engine.step_edits import patch_step_edits
 from ..methods.noise import seeded_noise
 from ..methods.regions import RegionLayout
 from ..methods.structure_prior import low_band
@@ -118,12 +117,12 @@ class Bench:
     def enlarge(self, scene, reference, start, seed, overlap=0.5, structure=0.0, attention=False, prompts=False) -> torch.Tensor:
         """`start` (the enlarged picture's latent) denoised; unscaled latents."""
         layout = RegionLayout.from_overlap(*start.shape[-2:], REGION, REGION, overlap)
-        model = patch_evaluation(self.model, regional=RegionalDenoise(layout=layout, batch=len(layout.regions)))
+        model = with_parts(self.model, RegionalDenoise(layout=layout, regions_per_call=len(layout.regions)))
         if attention:
-            model = patch_evaluation(model, attention=AttentionPrior(reference))
+            model = with_parts(model, AttentionPrior(reference))
         prior = Timed(StructurePrior(reference, structure, clamp=False))
         if structure:
-            model = patch_step_edits(model, prior)
+            model = with_parts(model, prior)
         positive = self.encode(caption(scene))
         if prompts:
             width, height = layout.width, layout.height
@@ -201,8 +200,8 @@ def cost(region: int = 64, evaluations: int = 2) -> None:
     for parameter in network.diffusion_model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     model = comfy.model_patcher.CoreModelPatcher(network.eval(), torch.device("cpu"), torch.device("cpu"))
-    model = patch_evaluation(model, regional=RegionalDenoise((region, region), batch=9))
-    prior = patch_evaluation(model, attention=AttentionPrior(torch.zeros(1, 4, region, region)))
+    model = with_parts(model, RegionalDenoise((region, region), regions_per_call=9))
+    prior = with_parts(model, AttentionPrior(torch.zeros(1, 4, region, region)))
     latent, prompt = torch.zeros(1, 4, 2 * region, 2 * region), [[torch.zeros(1, 77, 2048), {"pooled_output": torch.zeros(1, 1280)}]]
     seconds = {model: 0.0, prior: 0.0}
     for number in range(evaluations + 1):

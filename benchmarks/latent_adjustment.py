@@ -19,8 +19,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..engine.evaluation import patch_evaluation
-from ..engine.step_edits import patch_step_edits
+from ..engine.evaluation import with_parts
 from ..methods.noise import seeded_noise
 from ..patches.demofusion_sampler import PAPER_SCHEDULE, schedule
 from ..patches.latent_adjustment import LatentAdjustment
@@ -41,9 +40,9 @@ METHODS = {
 
 
 def enlarge(bench: Bench, scene, start: torch.Tensor, seed: int, settings: dict | None) -> np.ndarray:
-    model = patch_evaluation(bench.model, regional=RegionalDenoise((REGION, REGION), jitter=False, batch=9))
+    model = with_parts(bench.model, RegionalDenoise((REGION, REGION), jitter=False, regions_per_call=9))
     if settings is not None:
-        model = patch_step_edits(model, LatentAdjustment(start, **settings))
+        model = with_parts(model, LatentAdjustment(start, **settings))
     sampler = comfy.samplers.sampler_object("ddpm")
     out = comfy.sample.sample_custom(model, seeded_noise(start.shape, seed), bench.cfg, sampler, bench.sigmas, bench.encode(caption(scene)), bench.negative, start, disable_pbar=True, seed=seed)
     return bench.picture(out)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from comfy.patcher_extension import WrappersMP
 
-from ..engine.evaluation import patch_evaluation
+from ..engine.evaluation import with_parts
 from ..engine.latents import resize
 from ..methods.noise import seeded_noise
 from ..models.lsr.loaded import LatentUpscaler
@@ -88,7 +88,7 @@ class Bench:
             return lambda latent, size: add_region_noise(self.model, lsr(latent, size), image, 0.0, 1.2, seed)[0]
 
         def img2img(positive, base, seed, sizes):
-            model = patch_evaluation(self.model, regional=RegionalDenoise(REGION, 0.5, "uniform", None, True, seed, 0, sizes))
+            model = with_parts(self.model, RegionalDenoise(REGION, 0.5, "uniform", None, True, seed, 0, sizes))
             return self.sample(model, positive, lsr(base, target(base)), seed, schedule(self.model, PAPER_SCHEDULE, 50, 30, True))
 
         return {

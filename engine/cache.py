@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 
 
-class Recent:
+class StepCache:
     """Values of the current step and the one before, by key.
 
     What comes back at every step is computed once a run; what a moving layout leaves behind is let go.

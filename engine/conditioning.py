@@ -13,9 +13,9 @@ import comfy.utils
 import torch
 
 from ..methods.regions import Region
-from .cache import Recent
+from .cache import StepCache
 from .controls import cut_control
-from .views import Miniature, View
+from .views import SmallView, View
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
 REGION_CANVAS = "loupe_region_canvas"  # (height, width) of the canvas that it lies on, cells
@@ -26,7 +26,7 @@ def has_region_prompts(branch: list) -> bool:
     return any(REGION in cond for cond in branch)
 
 
-def on_canvas(conds: list, canvas: tuple[int, int], recent: Recent) -> list:
+def on_canvas(conds: list, canvas: tuple[int, int], recent: StepCache) -> list:
     """`conds` whose regions lie on `canvas`, (height, width) in cells, where their layout has cells of another size.
 
     Raises ValueError for a layout of another shape.
@@ -48,7 +48,7 @@ def on_canvas(conds: list, canvas: tuple[int, int], recent: Recent) -> list:
     return [branch and [here(cond) for cond in branch] for branch in conds]
 
 
-def select(branch: list, view: View | Miniature) -> list:
+def select(branch: list, view: View | SmallView) -> list:
     """The conds of a guidance branch that speak about `view`: those of the region that it shows most of,
     where regions have prompts of their own, else those of the whole canvas."""
     own = [cond[REGION] for cond in branch if REGION in cond]
@@ -67,7 +67,7 @@ def view_uuid(original: uuid.UUID, views: list) -> uuid.UUID:
     return uuid.uuid5(original, str(views))
 
 
-def signature(conds: list, view: View | Miniature) -> tuple:
+def signature(conds: list, view: View | SmallView) -> tuple:
     """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call, and
     prompts of different regions must be alike in kind."""
     found = []
@@ -96,7 +96,7 @@ UNCUT_KEYS = {
 }
 
 
-def check(model, conds: dict) -> None:
+def check_conditioning(model, conds: dict) -> None:
     """Raises ValueError for conditioning of `model` (BaseModel) that no view can be given its part of.
 
     conds: the guider's, by name.
@@ -117,7 +117,7 @@ class Cut(NamedTuple):
     x: torch.Tensor
     canvas: tuple[int, int]
     model: comfy.model_base.BaseModel
-    recent: Recent
+    recent: StepCache
     controls: dict  # of this call, by what they are made of
 
     def within(self, area: tuple[int, ...]) -> "Cut":
@@ -127,7 +127,7 @@ class Cut(NamedTuple):
         return self._replace(views=[view.within(area) for view in self.views], canvas=size)
 
 
-def stack(conds: list, views: list[View | Miniature], x: torch.Tensor, model, recent: Recent) -> list:
+def stack(conds: list, views: list[View | SmallView], x: torch.Tensor, model, recent: StepCache) -> list:
     """`conds` of the whole canvas `x` (B, C, ..., H, W) rewritten for `views`.
 
     conds is ComfyUI's: per guidance branch None or a list of dicts. Views must share shape and

@@ -12,6 +12,7 @@ import torch
 from comfy import model_management
 
 from .other_packs import is_foreign_control
+from .views import ViewPatch
 
 HINT_PATCHES = ("DiffSynthCnetPatch", "ZImageControlPatch")
 # their pictures have no form that can be cut from outside
@@ -127,19 +128,35 @@ def check_caches(model_options: dict) -> None:
                 raise ValueError(f"model carries {CACHES[kind]}, which keeps the reference image of the first region for all others. Remove that node; the image stays the same, and takes longer.")
 
 
-def cut_hint_patches(transformer_options: dict, hints: dict, view, cells: int, cut) -> dict:
-    """`transformer_options` whose `hints` show `view` only."""
-    own = {key: cut.recent.get(("patch", key, view), lambda patch=patch: (patch, _cut_patch(patch, view, cells, cut)))[1] for key, patch in hints.items()}
-    patches = {name: [own.get(id(patch), patch) for patch in patches] for name, patches in transformer_options["patches"].items()}
-    return {**transformer_options, "patches": patches}
+def hint_view_patches(model_options: dict) -> tuple[ViewPatch, ...]:
+    """What cuts the `hint_patches` of a model to views, if it has any."""
+    hints = hint_patches(model_options)
+    return (HintPatches(hints),) if hints else ()
 
 
-def _cut_patch(patch, view, cells, cut):
+class HintPatches(ViewPatch):
+    """Cuts the images of `hints` to the view that a network call shows."""
+
+    one_by_one = True
+
+    def __init__(self, hints: dict):
+        self.hints = hints
+
+    def options(self, options, call, views):
+        if views is None:
+            return options
+        transformer_options, view, cache = options["transformer_options"], views[0], call.run.cache
+        own = {key: cache.get(("patch", key, view), lambda patch=patch: (patch, _cut_patch(patch, view, call.canvas)))[1] for key, patch in self.hints.items()}
+        patches = {name: [own.get(id(patch), patch) for patch in patches] for name, patches in transformer_options["patches"].items()}
+        return {**options, "transformer_options": {**transformer_options, "patches": patches}}
+
+
+def _cut_patch(patch, view, canvas):
     out = copy.copy(patch)
-    height, width = (side * cells for side in cut.canvas)
+    height, width = canvas.pixels
 
     def cropped(image, kernel):
-        return view.pixels(comfy.utils.common_upscale(image, width, height, kernel, "center"), cells)
+        return view.pixels(comfy.utils.common_upscale(image, width, height, kernel, "center"), canvas.pixels_per_cell)
 
     for name in ("image", "inpaint_image"):
         image = getattr(patch, name, None)

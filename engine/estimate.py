@@ -7,41 +7,26 @@ from dataclasses import dataclass
 import comfy.sample
 import comfy.samplers
 import torch
-from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ..methods.regions import RegionLayout
-from ..patches.attention_prior import attended_bytes
-from . import evaluation, step_edits
-from .conditioning import check
-from .work import Work, cells, evaluations
-
-NAMES = {"regional": "regions", "dilated": "dilated views", "attention": "attention prior"}
+from .call import LARGEST_BATCH
+from .conditioning import check_conditioning
+from .evaluation import engine_of, without_parts
+from .views import Canvas
+from .work import Work, cells, rows
 
 
 def works(model, height: int, width: int, evaluations: int) -> list[Work]:
-    """Work of `evaluations` of a canvas of `height` x `width` cells with the patches on `model` (ModelPatcher)."""
-    parts = evaluation.evaluation_of(model) or evaluation.Evaluation()
-    found = [] if parts.regional is not None else [Work("whole latent", evaluations, height, width)]
-    for field, name in NAMES.items():
-        part = getattr(parts, field)
-        if part is not None and part.count(height, width):
-            _, *size = part.largest(height, width)
-            # the prior shows its picture with the positive prompt alone
-            kept = _kept(part, model, size) if field == "attention" else 0
-            found.append(Work(name, evaluations * part.count(height, width), *size, kept, field != "attention"))
-    return found
-
-
-def _kept(prior, model, size):
-    network = model.get_model_object("diffusion_model")
-    return attended_bytes(network, *size, prior.layers, prior.finest, model.model.get_dtype_inference().itemsize)
+    """Work of `evaluations` of a canvas of `height` x `width` cells with the parts on `model` (ModelPatcher)."""
+    found = engine_of(model).works(model.model, Canvas.of(model.model, height, width))
+    return [work.times(evaluations) for work in found]
 
 
 def layout(model, height: int, width: int) -> RegionLayout:
-    """The regions of the patches on `model`; one region if there are none."""
-    parts = evaluation.evaluation_of(model)
+    """The regions of the parts on `model`; one region if there are none."""
+    found = engine_of(model).works(model.model, Canvas.of(model.model, height, width))
     whole = RegionLayout(height, width, height, width, height, width)
-    return whole if parts is None or parts.regional is None else parts.regional.layout_of(height, width)
+    return next((work.layout for work in found if work.layout is not None), whole)
 
 
 @dataclass(frozen=True)
@@ -66,12 +51,12 @@ class Plan:
         """The plan in words; `pixels` of a latent cell."""
         batch, (height, width) = self.shape[0], self.shape[-2:]
         frames = self.shape[2:-2].numel()
-        total = evaluations(self.works, self.branches, batch)
+        total = rows(self.works, self.branches, batch)
         native = layout.region_height * layout.region_width
         lines = [
             f"Canvas: {width} x {height} latent cells, {width * pixels} x {height * pixels} pixels" + (f", {frames} frames" if frames > 1 else "") + (f", {batch} pictures" if batch > 1 else ""),
             f"Regions: {len(layout.regions)} of {layout.region_width} x {layout.region_height} cells, every {layout.stride_width} x {layout.stride_height}; {self.at_once} in one network call",
-            *(f"{work.name}: {evaluations([work], self.branches, batch):,} rows of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
+            *(f"{work.name}: {rows([work], self.branches, batch):,} rows of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
             f"Network rows: {total:,} with {self.branches} guidance branch{'es' * (self.branches > 1)} (equal to {cells(self.works, self.branches, batch) / native:,.0f} regions)",
             f"Memory: weights {_gigabytes(self.weights)}, one network call {_gigabytes(self.network)}, latents {_gigabytes(self.canvas)}",
         ]
@@ -88,37 +73,32 @@ def _minutes(seconds):
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def plan(model, shape: Sequence[int], works: list[Work], branches: int, at_once: int = 0) -> Plan:
-    """at_once: pictures in one network call, 0 for what fits in free memory."""
+def plan(model, shape: Sequence[int], works: list[Work], branches: int) -> Plan:
+    """Of `works` with the parts on `model`, on latents of `shape`."""
     shape = torch.Size(shape)
     largest = max(works, key=lambda work: work.height * work.width)
     one = model.model.memory_required([branches * shape[0], *shape[1:-2], largest.height, largest.width])
+    engine = engine_of(model)
+    at_once = engine.regions_per_call
     if not at_once:
         free = model.get_free_memory(model.load_device) - max(model.model_size() - model.loaded_size(), 0)
-        at_once = min(max(int(free / (1.5 * one)), 1), evaluation.LARGEST_BATCH, max(work.pictures for work in works))
+        at_once = min(max(int(free / (1.5 * one)), 1), LARGEST_BATCH)
+    # no more than one evaluation has
+    evaluation = engine.works(model.model, Canvas.of(model.model, *shape[-2:]))
+    at_once = min(at_once, max(work.views for work in evaluation))
     canvas = shape.numel() * 4 * (3 + 2 * branches) + shape[0] * sum(work.kept for work in works)
     return Plan(shape, works, branches, at_once, model.model_size(), int(one * at_once), canvas)
 
 
 def measure(model, planned: Plan, positive: list) -> float:
     """Seconds of the run, from one network call of each kind of work, with `positive` as every branch's prompt."""
-    check(model.model, {"positive": [keys for _, keys in positive]})
-    model = _bare(model)
+    check_conditioning(model.model, {"positive": [keys for _, keys in positive]})
+    model = without_parts(model)
     return sum(_seconds(model, planned, work, positive) for work in planned.works)
 
 
-def _bare(model):
-    model = model.clone()
-    for wrapper_type in (WrappersMP.CALC_COND_BATCH, WrappersMP.PREPARE_SAMPLING, WrappersMP.SAMPLER_SAMPLE):
-        model.remove_wrappers_with_key(wrapper_type, evaluation.KEY)
-    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, step_edits.KEY)
-    for callback_type in (CallbacksMP.ON_PRE_RUN, CallbacksMP.ON_CLEANUP):
-        model.remove_callbacks_with_key(callback_type, evaluation.KEY)
-    return model
-
-
 def _seconds(model, planned, work, positive):
-    together = min(planned.at_once, work.pictures)
+    together = min(planned.at_once, work.views)
     latent = torch.zeros(together * planned.shape[0], *planned.shape[1:-2], work.height, work.width)
     times = []
 
@@ -131,4 +111,4 @@ def _seconds(model, planned, work, positive):
     # guidance 1 runs one branch, 2 both
     branches = planned.branches if work.guided else 1
     comfy.sample.sample_custom(model, torch.zeros_like(latent), float(branches), sampler, sigmas, positive, positive, latent, callback=stop_the_clock, disable_pbar=True, seed=0)
-    return (times[-1] - times[-2]) / together * work.pictures
+    return (times[-1] - times[-2]) / together * work.views

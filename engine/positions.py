@@ -8,19 +8,12 @@ from comfy.ldm.wan.model import WanModel
 from comfy.patcher_extension import WrappersMP
 
 from .controls import hint_patches
+from .views import ViewPatch, patch_size
 
 POSITIONS = ("region", "canvas")
 POST_INPUT = (Flux, QwenImageTransformer2DModel)
 ROPE_OPTIONS = (NextDiT,)  # one shift for all rows of a call
 DISTANCES = (WanModel,)  # text has no position, so that only distances within the picture count
-PATCHES = {"NaDiT": 2}  # of networks that do not tell: SeedVR2's
-
-
-def patch_size(network: torch.nn.Module) -> int:
-    """Latent cells to the side of one token of `network`; 1 for convolutional ones."""
-    names = ("patch_size", "patch_spatial", "patch")  # the last is Krea 2's
-    size = next((size for name in names if (size := getattr(network, name, None))), PATCHES.get(type(network).__name__, 1))
-    return size if isinstance(size, int) else size[-1]
 
 
 def check_positions(model) -> None:
@@ -29,18 +22,15 @@ def check_positions(model) -> None:
         raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that ComfyUI lets move. Set positions to 'region'.")
 
 
-def check_compiled(model, positions: str) -> None:
-    """Raises ValueError for a compiled `model` (ModelPatcher): ComfyUI compiles it for the options of its first call,
-    and where a region lies, or what it sees of a patch's image, is told by them."""
-    if not _is_compiled(model):
-        return
-    if positions == "canvas":
-        raise ValueError("positions is 'canvas', but model is compiled, and would place all regions where the first one lies. Set positions to 'region', or remove TorchCompileModel.")
-    if hint_patches(model.model_options):
+def check_compiled(model) -> None:
+    """Raises ValueError for a compiled `model` (ModelPatcher) with hint patches: ComfyUI compiles it for the options of
+    its first call, and what a region sees of a patch's image is told by them."""
+    if is_compiled(model) and hint_patches(model.model_options):
         raise ValueError("model is compiled and carries a ControlNet patch whose image is cut to each region; all regions would see the part of the first one. Remove TorchCompileModel.")
 
 
-def _is_compiled(model):
+def is_compiled(model) -> bool:
+    """Whether the network of `model` (ModelPatcher) is compiled as a whole."""
     if isinstance(model.get_model_object("diffusion_model"), torch._dynamo.OptimizedModule):
         return True
     for wrapper in model.get_wrappers(WrappersMP.APPLY_MODEL, "torch.compile"):
@@ -51,7 +41,36 @@ def _is_compiled(model):
     return False
 
 
-class Shift:
+class Placed(ViewPatch):
+    """Tells the network of `model` (BaseModel) where its views lie on the canvas.
+
+    Raises ValueError, after a call, where this version of ComfyUI does not let positions be moved.
+    """
+
+    def __init__(self, model):
+        self.model, self.network = model, model.diffusion_model
+        self.one_by_one = isinstance(self.network, ROPE_OPTIONS)
+        self.shift = None
+
+    def options(self, options, call, views):
+        if views is None or isinstance(self.network, DISTANCES):
+            return options
+        transformer_options = options["transformer_options"]
+        if isinstance(self.network, ROPE_OPTIONS):
+            return {**options, "transformer_options": shifted_options(transformer_options, views[0], self.network)}
+        rope = transformer_options.get("rope_options", {})
+        references = [latent for branch in call.conds for cond in branch or () if "ref_latents" in cond["model_conds"] for latent in cond["model_conds"]["ref_latents"].cond]
+        self.shift = PositionShift(views, call.x, self.network, (rope.get("scale_y", 1.0), rope.get("scale_x", 1.0)), any(latent.shape[-2:] == call.canvas.size for latent in references))
+        patches = transformer_options.get("patches", {})
+        patches = {**patches, "post_input": [*patches.get("post_input", ()), self.shift]}
+        return {**options, "transformer_options": {**transformer_options, "patches": patches}}
+
+    def after(self):
+        if self.shift is not None and not self.shift.used:
+            raise ValueError(f"positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set positions to 'region'.")
+
+
+class PositionShift:
     """post_input patch: moves the image tokens of every row to the place of its view.
 
     views: of one network call on the canvas `x` (B, C, ..., H, W). scale: of the positions, (y, x).

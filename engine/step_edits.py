@@ -1,7 +1,6 @@
 """Editing the sampler's state between evaluations.
 
-One SAMPLER_SAMPLE wrapper per model applies an ordered list of step edits. Samplers hold the state
-`x` in a local variable, so edits write into it:
+Samplers hold the state `x` in a local variable, so edits write into it:
 
 * `before` an evaluation of a step's state. Two-stage samplers evaluate a temporary state at the next
   level first and the real one afterwards; both are edited.
@@ -15,16 +14,12 @@ samplers take a little off. Evaluations of latents of another size, which some s
 are not edited.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from comfy.patcher_extension import WrappersMP
-
-from .progress import notice
-
-KEY = "loupe_step_edits"
 
 # dpm_fast and dpm_adaptive leave the schedule's noise levels; the others evaluate a prediction and then
 # rebuild the state from older ones
@@ -38,64 +33,32 @@ UNSUPPORTED = {
 }
 
 
-class Run(NamedTuple):
-    """One sampler run, as a step edit sees it. Latents are scaled; noise is unit noise."""
-
-    model: torch.nn.Module
-    sigmas: torch.Tensor
-    noise: torch.Tensor
-    latent_image: torch.Tensor | None
-    denoise_mask: torch.Tensor | None
-    seed: int
-
-
 class Edits(NamedTuple):
-    """What an edit does in one run; `before` and `callback` write in place."""
+    """What a part does to the state in one run; `before` and `callback` write in place. sigma: of the state."""
 
-    before: Callable[[torch.Tensor, torch.Tensor], None] | None = None  # (x, sigma)
-    after: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # (denoised, sigma)
-    callback: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], None] | None = None  # (x, denoised, sigma, step)
-    finish: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (x, its noise level)
-    notice: str | None = None  # what a person should know of this run
+    before: Callable[[torch.Tensor, float], None] | None = None  # (x, sigma)
+    after: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (denoised, sigma)
+    callback: Callable[[torch.Tensor, torch.Tensor, float, int], None] | None = None  # (x, denoised, sigma, step)
+    finish: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (x, sigma)
 
 
-class StepEdits:
-    """`edits` are called with the Run and return Edits. They are shared between runs and keep nothing;
-    `key` makes them unique on a model, `rank` orders them."""
+@contextlib.contextmanager
+def edited(sampler, run, edits: dict[str, Edits]):
+    """In here `sampler`'s state is edited. Yields a list that names, afterwards, what changed nothing.
 
-    def __init__(self, edits: dict):
-        self.edits = edits
-
-    def __call__(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
-        run = Run(guider.inner_model, sigmas, noise, latent_image, denoise_mask, extra_args.get("seed") or 0)
-        ordered = sorted(self.edits.values(), key=lambda edit: edit.rank)
-        active = [edit(run) for edit in ordered]
-        by_step = [edit.key for edit, edits in zip(ordered, active) if edits.callback is not None]
-        last = len(sigmas) - 2
-
-        def finished(x, level):
-            for edits in active:
-                x = x if edits.finish is None else edits.finish(x, level)
-            return x
-
-        def reported(step, denoised, *rest):
-            callback(step, finished(denoised, 0.0) if step == last else denoised, *rest)
-
-        sampler = executor.class_obj
-        function = getattr(sampler, "sampler_function", None)
-        moves = any(edits.before or edits.callback for edits in active)
-        if moves or any(edits.after for edits in active):
-            _check(function, sampler, self.edits, moves)
-            sampler.sampler_function = _edited(function, active, by_step)
-        try:
-            x = executor(guider, sigmas, extra_args, None if callback is None else reported, noise, latent_image, denoise_mask, *args, **kwargs)
-        finally:
-            if function is not None:
-                sampler.sampler_function = function
-        for edits in active:
-            if edits.notice is not None:
-                notice(edits.notice)
-        return finished(x, float(sigmas[-1]))
+    Raises ValueError for samplers whose state cannot be edited.
+    """
+    function, unreported = getattr(sampler, "sampler_function", None), []
+    moves = any(edit.before or edit.callback for edit in edits.values())
+    if not moves and not any(edit.after for edit in edits.values()):
+        yield unreported
+        return
+    _check(function, sampler, edits, moves)
+    sampler.sampler_function = _edited(function, run, edits, unreported)
+    try:
+        yield unreported
+    finally:
+        sampler.sampler_function = function
 
 
 def _check(function, sampler, edits, moves):
@@ -104,22 +67,24 @@ def _check(function, sampler, edits, moves):
         raise ValueError(f"The sampler {name} cannot carry {', '.join(edits)}: its state cannot be edited step by step. Choose euler, or another of the sampler list such as dpmpp_2m.")
 
 
-def _edited(function, active, by_step):
+def _edited(function, run, edits, unreported):
+    by_step = [key for key, edit in edits.items() if edit.callback is not None]
+
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
-        edited = _EditedModel(model, sigmas, active, x.shape)
+        edited = _EditedModel(model, run, edits.values(), x.shape)
 
         def edited_callback(info):
-            for edits in active:
-                if edits.callback is not None and edited.evaluated is not None and edited.evaluated.shape == info["denoised"].shape:
-                    # not info["x"]: ipndm and deis report the state that they began with
-                    edits.callback(edited.evaluated, info["denoised"], sigmas[info["i"]], info["i"])
-            edited.step += 1
+            # not info["x"]: ipndm and deis report the state that they began with
+            if edited.evaluated is not None and edited.evaluated.shape == info["denoised"].shape:
+                for edit in edits.values():
+                    if edit.callback is not None:
+                        edit.callback(edited.evaluated, info["denoised"], run.schedule[info["i"]], info["i"])
             if callback is not None:
                 callback(info)
 
         out = function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
-        if by_step and edited.evaluated is not None and not edited.step:
-            notice(f"{', '.join(by_step)} changed nothing: the sampler reports no steps. Choose euler, or another of the sampler list.")
+        if by_step and edited.evaluated is not None and not run.ended:
+            unreported.append(f"{', '.join(by_step)} changed nothing: the sampler reports no steps. Choose euler, or another of the sampler list.")
         return out
 
     sample.__name__ = getattr(function, "__name__", "sample")
@@ -127,15 +92,13 @@ def _edited(function, active, by_step):
 
 
 class _EditedModel:
-    """What a sampler evaluates in place of the model. `step`: how many have ended."""
+    """What a sampler evaluates in place of the model."""
 
-    def __init__(self, model, sigmas, active, shape):
-        self._model, self._sigmas, self._shape = model, sigmas, shape
-        self._levels = sigmas.tolist()
-        self._before = [edits.before for edits in active if edits.before is not None]
-        self._after = [edits.after for edits in active if edits.after is not None]
+    def __init__(self, model, run, edits, shape):
+        self._model, self._run, self._shape = model, run, shape
+        self._before = [edit.before for edit in edits if edit.before is not None]
+        self._after = [edit.after for edit in edits if edit.after is not None]
         self._shift = 0.0  # log of what the network was told last, over the schedule's level
-        self.step = 0
         self.evaluated = None
 
     def __getattr__(self, name):
@@ -144,36 +107,28 @@ class _EditedModel:
     def __call__(self, x, sigma, **kwargs):
         if x.shape != self._shape:
             return self._model(x, sigma, **kwargs)
-        level = self._level(float(sigma[0]))
+        told, _ = self._run.read(sigma, x)
+        level = self._level(told)
         if level is not None:
             for before in self._before:
                 before(x, level)
         self.evaluated = x
         denoised = self._model(x, sigma, **kwargs)
+        self._run.forget()
         for after in self._after:
-            denoised = after(denoised, sigma[0] * math.exp(-self._shift) if level is None else level)
+            denoised = after(denoised, told * math.exp(-self._shift) if level is None else level)
         return denoised
 
     def _level(self, told):
         """Level of the step whose state is evaluated; None for a stage between two levels. Stages lie above the
         level that they lead to, halfway or nearer to the one before."""
-        levels = self._levels
+        levels = self._run.schedule
         # a sampler that reports no steps may be at any
-        for step in range(self.step, len(levels) - 1 if told > 0 else 0):
+        for step in range(self._run.ended, len(levels) - 1 if told > 0 else 0):
             shift = math.log(told / levels[step])
             above = math.log(levels[step - 1] / levels[step]) / 4 if step else math.inf
             below = math.log(levels[step] / levels[step + 1]) if levels[step + 1] > 0 else math.inf
             if -0.75 * below < shift - self._shift < above:
                 self._shift = shift
-                return self._sigmas[step]
-        return next((sigma for sigma, level in zip(self._sigmas, levels) if math.isclose(told, level, rel_tol=1e-5)), None)
-
-
-def patch_step_edits(model, *edits):
-    """Clone of `model` (ModelPatcher) with `edits` added; one with the same key is replaced."""
-    model = model.clone()
-    before = model.get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY)
-    kept = before[0].edits if before else {}
-    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
-    model.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, KEY, StepEdits({**kept, **{edit.key: edit for edit in edits}}))
-    return model
+                return levels[step]
+        return next((level for level in levels if math.isclose(told, level, rel_tol=1e-5)), None)

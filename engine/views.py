@@ -1,4 +1,4 @@
-"""Parts of the canvas that the network is shown as pictures of their own."""
+"""The canvas, and parts of it that the network is shown as images of their own."""
 
 from typing import NamedTuple
 
@@ -7,6 +7,29 @@ import torch
 import torch.nn.functional as F
 
 from ..methods.regions import Region
+
+
+class Canvas(NamedTuple):
+    """A latent of `height` x `width` cells. pixels_per_cell: to the side of a cell; patch: cells to the side of a token
+    of the network, 1 for convolutional ones."""
+
+    height: int
+    width: int
+    pixels_per_cell: int = 8
+    patch: int = 1
+
+    @classmethod
+    def of(cls, model, height: int, width: int) -> "Canvas":
+        """For the latents and the network of `model` (BaseModel)."""
+        return cls(height, width, model.latent_format.spacial_downscale_ratio, patch_size(model.diffusion_model))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        return self.height * self.pixels_per_cell, self.width * self.pixels_per_cell
 
 
 class Axis(NamedTuple):
@@ -33,7 +56,7 @@ class Axis(NamedTuple):
 
 
 class View(NamedTuple):
-    """A part of the canvas shown to the network as a picture of its own.
+    """A part of the canvas shown to the network as an image of its own.
 
     size_ids are SDXL's (height, width, crop_top, crop_left, target_height, target_width) in pixels,
     None to leave what the conditioning says. Other models are told those of them that they know.
@@ -53,7 +76,7 @@ class View(NamedTuple):
         return self.x.take(self.y.take(tensor, -2), -1)
 
     def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
-        """This view of a (..., H * ratio, W * ratio) image. Every dilated view is the whole picture,
+        """This view of a (..., H * ratio, W * ratio) image. Every dilated view is the whole image,
         made small."""
         if self.y.step == 1:
             return self.x.take(self.y.take(image, -2, ratio), -1, ratio)
@@ -77,8 +100,8 @@ class View(NamedTuple):
         return View(y, x, self.size_ids)
 
 
-class Miniature(NamedTuple):
-    """The whole canvas shown as one small picture of `height` x `width` cells; otherwise as `View`."""
+class SmallView(NamedTuple):
+    """The whole canvas shown as one small image of `height` x `width` cells; otherwise as `View`."""
 
     height: int
     width: int
@@ -99,6 +122,33 @@ class Miniature(NamedTuple):
         y, x = self.height / self.canvas[0], self.width / self.canvas[1]
         return (*area[: n - 2], max(1, round(area[n - 2] * y)), max(1, round(area[n - 1] * x)), *area[n:-2], int(area[-2] * y), int(area[-1] * x))
 
-    def within(self, area: tuple[int, ...]) -> "Miniature":
+    def within(self, area: tuple[int, ...]) -> "SmallView":
         n = len(area) // 2
-        return Miniature(*self.area(area)[n - 2 : n], tuple(area[n - 2 : n]), self.size_ids)
+        return SmallView(*self.area(area)[n - 2 : n], tuple(area[n - 2 : n]), self.size_ids)
+
+
+class ViewPatch:
+    """What a part changes of the network calls of an evaluation.
+
+    one_by_one: only one view fits into a call.
+    """
+
+    one_by_one = False
+
+    def options(self, options: dict, call, views: list | None) -> dict:
+        """Model `options` for a network call of `call` (Call) on `views`, or on the whole canvas where None. `options`
+        itself stays as it is."""
+        return options
+
+    def after(self) -> None:
+        """The network has seen the views. Raises ValueError where it did not do what it should."""
+
+
+PATCHES = {"NaDiT": 2}  # of networks that do not tell: SeedVR2's
+
+
+def patch_size(network: torch.nn.Module) -> int:
+    """Latent cells to the side of one token of `network`; 1 for convolutional ones."""
+    names = ("patch_size", "patch_spatial", "patch")  # the last is Krea 2's
+    size = next((size for name in names if (size := getattr(network, name, None))), PATCHES.get(type(network).__name__, 1))
+    return size if isinstance(size, int) else size[-1]

@@ -1,27 +1,32 @@
-"""How much work a run is, counted before it begins, in network rows: one image and one guidance branch in one network
+"""How much work an evaluation or a run is, in network rows: one image and one guidance branch in one network
 evaluation."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..methods.pixelsmith_plan import Sweep
+from ..methods.regions import RegionLayout
 
 
 class Work(NamedTuple):
-    """`pictures` of height x width latent cells that the network sees in a run, for each guidance branch
-    (unless not `guided`: with one of them only) and picture of a batch. `kept`: bytes that are held
-    meanwhile."""
+    """`views` of height x width latent cells that the network sees, for each guidance branch (unless not `guided`:
+    with one of them only) and image of a batch. `kept`: bytes that are held meanwhile, for one image. `layout`: of
+    views that are regions."""
 
     name: str
-    pictures: int
+    views: int
     height: int
     width: int
     kept: int = 0
     guided: bool = True
+    layout: RegionLayout | None = None
+
+    def times(self, evaluations: int) -> "Work":
+        """Of so many evaluations."""
+        return self._replace(views=self.views * evaluations)
 
 
-def evaluations(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
-    """Network rows: branches x batch x the sum of all pictures."""
+def rows(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
+    """Network rows: branches x batch x the sum of all views."""
     return batch * sum(_rows(work, branches) for work in works)
 
 
@@ -31,10 +36,4 @@ def cells(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
 
 
 def _rows(work, branches):
-    return work.pictures * (branches if work.guided else 1)
-
-
-def pixelsmith_work(sweeps: Sequence[Sweep]) -> Work:
-    """PixelSmith's patches, from the plan of its run."""
-    patches = [patch for sweep in sweeps for patch in sweep.patches]
-    return Work("patches", len(patches), patches[0].region.height, patches[0].region.width)
+    return work.views * (branches if work.guided else 1)

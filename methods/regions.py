@@ -52,7 +52,7 @@ class RegionLayout:
     `region_height`, `region_width` and the strides are cells; a region longer than the canvas is
     clamped to it. `blend` weights the overlaps: "uniform" (the papers), "gaussian" (std 1/8 of the
     region) or "linear" (a ramp across the overlap). `pixels_per_cell` is known where the layout was made
-    for an empty latent, whose cells the model may not share.
+    for an empty latent, whose cells the model may not share. `patch`: regions move by multiples of it, cells.
 
     Raises ValueError for sizes below 1, a stride longer than the region (it would leave gaps) and
     an unknown blend.
@@ -66,6 +66,7 @@ class RegionLayout:
     stride_width: int
     blend: str = "uniform"
     pixels_per_cell: int | None = None
+    patch: int = 1
 
     def __post_init__(self):
         if self.blend not in BLENDS:
@@ -91,7 +92,7 @@ class RegionLayout:
         # a region clamped to the canvas keeps the overlap fraction
         region_height, region_width = (length if region >= length else min(_rounded(region, multiple), length) for region, length in ((region_height, height), (region_width, width)))
         stride_height, stride_width = (min(_rounded(region * (1 - overlap) + 1e-6, multiple), region) for region in (region_height, region_width))
-        return cls(height, width, region_height, region_width, stride_height, stride_width, blend)
+        return cls(height, width, region_height, region_width, stride_height, stride_width, blend, patch=multiple)
 
     def rescaled(self, height: int, width: int) -> "RegionLayout":
         """The same regions on a canvas of `height` x `width` larger or smaller cells.
@@ -105,10 +106,20 @@ class RegionLayout:
         return RegionLayout(height, width, *map(round, sides), self.blend)
 
     @property
+    def starts(self) -> tuple[list[int], list[int]]:
+        """Rows and columns at which regions begin."""
+        return axis_starts(self.height, self.region_height, self.stride_height), axis_starts(self.width, self.region_width, self.stride_width)
+
+    @property
+    def count(self) -> int:
+        """How many regions there are."""
+        rows, columns = self.starts
+        return len(rows) * len(columns)
+
+    @property
     def regions(self) -> list[Region]:
         """The regions in row-major order."""
-        rows = axis_starts(self.height, self.region_height, self.stride_height)
-        columns = axis_starts(self.width, self.region_width, self.stride_width)
+        rows, columns = self.starts
         return [Region(y, x, self.region_height, self.region_width) for y in rows for x in columns]
 
     def weights(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -2,9 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..engine.evaluation import patch_evaluation
+from ..engine import with_parts
+from ..engine.attention import LAYERS
 from ..engine.latents import samples_of
-from ..patches.attention_prior import LAYERS, NOISES, AttentionPrior
+from ..patches.attention_prior import NOISES, AttentionPrior
 
 
 class AttentionPriorNode(io.ComfyNode):
@@ -33,8 +34,7 @@ class AttentionPriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed, joint_attention=False) -> io.NodeOutput:
         prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed, joint_attention, reference.get("batch_index"))
-        prior.check(model)
-        return io.NodeOutput(patch_evaluation(prior.hooked(model), attention=prior))
+        return io.NodeOutput(with_parts(model, prior))
 
 
 NODES = [AttentionPriorNode]

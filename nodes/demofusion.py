@@ -4,10 +4,10 @@ from comfy_api.latest import io
 
 from ..engine.latents import resize, samples_of, with_samples
 from ..methods.regions import BLENDS
+from ..patches.demofusion import patch_demofusion
 from ..patches.demofusion_sampler import (
     PAPER_SCHEDULE,
     SCHEDULES,
-    patch_demofusion,
     phase_sizes,
     sample_demofusion,
     schedule,

@@ -6,7 +6,6 @@ import comfy.model_management
 from comfy_api.latest import io, ui
 
 from ..engine.estimate import layout, measure, plan, works
-from ..engine.evaluation import evaluation_of
 from ..engine.latents import as_sampled, samples_of
 from .region_layout import draw
 
@@ -48,8 +47,7 @@ class PlanNode(io.ComfyNode):
 def planned(model, shape, evaluations, cfg, timed, positive):
     if timed and positive is None:
         raise ValueError("measure is on, but positive is not connected. Connect the sampler's positive prompt, or switch measure off.")
-    parts = evaluation_of(model)
-    out = plan(model, shape, works(model, *shape[-2:], evaluations), 1 if cfg == 1.0 else 2, 0 if parts is None or parts.regional is None else parts.regional.batch)
+    out = plan(model, shape, works(model, *shape[-2:], evaluations), 1 if cfg == 1.0 else 2)
     return replace(out, seconds=measure(model, out, positive)) if timed else out
 
 

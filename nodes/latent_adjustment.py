@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..engine import with_parts
 from ..engine.latents import samples_of
-from ..engine.step_edits import patch_step_edits
 from ..methods.latent_adjustment import PRESETS
 from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
 
@@ -37,8 +37,7 @@ class LatentAdjustmentNode(io.ComfyNode):
     def execute(cls, model, reference, preset, alpha, beta, early_end, late_start, boundaries, target) -> io.NodeOutput:
         alpha, beta = PRESETS.get(preset, (alpha, beta))
         adjustment = LatentAdjustment(samples_of(reference, "reference", model), alpha, beta, early_end, late_start, boundaries, target)
-        adjustment.check()
-        return io.NodeOutput(patch_step_edits(model, adjustment))
+        return io.NodeOutput(with_parts(model, adjustment))
 
 
 NODES = [LatentAdjustmentNode]

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..engine.evaluation import patch_evaluation
+from ..engine import with_parts
 from ..engine.positions import POSITIONS
 from ..methods.regions import BLENDS
 from ..patches.regional_denoise import SIZES, RegionalDenoise
@@ -37,7 +37,7 @@ class RegionalDenoiseNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, region_width, region_height, overlap, blend, jitter, jitter_seed, size_conditioning, batch, positions="region", regions=None) -> io.NodeOutput:
         regional = RegionalDenoise((region_height, region_width), overlap, blend, regions, jitter, jitter_seed, batch, size_conditioning, None, positions)
-        return io.NodeOutput(patch_evaluation(model, regional=regional))
+        return io.NodeOutput(with_parts(model, regional))
 
 
 NODES = [RegionalDenoiseNode]

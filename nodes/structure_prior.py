@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..engine import with_parts
 from ..engine.latents import samples_of
-from ..engine.step_edits import patch_step_edits
 from ..methods.structure_prior import SCHEDULES, WAVELETS
 from ..patches.structure_prior import DIRECTIONS, StructurePrior
 
@@ -38,7 +38,7 @@ class StructurePriorNode(io.ComfyNode):
     @classmethod
     def execute(cls, model, reference, weight, schedule, strength, clamp, compare, kernel, wavelet, levels) -> io.NodeOutput:
         samples = samples_of(reference, "reference", model)
-        return io.NodeOutput(patch_step_edits(model, StructurePrior(samples, weight, schedule, strength, clamp, compare, kernel, wavelet, levels)))
+        return io.NodeOutput(with_parts(model, StructurePrior(samples, weight, schedule, strength, clamp, compare, kernel, wavelet, levels)))
 
 
 NODES = [StructurePriorNode]

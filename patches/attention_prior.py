@@ -1,29 +1,27 @@
-"""C-Upscale's regional attention prior on ComfyUI's attention hooks.
+"""C-Upscale's regional attention prior as a part.
 
-Before the regions of an evaluation, the network sees the small picture at the same noise level with
+Before the regions of an evaluation, the network sees the small image at the same noise level with
 the global prompt, and the output of its cross-attention layers is kept until the evaluation ends.
 The regions' layers read it at their place.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import comfy.utils
 import torch
-from comfy.ldm.flux.model import Flux
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
-from comfy.ldm.modules.diffusionmodules.openaimodel import (
-    Downsample,
-    UNetModel,
-    Upsample,
-)
-from comfy.ldm.pixart.pixartms import PixArtMS
 
+from ..engine import Part, ViewPatch, Work
+from ..engine.attention import (
+    LAYERS,
+    has_stages,
+    is_joint,
+    is_known,
+    output_bytes,
+    output_patched,
+)
 from ..engine.conditioning import REGION, view_uuid
-from ..engine.joint import JointAttention
-from ..engine.pixart import patch_cross_attention
-from ..engine.positions import patch_size
-from ..engine.views import Axis, Miniature, View
+from ..engine.views import Axis, SmallView, View
 from ..methods.attention_prior import (
     attended_region,
     bilinear_weights,
@@ -32,14 +30,12 @@ from ..methods.attention_prior import (
 )
 from ..methods.noise import seeded_noise, stream
 
-LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
 NOISES = ("fixed", "fresh")
-JOINT = (MMDiT, Flux)
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionPrior:
-    """reference: the small picture at the model's native area, unscaled (B, C, h, w).
+class AttentionPrior(Part):
+    """reference: the small image at the model's native area, unscaled (B, C, h, w).
 
     weight: share of the prior where a region has a prompt of its own; weight_alone: where all regions
     share the global prompt. layers: a key of LAYERS; finest: leaves out layers with fewer cells to the
@@ -47,6 +43,9 @@ class AttentionPrior:
     the reference, by its place `batch_index` in a batch. joint: also for models with joint attention, an
     experiment.
     """
+
+    key: ClassVar[str] = "attention_prior"
+    rank: ClassVar[int] = 20
 
     reference: torch.Tensor
     weight: float = 0.5
@@ -58,47 +57,50 @@ class AttentionPrior:
     joint: bool = False
     batch_index: list[int] | None = None
 
-    def check(self, model) -> None:
+    def check(self, model, canvas=None):
         """Raises ValueError for a model (ModelPatcher) without cross-attention that ComfyUI lets patch,
         and for videos."""
         network = model.get_model_object("diffusion_model")
-        if isinstance(network, JOINT) and not self.joint:
+        if is_joint(network) and not self.joint:
             raise ValueError(f"model is {type(model.model).__name__}, whose text and picture share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
-        if not isinstance(network, (UNetModel, PixArtMS, *JOINT)) or self.reference.ndim != 4:
+        if not is_known(network) or self.reference.ndim != 4:
             raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
-        if not isinstance(network, UNetModel) and self.layers != "all":
+        if not has_stages(network) and self.layers != "all":
             raise ValueError(f"layers is {self.layers!r}, but {type(model.model).__name__} has no encoder and decoder. Set layers to 'all'.")
 
-    def hooked(self, model):
-        """Clone of `model` (ModelPatcher) that calls attn2_output_patch, which PixArt does not by itself."""
-        return patch_cross_attention(model) if isinstance(model.get_model_object("diffusion_model"), PixArtMS) else model
+    def works(self, model, canvas, sigma, inner):
+        if not self.weight and not self.weight_alone:
+            return inner
+        height, width = self.reference.shape[-2:]
+        kept = output_bytes(model.diffusion_model, height, width, self.layers, self.finest, model.get_dtype_inference().itemsize)
+        # the image is shown with the positive prompt alone
+        return [*inner, Work("attention prior", 1, height, width, kept, guided=False)]
 
-    def count(self, height: int, width: int) -> int:
-        return 1 if self.weight or self.weight_alone else 0
-
-    def largest(self, height: int, width: int) -> tuple[int, int, int]:
-        """(pictures at once, height, width) to make room for."""
-        return 1, *self.reference.shape[-2:]
-
-    def attend(self, call) -> None:
-        """Shows the network the small picture and keeps it as `call.attended`, where the prior has a part in the evaluation."""
+    def evaluate(self, call, inner):
+        """The predictions of a canvas whose regions read what the network has made of the small image."""
         branch = [] if call.positive is None else call.conds[call.positive]
         if not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
-            return
+            return inner(call)
+        whole = self._whole(call, branch)
+        when = "fixed" if self.noise == "fixed" else f"{call.step.level:.6g}"
+        reference, noise = call.run.cache.get(("attention_prior", when), lambda: self._drawn(call, when))
+        size = tuple(reference.shape[-2:])
+        pixels = tuple(side * call.canvas.pixels_per_cell for side in size)
+        attending = call.patched(Attended(self, call, [cond["uuid"] for cond in whole]))
+        x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
+        attending.predict_views([x], [SmallView(*size, call.canvas.size, (*pixels, 0, 0, *pixels))], [whole])
+        return inner(attending)
+
+    def _whole(self, call, branch):
+        """The prompts of the whole image. Raises ValueError for those that the prior cannot follow."""
         if any("area" in cond for cond in branch):  # ComfyUI gives each branch the areas of the other
             raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
-        if any("ref_latents" in cond["model_conds"] for cond in branch) and isinstance(call.model.diffusion_model, JOINT):
+        if any("ref_latents" in cond["model_conds"] for cond in branch) and is_joint(call.model.diffusion_model):
             raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
-        when = "fixed" if self.noise == "fixed" else f"{call.step.level:.6g}"
-        reference, noise = call.state.recent.get(("attention_prior", when), lambda: self._drawn(call, when))
-        size = tuple(reference.shape[-2:])
-        pixels = tuple(side * call.cells for side in size)
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
             raise ValueError("positive holds prompts of regions, but none of the whole picture, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
-        call.attended = Attended(self, call.positive, [cond["uuid"] for cond in whole], call.canvas, call.model.diffusion_model)
-        x = call.model.model_sampling.noise_scaling(call.timestep[:1], noise, reference)
-        call.views([x], [Miniature(*size, call.canvas, (*pixels, 0, 0, *pixels))], [whole])
+        return whole
 
     def _drawn(self, call, when):
         """Scaled reference and noise, an image of the reference for each of the canvas."""
@@ -106,34 +108,24 @@ class AttentionPrior:
         return tuple(comfy.utils.repeat_to_batch_size(x.to(call.x), len(call.x)) for x in (call.model.process_latent_in(self.reference), noise))
 
 
-class Attended:
-    """What the cross-attention layers made of the small picture, for the length of one evaluation.
+class Attended(ViewPatch):
+    """What the cross-attention layers made of the small image, for the length of one evaluation `call`.
 
-    positive: number of the guidance branch that reads it; uuids: of its prompts of the whole picture.
+    uuids: of the positive prompts of the whole image.
     """
 
-    def __init__(self, prior: AttentionPrior, positive: int, uuids: list, canvas: tuple[int, int], network: torch.nn.Module):
-        self.prior, self.positive, self.uuids, self.canvas, self.network = prior, positive, uuids, canvas, network
+    def __init__(self, prior: AttentionPrior, call, uuids: list):
+        self.prior, self.positive, self.uuids = prior, call.positive, uuids
+        self.canvas, self.network, self.cache = call.canvas.size, call.model.diffusion_model, call.run.cache
         self.values = {}
 
     def of(self, layer: tuple, uuid) -> torch.Tensor | None:
         """Values (B, h, w, C) under the prompt `uuid`; for None under the first that acts at this noise level."""
         return next((self.values[layer, key] for key in ([uuid] if uuid else self.uuids) if (layer, key) in self.values), None)
 
-    def options(self, model_options: dict, views: list | None = None) -> dict:
-        """`model_options` for a network call on `views`, or on the whole canvas."""
-        if views and isinstance(views[0], Miniature):
-            patch = Capture(self, views)
-        else:
-            patch = Read(self, views)
-        options = model_options["transformer_options"]
-        if isinstance(self.network, JOINT):
-            override = JointAttention(patch, patch.size, patch_size(self.network), options.get("optimized_attention_override"))
-            return {**model_options, "transformer_options": {**options, "optimized_attention_override": override}}
-        patches = options.get("patches", {})
-        # last in the list, behind what other patches do to the layer's output
-        patches = {**patches, "attn2_output_patch": [*patches.get("attn2_output_patch", ()), patch]}
-        return {**model_options, "transformer_options": {**options, "patches": patches}}
+    def options(self, options, call, views):
+        patch = Capture(self, views) if views and isinstance(views[0], SmallView) else Read(self, views)
+        return output_patched(options, self.network, patch, patch.size)
 
 
 class _Layers:
@@ -150,9 +142,9 @@ class _Layers:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Cells of the picture that the network sees."""
+        """Cells of the image that the network sees."""
         view = self.views[0]
-        return (view.height, view.width) if isinstance(view, Miniature) else (view.y.count, view.x.count)
+        return (view.height, view.width) if isinstance(view, SmallView) else (view.y.count, view.x.count)
 
     def guided(self, extra_options):
         """(number of the chunk, layer, uuid of the prompt or None for a region's own) of the guided conds."""
@@ -164,7 +156,7 @@ class _Layers:
 
 class Capture(_Layers):
     def __init__(self, attended, views):
-        super().__init__(attended, views, 0)  # the small picture is shown with the positive prompt alone
+        super().__init__(attended, views, 0)  # the small image is shown with the positive prompt alone
 
     def __call__(self, n, extra_options):
         prior, (rows, columns) = self.attended.prior, extra_options["activations_shape"][-2:]
@@ -179,7 +171,6 @@ class Capture(_Layers):
 class Read(_Layers):
     def __init__(self, attended, views):
         super().__init__(attended, views, attended.positive)
-        self.weights = {}
 
     def __call__(self, n, extra_options):
         prior, chunks, composed = self.attended.prior, n.chunk(len(extra_options["uuids"])), {}
@@ -187,45 +178,19 @@ class Read(_Layers):
             weight = prior.weight_alone if uuid else prior.weight
             values = self.attended.of(layer, uuid)
             if weight and values is not None:
+                values = values.to(n.device)  # of a copy of the network on another device
                 composed[i] = compose(chunks[i], attended_region(values, *self._weights(values, *extra_options["activations_shape"][-2:])), weight)
         return torch.cat([composed.get(i, chunk) for i, chunk in enumerate(chunks)]) if composed else n
 
     def _weights(self, values, rows, columns):
         """Where the tokens of the views lie in `values` (B, h, w, C)."""
-        key = rows, columns, *values.shape[1:3]
-        if key not in self.weights:
-            height, width = self.attended.canvas
-            y = torch.stack([token_centres(*view.y, rows, height) for view in self.views])
-            x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
-            self.weights[key] = bilinear_weights(y, values.shape[1]).to(values), bilinear_weights(x, values.shape[2]).to(values)
-        return self.weights[key]
+        views, canvas = self.views, self.attended.canvas
 
+        def make():
+            y = torch.stack([token_centres(*view.y, rows, canvas[0]) for view in views])
+            x = torch.stack([token_centres(*view.x, columns, canvas[1]) for view in views])
+            like = {"device": values.device, "dtype": values.dtype, "non_blocking": True}
+            return bilinear_weights(y, values.shape[1]).to(**like), bilinear_weights(x, values.shape[2]).to(**like)
 
-def attended_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
-    """Memory of what is kept for one picture of `height` x `width` cells during an evaluation.
-
-    element_size: bytes of the network's numbers; joint attention keeps float32.
-    """
-    if isinstance(network, UNetModel):
-        return _attended_bytes_of_unet(network, height, width, layers, finest) * element_size
-    patch = patch_size(network)
-    tokens = -(-height // patch) * -(-width // patch) if patch >= finest else 0
-    if isinstance(network, PixArtMS):
-        return len(network.blocks) * network.hidden_size * tokens * element_size
-    blocks = network.joint_blocks if isinstance(network, MMDiT) else [*network.double_blocks, *network.single_blocks]
-    return len(blocks) * (network.hidden_size + network.num_heads) * tokens * 4
-
-
-def _attended_bytes_of_unet(network, height, width, layers, finest):
-    total, cells = 0, 1
-    stages = [("input", stage) for stage in network.input_blocks] + [("middle", network.middle_block)] + [("output", stage) for stage in network.output_blocks]
-    for part, stage in stages:
-        for layer in stage:
-            if isinstance(layer, Downsample):
-                cells *= 2
-            elif isinstance(layer, Upsample):
-                cells //= 2
-            elif isinstance(layer, SpatialTransformer) and part in LAYERS[layers] and cells >= finest:
-                channels = sum(block.attn2.to_out[0].out_features for block in layer.transformer_blocks)
-                total += channels * -(-height // cells) * -(-width // cells)
-    return total
+        key = "token weights", tuple(views), canvas, rows, columns, values.shape[1:3], values.device, values.dtype
+        return self.attended.cache.get(key, make)

@@ -1,15 +1,14 @@
-"""DemoFusion's global path, skip residual and renormalization on ComfyUI's hooks."""
+"""DemoFusion's global path, skip residual and renormalization as parts."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import comfy.model_sampling
 import torch
 
+from ..engine import Edits, Part, Work, with_parts
 from ..engine.latents import fit
-from ..engine.sigmas import timestep
-from ..engine.step_edits import Edits, Run
+from ..engine.progress import Span
 from ..engine.views import Axis, View
 from ..methods.demofusion import (
     dilated_input,
@@ -23,15 +22,37 @@ from ..methods.demofusion import (
 )
 
 
+def patch_demofusion(
+    model,
+    reference: torch.Tensor,
+    guide: torch.Tensor | None = None,
+    scale: int = 0,
+    alphas: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    blur_std: float = 0.8,
+    renormalize: bool = False,
+    canvas_pixels: tuple[int, int] | None = None,
+    parts: tuple[Part, ...] = (),
+    span: Span | None = None,
+):
+    """Clone of `model` with the dilated pass and the skip residual towards `guide`, by default the
+    enlarged `reference`; both unscaled. `parts`: further ones."""
+    dilated = DilatedPass(tuple(reference.shape[-2:]), scale, *alphas[1:], blur_std, canvas_pixels)
+    skip = SkipResidual(reference if guide is None else guide, alphas[0])
+    return with_parts(model, dilated, skip, *([Renormalize(reference)] if renormalize else []), *parts, span=span)
+
+
 @dataclass(frozen=True)
-class DilatedPass:
-    """Every `scale`-th cell of the canvas as a picture of its own, mixed with the local prediction by
+class DilatedPass(Part):
+    """Every `scale`-th cell of the canvas as an image of its own, mixed with the local prediction by
     c2 = cf^alpha2.
 
     scale 0 follows from the `reference` size (height, width, cells); 1 is off. blur_std: the blur of
     the network's input, times c3 = 0.99 cf^alpha3 + 0.01. canvas_pixels: (height, width) told to
-    SDXL, the canvas itself by default. patch: cells to the side of a token; that of the model.
+    SDXL, the canvas itself by default.
     """
+
+    key: ClassVar[str] = "dilated_pass"
+    rank: ClassVar[int] = 10
 
     reference: tuple[int, int]
     scale: int = 0
@@ -39,48 +60,47 @@ class DilatedPass:
     alpha3: float = 1.0
     blur_std: float = 0.8
     canvas_pixels: tuple[int, int] | None = None
-    patch: int = 1
 
-    def scale_of(self, height: int, width: int) -> int:
-        return self.scale or max(1, round(max(height, width) / max(self.reference)))
+    def scale_of(self, size: tuple[int, int]) -> int:
+        """For a canvas of `size` cells."""
+        return self.scale or max(1, round(max(size) / max(self.reference)))
 
-    def count(self, height: int, width: int) -> int:
-        scale = self.scale_of(height, width)
-        return 0 if scale == 1 else scale * scale
+    def works(self, model, canvas, sigma, inner):
+        scale = self.scale_of(canvas.size)
+        if scale == 1:
+            return inner
+        height, width = (-(-side // (scale * canvas.patch)) * canvas.patch for side in canvas.size)
+        return [*inner, Work("dilated views", scale * scale, height, width)]
 
-    def largest(self, height: int, width: int) -> tuple[int, int, int]:
-        """(views at once, height, width) to make room for."""
-        scale = self.scale_of(height, width)
-        return (0, 0, 0) if scale == 1 else (1, *(-(-side // (scale * self.patch)) * self.patch for side in (height, width)))
-
-    def notices(self, levels: list[float], sampling, height: int, width: int) -> Iterator[str]:
-        """What a person should know of a run along `levels`."""
-        _, c2, _ = schedule_weights(timestep(sampling, levels[0]), alpha2=self.alpha2)
-        if len(levels) == 2 and self.scale_of(height, width) > 1 and c2 > 0.9:
+    def notices(self, run):
+        if run.size is None or not run.steps:
+            return
+        _, c2, _ = schedule_weights(run.timestep(run.schedule[0]), alpha2=self.alpha2)
+        if run.steps == 1 and self.scale_of(run.size) > 1 and c2 > 0.9:
             yield "DemoFusion drew this image in its global pass alone: in a run of one step from full noise the regions have no part. Run more steps, or set dilation to 1."
 
-    def fuse(self, call, local: list[torch.Tensor]) -> list[torch.Tensor]:
-        """`local` predictions of every guidance branch mixed with the dilated ones."""
-        (height, width), x = call.canvas, call.x
-        scale = self.scale_of(height, width)
+    def evaluate(self, call, inner):
+        """The local predictions of every guidance branch mixed with the dilated ones."""
+        local, canvas, x = inner(call), call.canvas, call.x
+        scale = self.scale_of(canvas.size)
         if scale == 1:
             return local
-        _, c2, c3 = schedule_weights(timestep(call.model.model_sampling, call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
-        shown = dilated_input(x, scale, self.blur_std * c3, self.patch)
-        pictures = dilated_subsets(shown, scale)
-        pixels = self.canvas_pixels or tuple(side * call.cells for side in call.canvas)
-        rows, columns = pictures[0].shape[-2:]
-        top, left = rows * scale - height, columns * scale - width
+        _, c2, c3 = schedule_weights(call.run.timestep(call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
+        shown = dilated_input(x, scale, self.blur_std * c3, canvas.patch)
+        images = dilated_subsets(shown, scale)
+        pixels = self.canvas_pixels or canvas.pixels
+        rows, columns = images[0].shape[-2:]
+        top, left = rows * scale - canvas.height, columns * scale - canvas.width
         views = [View(Axis(a - top, scale, rows), Axis(b - left, scale, columns), (*pixels, 0, 0, *pixels)) for a in range(scale) for b in range(scale)]
         # the network sees the blurred latent, the step is taken from the sharp one
-        sharp = x - shown[..., -height:, -width:]
-        denoised = call.views(pictures, views)
-        return [mean if branch is None else fuse(mean, sharp + scatter(parts, scale, height, width), c2) for branch, mean, parts in zip(call.conds, local, denoised)]
+        sharp = x - shown[..., -canvas.height :, -canvas.width :]
+        denoised = call.predict_views(images, views)
+        return [mean if branch is None else fuse(mean, sharp + scatter(parts, scale, *canvas.size), c2) for branch, mean, parts in zip(call.conds, local, denoised)]
 
 
 @dataclass(frozen=True, eq=False)
-class SkipResidual:
-    """Step edit: x <- (1 - c1) x + c1 (reference at this noise level), c1 = cf^alpha1.
+class SkipResidual(Part):
+    """x <- (1 - c1) x + c1 (reference at this noise level), c1 = cf^alpha1.
 
     reference: unscaled samples, resized to the canvas. The noise is the run's own.
     """
@@ -91,25 +111,25 @@ class SkipResidual:
     reference: torch.Tensor
     alpha1: float = 3.0
 
-    def __call__(self, run: Run) -> Edits:
+    def edits(self, run):
         reference = fit(run.model.process_latent_in(self.reference), run.noise)
         noise, sampling = run.noise, run.model.model_sampling
         if not noise.any():  # the sampler was told to add none
             noise = self._noise_of_the_run_before(run, reference)
 
         def before(x, sigma):
-            c1 = schedule_weights(timestep(sampling, float(sigma)), self.alpha1)[0]
-            x.copy_(skip_residual(x, sampling.noise_scaling(sigma, noise, reference), c1))
+            c1 = schedule_weights(run.timestep(sigma), self.alpha1)[0]
+            x.copy_(skip_residual(x, sampling.noise_scaling(torch.tensor(sigma), noise, reference), c1))
 
         return Edits(before=before)
 
     def _noise_of_the_run_before(self, run, reference):
         """What ComfyUI draws from the run's seed. Raises ValueError if the latent clearly holds other noise."""
         noise = torch.randn(run.noise.shape, generator=torch.Generator().manual_seed(run.seed)).to(run.noise)
-        level = float(run.sigmas[0])
+        level = run.schedule[0]
         flow = isinstance(run.model.model_sampling, comfy.model_sampling.CONST)
         ratio = level / max(1 - level, 1e-6) if flow else level
-        if run.latent_image is None or not run.latent_image.any() or schedule_weights(timestep(run.model.model_sampling, level), self.alpha1)[0] < 1e-4:
+        if run.latent_image is None or not run.latent_image.any() or schedule_weights(run.timestep(level), self.alpha1)[0] < 1e-4:
             return noise
         found = run.latent_image - reference
         together = float((found * noise).sum() / (found.norm() * noise.norm()))
@@ -120,9 +140,9 @@ class SkipResidual:
 
 
 @dataclass(frozen=True, eq=False)
-class Renormalize:
-    """Step edit: the finished latent gets the reference's mean and standard deviation, picture by
-    picture. A run that stops early, or keeps a masked part, leaves that untouched.
+class Renormalize(Part):
+    """The finished latent gets the reference's mean and standard deviation, image by image. A run that stops early,
+    or keeps a masked part, leaves that untouched.
 
     reference: unscaled samples of any size.
     """
@@ -132,13 +152,13 @@ class Renormalize:
 
     reference: torch.Tensor
 
-    def __call__(self, run: Run) -> Edits:
-        if run.sigmas[-1] > run.model.model_sampling.sigma_min * 1.001:
+    def edits(self, run):
+        if not run.steps or run.schedule[-1] > float(run.sampling.sigma_min) * 1.001:
             return Edits()
         reference = run.model.process_latent_in(self.reference).to(run.noise)
         mean, std = (value.reshape(-1, *[1] * (run.noise.ndim - 1)) for value in statistics(reference))
 
-        def finish(x, level):
+        def finish(x, sigma):
             out = renormalize(x, mean, std)
             return out if run.denoise_mask is None else torch.lerp(x, out, run.denoise_mask)
 

@@ -1,4 +1,4 @@
-"""DemoFusion as patches on a MODEL, and the sampler that runs them phase by phase."""
+"""The sampler that runs DemoFusion phase by phase."""
 
 import math
 from collections.abc import Callable
@@ -9,36 +9,17 @@ import comfy.utils
 import latent_preview
 import torch
 
-from ..engine.evaluation import patch_evaluation
+from ..engine import Canvas, parts_of
+from ..engine.evaluation import Engine
 from ..engine.latents import resize
+from ..engine.progress import Span
 from ..engine.sigmas import paper_schedule
-from ..engine.step_edits import patch_step_edits
 from ..methods.noise import seeded_noise, stream
-from .demofusion import DilatedPass, Renormalize, SkipResidual
+from .demofusion import DilatedPass, patch_demofusion
 from .regional_denoise import RegionalDenoise
 
 PAPER_SCHEDULE = "ddim (paper)"
 SCHEDULES = [PAPER_SCHEDULE, *comfy.samplers.SCHEDULER_NAMES]
-
-
-def patch_demofusion(
-    model,
-    reference: torch.Tensor,
-    guidance: torch.Tensor | None = None,
-    scale: int = 0,
-    alphas: tuple[float, float, float] = (3.0, 1.0, 1.0),
-    blur_std: float = 0.8,
-    renormalize: bool = False,
-    canvas_pixels: tuple[int, int] | None = None,
-    **evaluation,
-):
-    """Clone of `model` with the dilated pass and the skip residual towards `guidance`, by default the
-    enlarged `reference`; both unscaled. `evaluation`: other fields of `Evaluation`."""
-    dilated = DilatedPass(tuple(reference.shape[-2:]), scale, *alphas[1:], blur_std, canvas_pixels)
-    edits = [SkipResidual(reference if guidance is None else guidance, alphas[0])]
-    if renormalize:
-        edits.append(Renormalize(reference))
-    return patch_step_edits(patch_evaluation(model, dilated=dilated, **evaluation), *edits)
 
 
 def phase_sizes(reference: tuple[int, int], target: tuple[int, int], progressive: bool) -> list[tuple[int, int]]:
@@ -86,24 +67,81 @@ def sample_demofusion(
     steps = len(sigmas) - 1
     total = steps * len(sizes)
     preview = latent_preview.prepare_callback(model, total)
-    dilated = DilatedPass(tuple(reference.shape[-2:]))
-    pictures = [steps * (regional.count(*size) + dilated.count(*size)) for size in sizes]
+    views = [steps * _views_of(model, reference, regional, size) for size in sizes]
     samples = reference
     for phase, size in enumerate(sizes):
-        guidance = enlarge(samples, size)
-        noise = seeded_noise(guidance.shape, stream(seed, f"DemoFusion phase {phase}"), batch_index)
+        guide = enlarge(samples, size)
 
         def callback(step, denoised, x, _, before=phase * steps):
             preview(before + step, denoised, x, total)
 
-        samples = sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas, blur_std, callback, noise_mask, steps_before=phase * steps, steps_total=total, later=sum(pictures[phase + 1 :]))
+        samples = sample_phase(
+            model,
+            positive,
+            negative,
+            reference,
+            guide,
+            noise=seeded_noise(guide.shape, stream(seed, f"DemoFusion phase {phase}"), batch_index),
+            sigmas=sigmas,
+            cfg=cfg,
+            seed=seed,
+            regional=regional,
+            alphas=alphas,
+            blur_std=blur_std,
+            callback=callback,
+            noise_mask=noise_mask,
+            span=Span(phase * steps, sum(views[:phase]), total, sum(views[phase + 1 :])),
+        )
     return samples
 
 
-def sample_phase(model, positive, negative, reference, guidance, noise, sigmas, cfg, seed, regional, alphas=(3.0, 1.0, 1.0), blur_std=0.8, callback=None, noise_mask=None, **progress):
-    """One phase: `guidance` (unscaled) noised, denoised along `sigmas` with DemoFusion's patches and
+def _views_of(model, reference, regional, size):
+    """Views in one evaluation of a phase."""
+    parts = {part.key: part for part in (regional, DilatedPass(tuple(reference.shape[-2:])))}
+    return Engine({**parts_of(model), **parts}).count(model.model, Canvas.of(model.model, *size))
+
+
+def sample_phase(
+    model,
+    positive: list,
+    negative: list,
+    reference: torch.Tensor,
+    guide: torch.Tensor,
+    noise: torch.Tensor,
+    sigmas: torch.Tensor,
+    cfg: float,
+    seed: int,
+    regional: RegionalDenoise,
+    alphas: tuple[float, float, float] = (3.0, 1.0, 1.0),
+    blur_std: float = 0.8,
+    callback: Callable | None = None,
+    noise_mask: torch.Tensor | None = None,
+    span: Span | None = None,
+) -> torch.Tensor:
+    """One phase: `guide` (unscaled) noised, denoised along `sigmas` with DemoFusion's patches and
     renormalized to `reference`."""
-    model = patch_demofusion(model, reference, guidance, 0, alphas, blur_std, True, regional.canvas_pixels, regional=regional, **progress)
-    sampler = comfy.samplers.sampler_object("euler")
-    disable_pbar = not comfy.utils.PROGRESS_BAR_ENABLED
-    return comfy.sample.sample_custom(model, noise, cfg, sampler, sigmas, positive, negative, guidance, noise_mask=noise_mask, callback=callback, disable_pbar=disable_pbar, seed=seed).float()
+    model = patch_demofusion(
+        model,
+        reference,
+        guide,
+        alphas=alphas,
+        blur_std=blur_std,
+        renormalize=True,
+        canvas_pixels=regional.canvas_pixels,
+        parts=(regional,),
+        span=span,
+    )
+    return comfy.sample.sample_custom(
+        model,
+        noise,
+        cfg,
+        comfy.samplers.sampler_object("euler"),
+        sigmas,
+        positive,
+        negative,
+        guide,
+        noise_mask=noise_mask,
+        callback=callback,
+        disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+        seed=seed,
+    ).float()

@@ -1,4 +1,4 @@
-"""ClearSR's latent space adjustment as a step edit."""
+"""ClearSR's latent space adjustment as a part."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,9 +6,9 @@ from typing import ClassVar
 import comfy.model_sampling
 import torch
 
+from ..engine import Edits, Part
 from ..engine.latents import fit
 from ..engine.sigmas import mixed_sigma, step_index
-from ..engine.step_edits import Edits, Run
 from ..methods.latent_adjustment import adjust, shares_by_sigma, shares_by_step
 
 TARGETS = ("sample", "denoised")
@@ -17,8 +17,8 @@ LIMITS = {"sample": (0.1, 0.05), "denoised": (0.3, 0.15)}  # of alpha and beta
 
 
 @dataclass(frozen=True, eq=False)
-class LatentAdjustment:
-    """Step edit: early steps move towards `reference` by alpha, late ones away from it by beta; see
+class LatentAdjustment(Part):
+    """Early steps move towards `reference` by alpha, late ones away from it by beta; see
     `methods.latent_adjustment`.
 
     reference: unscaled samples, resized to the canvas. target "sample" edits the sampler's state after
@@ -38,19 +38,19 @@ class LatentAdjustment:
     boundaries: str = BOUNDARIES[0]
     target: str = TARGETS[0]
 
-    def check(self) -> None:
-        """Raises ValueError for strengths that break the picture, and for steps that are early and late."""
+    def check(self, model=None, canvas=None):
+        """Raises ValueError for strengths that break the image, and for steps that are early and late."""
         for name, value, limit in zip(("alpha", "beta"), (self.alpha, self.beta), LIMITS[self.target]):
             if not 0 <= value <= limit:
                 raise ValueError(f"{name} is {value}; with target {self.target!r} it goes from 0 to {limit}. Every early or late step applies it again.")
         if self.early_end > self.late_start:
             raise ValueError(f"early_end is {self.early_end} and late_start {self.late_start}; the early steps have to end before the late ones start.")
 
-    def __call__(self, run: Run) -> Edits:
-        levels, sampling = run.sigmas.tolist(), run.model.model_sampling
+    def edits(self, run):
+        levels, sampling = run.schedule, run.sampling
         shares = self.shares(levels, sampling)
         if not any(shares):
-            return Edits(notice=self._nothing(len(shares)) if self.alpha or self.beta else None)
+            return Edits()
         reference = fit(run.model.process_latent_in(self.reference), run.noise)
         mask = 1.0 if run.denoise_mask is None else run.denoise_mask
 
@@ -58,22 +58,23 @@ class LatentAdjustment:
             return adjust(x, reference, share * mask, mixed_sigma(sampling, sigma)) if share else x
 
         def before(x, sigma):
-            step = step_index(levels, float(sigma))
+            step = step_index(levels, sigma)
             if step > 0:
-                x.copy_(edit(x, shares[step - 1], float(sigma)))
+                x.copy_(edit(x, shares[step - 1], sigma))
 
         def after(denoised, sigma):
-            return edit(denoised, shares[step_index(levels, float(sigma))])
+            return edit(denoised, shares[step_index(levels, sigma)])
 
-        def finish(x, level):
+        def finish(x, sigma):
             # a flow run that stops early comes back divided by its signal
-            scale = 1 - level if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
-            return edit(x * scale, shares[-1], level) / scale if shares[-1] else x
+            scale = 1 - sigma if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
+            return edit(x * scale, shares[-1], sigma) / scale if shares[-1] else x
 
         return Edits(after=after) if self.target == "denoised" else Edits(before=before, finish=finish)
 
-    def _nothing(self, steps):
-        return f"Latent Adjustment changed nothing: with early_end {self.early_end} and late_start {self.late_start} none of the {steps} steps is early or late. Run at least 3 steps, or raise early_end or lower late_start."
+    def notices(self, run):
+        if (self.alpha or self.beta) and not any(self.shares(run.schedule, run.sampling)):
+            yield f"Latent Adjustment changed nothing: with early_end {self.early_end} and late_start {self.late_start} none of the {run.steps} steps is early or late. Run at least 3 steps, or raise early_end or lower late_start."
 
     def shares(self, levels: list[float], sampling) -> list[float]:
         """c of each step of the schedule `levels`."""

@@ -1,4 +1,4 @@
-"""C-Upscale's structure prior as a step edit."""
+"""C-Upscale's structure prior as a part."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,9 +6,8 @@ from typing import ClassVar
 import comfy.model_sampling
 import torch
 
+from ..engine import Edits, Part
 from ..engine.latents import fit
-from ..engine.sigmas import timestep
-from ..engine.step_edits import Edits, Run
 from ..methods.structure_prior import kappa, structure_edit
 
 DIRECTIONS = ("enlarge reference", "shrink prediction")
@@ -24,8 +23,8 @@ def prediction_of(model_sampling) -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class StructurePrior:
-    """Step edit: pulls the low wavelet band of the prediction to that of `reference`, and the sampler's
+class StructurePrior(Part):
+    """Pulls the low wavelet band of the prediction to that of `reference`, and the sampler's
     state with it; see `methods.structure_prior`.
 
     reference: unscaled samples of any size. "enlarge reference" compares on the canvas, after resizing
@@ -45,18 +44,17 @@ class StructurePrior:
     wavelet: str = "haar"
     levels: int = 1
 
-    def __call__(self, run: Run) -> Edits:
+    def edits(self, run):
         if self.weight == 0:
             return Edits()
-        sampling = run.model.model_sampling
-        prediction = prediction_of(sampling)
+        prediction = prediction_of(run.model.model_sampling)
         reference = run.model.process_latent_in(self.reference)
         size = run.noise if self.direction == DIRECTIONS[0] else run.noise[..., : reference.shape[-2], : reference.shape[-1]]
         reference = fit(reference, size, self.kernel)
         area = run.noise.shape[-2:].numel() / reference.shape[-2:].numel()
 
         def callback(x, denoised, sigma, step):
-            share = kappa(self.weight, timestep(sampling, float(sigma)), float(sigma), prediction, self.schedule, self.mode, self.clamp, area)
+            share = kappa(self.weight, run.timestep(sigma), sigma, prediction, self.schedule, self.mode, self.clamp, area)
             edit = structure_edit(denoised, reference, share, self.wavelet, self.levels)
             if run.denoise_mask is not None:
                 edit.mul_(run.denoise_mask)

@@ -81,7 +81,7 @@ CACHES = {
     "Flux KV Cache": ("refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[regions]", "refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[dilated views]", "refused: test_caches.py::test_a_kv_cache_is_refused_by_pixelsmith"),
     "caches of other packs around the network (TeaCache and the like)": ("test_other_packs.py::test_every_region_has_its_own_cache", "test_other_packs.py::test_a_dilated_view_has_its_own_cache_too", "test_other_packs.py::test_a_patch_of_pixelsmith_has_its_own_cache"),
     "Adaptive Projected Guidance with momentum": ("test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="APG")),
-    "Self-Attention Guidance": ("test_caches.py::test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="SelfAttentionGuidance"),),
+    "Self-Attention Guidance": tuple(f"refused: test_caches.py::test_guidance_that_records_attention_is_refused_beside_several_views[{name}]" for name in ("regions", "DemoFusion")) + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="SelfAttentionGuidance"),),
     "guidance of other packs that remembers": ("test_caches.py::test_guidance_that_averages_sees_the_whole_canvas",) * 2 + ("refused: " + REFUSED_BY_PIXELSMITH.format(name="Average"),),
 }
 

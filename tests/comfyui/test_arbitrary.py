@@ -8,7 +8,7 @@ import tiny
 import torch
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from loupe.benchmarks.scoring import psnr, self_ssim
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.models.files import write
 from loupe.models.implicit_decoder.loaded import AnyScale, LoadedDecoder
 from loupe.models.mini import loaded as mini
@@ -97,7 +97,7 @@ def test_regions_get_their_part_of_the_picture():
     def conditioning(start=0, end=12):
         return tuple(tiny.conditioning(seed, concat_latent_image=image[..., start:end]) for seed in (1, 2))
 
-    whole = tiny.evaluate(patch_evaluation(model, regional=RegionalDenoise((8, 8))), x, conditioning())
+    whole = tiny.evaluate(with_parts(model, RegionalDenoise((8, 8))), x, conditioning())
     parts = [tiny.evaluate(model, x[..., start : start + 8], conditioning(start, start + 8)) for start in (0, 4)]
     for out, a, b in zip(whole, *parts):
         expected = torch.cat([a[..., :4], (a[..., 4:] + b[..., :4]) / 2, b[..., 4:]], -1)
@@ -109,7 +109,7 @@ def test_one_region_is_the_plain_model(clip, vae, untrained):
     torch.nn.init.normal_(untrained.model.diffusion_model.input_blocks[0][0].weight, std=0.1)
     positive, negative, latent = shown(prompt(clip), picture(128, 128), vae)
     plain = draw(untrained, positive, negative)
-    regional = patch_evaluation(untrained, regional=RegionalDenoise((16, 16)))
+    regional = with_parts(untrained, RegionalDenoise((16, 16)))
     assert torch.equal(draw(regional, positive, negative), plain)
 
 

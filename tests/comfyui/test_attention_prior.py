@@ -8,15 +8,16 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_custom_sampler import Guider_DualCFG
+from loupe.engine.attention import output_bytes
 from loupe.engine.conditioning import REGION
-from loupe.engine.evaluation import KEY, patch_evaluation
+from loupe.engine.evaluation import engine_of, parts_of, with_parts
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region, RegionLayout
 from loupe.nodes.attention_prior import AttentionPriorNode
 from loupe.patches import attention_prior as attention
-from loupe.patches.attention_prior import AttentionPrior, attended_bytes
+from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.regional_denoise import RegionalDenoise
 
 CONDS = tiny.conditioning(1), tiny.conditioning(2)
@@ -28,11 +29,11 @@ REGIONS = Region(0, 0, 8, 8), Region(0, 4, 8, 8)
 def prior(model, reference=REFERENCE, **settings):
     attention = AttentionPrior(reference, **settings)
     attention.check(model)
-    return patch_evaluation(model, attention=attention)
+    return with_parts(model, attention)
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings))
+    return with_parts(model, RegionalDenoise((8, 8), **settings))
 
 
 def prior_noise(shape, seed, when="fixed"):
@@ -137,8 +138,8 @@ def test_batches_of_regions_equal_single_ones(jitter):
     latent = tiny.noise((2, 4, 12, 20))
     control = tiny.controlnet(torch.rand(1, 3, 96, 160))
     args = {"positive": tiny.conditioning(1, control=control, mask=torch.rand(1, 12, 20)), "negative": tiny.conditioning(2, control=control), "steps": 2}
-    one = tiny.sample(regional(model, jitter=jitter, batch=1), latent, **args)
-    assert tiny.relative(tiny.sample(regional(model, jitter=jitter, batch=5), latent, **args), one) < 1e-4
+    one = tiny.sample(regional(model, jitter=jitter, regions_per_call=1), latent, **args)
+    assert tiny.relative(tiny.sample(regional(model, jitter=jitter, regions_per_call=5), latent, **args), one) < 1e-4
 
 
 @pytest.mark.numerics
@@ -231,9 +232,10 @@ def test_a_cached_model_gives_the_same_picture_again_and_fresh_noise_another():
 
 def test_nothing_is_kept_after_a_run():
     model = prior(regional(tiny.sdxl()))
+    before = [{**vars(thing)} for thing in (engine_of(model), *parts_of(model).values())]
     tiny.sample(model, tiny.noise((1, 4, 8, 16)))
-    assert model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)[0].runs == []
-    assert len(model.callbacks[CallbacksMP.ON_CLEANUP][KEY]) == 1
+    assert [vars(thing) for thing in (engine_of(model), *parts_of(model).values())] == before
+    assert not any("loupe" in key for key in (*model.model_options, *model.model_options["transformer_options"]))
 
 
 @pytest.mark.numerics
@@ -281,7 +283,7 @@ def test_the_small_picture_costs_one_row_at_its_own_size():
         shapes.append((tuple(x.shape), len(conds)))
         return executor(model, conds, x, timestep, options)
 
-    model = prior(regional(tiny.sdxl(), batch=4), tiny.noise((1, 4, 6, 10)))
+    model = prior(regional(tiny.sdxl(), regions_per_call=4), tiny.noise((1, 4, 6, 10)))
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "other", watch)
     tiny.sample(model, tiny.noise((2, 4, 8, 16)), steps=1)
     assert shapes == [((2, 4, 6, 10), 1), ((6, 4, 8, 8), 2)]
@@ -299,9 +301,9 @@ def test_kept_bytes_are_those_planned(name, size, settings, monkeypatch):
     monkeypatch.setattr(attention, "Attended", Watched)
     channels = model.model.latent_format.latent_channels
     before = AttentionPrior(tiny.noise((1, channels, *size)), **settings)
-    tiny.evaluate(patch_evaluation(before.hooked(model), attention=before), tiny.noise((2, channels, *size), 1), CONDS, 0.6)
+    tiny.evaluate(with_parts(model, before), tiny.noise((2, channels, *size), 1), CONDS, 0.6)
     (attended,) = made
-    expected = 2 * attended_bytes(model.model.diffusion_model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
+    expected = 2 * output_bytes(model.model.diffusion_model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
     assert sum(value.nbytes for value in attended.values.values()) == expected > 0
 
 

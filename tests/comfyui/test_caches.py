@@ -9,7 +9,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_apg import APG
 from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 from comfy_extras.nodes_sag import SelfAttentionGuidance
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.pixelsmith import sample
@@ -31,7 +31,7 @@ def patched(node, model, *settings):
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((16, 16), **settings))
+    return with_parts(model, RegionalDenoise((16, 16), **settings))
 
 
 @pytest.fixture
@@ -58,14 +58,14 @@ def pixelsmith(model, batch=0):
     channels = model.model.latent_format.latent_channels
     guidance = LATENT if channels == 4 else tiny.noise((1, channels, 16, 24), 3)
     try:
-        return sample(model, tiny.conditioning(1), tiny.conditioning(2), guidance, sigmas, 2, 3.0, 9, 12, batch=batch)
+        return sample(model, tiny.conditioning(1), tiny.conditioning(2), guidance, sigmas, 2, 3.0, 9, 12, regions_per_call=batch)
     except ValueError:
         assert not calls
         raise
 
 
 def with_two_sizes(model, name):
-    return patch_demofusion(model, SMALL) if name == "DemoFusion" else patch_evaluation(model, attention=AttentionPrior(SMALL))
+    return patch_demofusion(model, SMALL) if name == "DemoFusion" else with_parts(model, AttentionPrior(SMALL))
 
 
 @pytest.mark.parametrize("name", ["DemoFusion", "Attention Prior"])
@@ -92,23 +92,29 @@ def test_lazycache_keeps_the_whole_canvas(name, sdxl, caplog):
 def test_guidance_with_momentum_sees_the_whole_canvas(sdxl):
     """It works on what has been put together from the regions."""
     model = patched(APG, sdxl, 1.0, 5.0, -0.5)
-    one, all_at_once = (tiny.sample(regional(model, batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
+    one, all_at_once = (tiny.sample(regional(model, regions_per_call=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
     assert tiny.relative(all_at_once, one) < 1e-4
     assert tiny.relative(one, tiny.sample(regional(patched(APG, sdxl, 1.0, 5.0, 0.0)), LATENT, sigmas=SIGMAS)) > 1e-3
 
 
-def test_guidance_that_records_attention_does_not_hang_on_the_regions_in_a_call(sdxl, caplog):
+@pytest.mark.parametrize("name", ["regions", "DemoFusion", "Attention Prior"])
+def test_guidance_that_records_attention_is_refused_beside_several_views(name, sdxl):
     model = patched(SelfAttentionGuidance, sdxl, 0.5, 2.0)
-    one, all_at_once = (tiny.sample(regional(model, batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
-    assert tiny.relative(all_at_once, one) < 1e-4
-    assert tiny.relative(one, tiny.sample(regional(sdxl), LATENT, sigmas=SIGMAS)) > 1e-3
-    assert "SelfAttentionGuidance.execute.post_cfg_function looks at what the network left in its last call" in caplog.text
+    model = regional(model) if name == "regions" else with_two_sizes(model, name)
+    with pytest.raises(ValueError, match="SelfAttentionGuidance.execute.post_cfg_function, which looks at what the network left in its last call.*Remove that node"):
+        tiny.sample(model, LATENT, sigmas=SIGMAS)
+
+
+def test_guidance_that_records_attention_is_comfyui_s_own_with_one_region(sdxl):
+    model = patched(SelfAttentionGuidance, sdxl, 0.5, 2.0)
+    one = with_parts(model, RegionalDenoise((32, 32)))
+    assert torch.equal(tiny.sample(one, LATENT, sigmas=SIGMAS), tiny.sample(model, LATENT, sigmas=SIGMAS))
 
 
 @pytest.mark.parametrize("name", ["Average", "average_in_a_dict.post_cfg"])
 def test_guidance_that_averages_sees_the_whole_canvas(name, sdxl, caplog):
     model = REMEMBERING[name]
-    one, all_at_once = (tiny.sample(regional(model(sdxl), batch=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
+    one, all_at_once = (tiny.sample(regional(model(sdxl), regions_per_call=batch), LATENT, sigmas=SIGMAS) for batch in (1, 0))
     assert tiny.relative(all_at_once, one) < 1e-4
     assert tiny.relative(one, tiny.sample(regional(sdxl), LATENT, sigmas=SIGMAS)) > 1e-3
     assert "last call" not in caplog.text
@@ -232,13 +238,13 @@ def flux_sample(model):
 def test_a_kv_cache_is_refused_beside_several_views(what, flux):
     """It would keep the reference tokens of the first for all others."""
     model = kv_cache(flux)
-    model = patch_evaluation(model, regional=RegionalDenoise((8, 8))) if what == "regions" else patch_demofusion(model, FLUX[..., :4, :8])
+    model = with_parts(model, RegionalDenoise((8, 8))) if what == "regions" else patch_demofusion(model, FLUX[..., :4, :8])
     with pytest.raises(ValueError, match="model carries Flux KV Cache, which keeps the reference image of the first region.*Remove that node"):
         flux_sample(model)
 
 
 def test_a_kv_cache_is_comfyui_s_own_with_one_region(flux):
-    one = flux_sample(patch_evaluation(kv_cache(flux), regional=RegionalDenoise((8, 16))))
+    one = flux_sample(with_parts(kv_cache(flux), RegionalDenoise((8, 16))))
     assert torch.equal(one, flux_sample(kv_cache(flux)))
     assert not torch.equal(one, flux_sample(flux))
 

@@ -12,11 +12,11 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
-from loupe.engine.cache import Recent
+from loupe.engine.cache import StepCache
 from loupe.engine.conditioning import stack
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import Step
-from loupe.engine.views import Axis, View
+from loupe.engine.views import Axis, Canvas, View
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.regional_denoise import RegionalDenoise
 
@@ -31,7 +31,7 @@ def crop(tensor, x, ratio=1):
 
 
 def fused(model, conds, **settings):
-    return tiny.evaluate(patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings)), X, conds)
+    return tiny.evaluate(with_parts(model, RegionalDenoise((8, 8), **settings)), X, conds)
 
 
 def check_crops(model, make):
@@ -122,7 +122,7 @@ def test_controls_move_the_picture():
     assert control.cond_hint_original is hint
 
 
-def told_sizes(model, **parts):
+def told_sizes(model, *parts):
     """The six size ids of every row that reaches the network, call by call."""
     model.model.embedder = tiny.PlainNumbers()
     calls = []
@@ -131,7 +131,7 @@ def told_sizes(model, **parts):
         calls.append(kwargs["y"][:, -6 * 256 :].unflatten(1, (6, 256))[..., 0].int().tolist())
         return executor(*args, **kwargs)
 
-    model = patch_evaluation(model, **parts)
+    model = with_parts(model, *parts)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
     tiny.evaluate(model, X, (tiny.conditioning(1), tiny.conditioning(2, width=640, height=512)))
     return calls
@@ -142,25 +142,25 @@ def test_sdxl_is_told_the_region_or_the_canvas():
         return [list(row) for row in ids for _ in range(2)] * 2  # two pictures, two branches
 
     regions = (8, 8)
-    assert told_sizes(tiny.sdxl(), regional=RegionalDenoise(regions)) == [rows((64, 64, 0, 0, 64, 64), (64, 64, 0, 0, 64, 64))]
-    assert told_sizes(tiny.sdxl(), regional=RegionalDenoise(regions, sizes="canvas")) == [rows((64, 96, 0, 0, 64, 96), (64, 96, 0, 32, 64, 96))]
-    assert told_sizes(tiny.sdxl(), regional=RegionalDenoise(regions, sizes="canvas", canvas_pixels=(128, 192))) == [rows((128, 192, 0, 0, 128, 192), (128, 192, 0, 32, 128, 192))]
+    assert told_sizes(tiny.sdxl(), RegionalDenoise(regions)) == [rows((64, 64, 0, 0, 64, 64), (64, 64, 0, 0, 64, 64))]
+    assert told_sizes(tiny.sdxl(), RegionalDenoise(regions, sizes="canvas")) == [rows((64, 96, 0, 0, 64, 96), (64, 96, 0, 32, 64, 96))]
+    assert told_sizes(tiny.sdxl(), RegionalDenoise(regions, sizes="canvas", canvas_pixels=(128, 192))) == [rows((128, 192, 0, 0, 128, 192), (128, 192, 0, 32, 128, 192))]
     stock = told_sizes(tiny.sdxl())[0]
-    unchanged = told_sizes(tiny.sdxl(), regional=RegionalDenoise(regions, sizes="unchanged"))[0]
+    unchanged = told_sizes(tiny.sdxl(), RegionalDenoise(regions, sizes="unchanged"))[0]
     assert {tuple(row) for row in unchanged} == {tuple(row) for row in stock} == {(64, 96, 0, 0, 64, 96), (512, 640, 0, 0, 512, 640)}
 
 
 def test_crops_are_counted_from_the_jittered_border():
     settings = RegionalDenoise((8, 8), jitter=True, sizes="canvas")
-    layout = settings.layout_of(8, 12)
+    layout = settings.layout_of(Canvas(8, 12))
     drawn = settings.draw(layout, 1, Step.of([2.0, 0.0], 0))
-    told = told_sizes(tiny.sdxl(), regional=settings)[0]
+    told = told_sizes(tiny.sdxl(), settings)[0]
     assert [row[2:4] for row in told[:4:2]] == [[8 * region.y, 8 * region.x] for region in drawn]
     assert drawn[0].y == 1
 
 
 def test_dilated_views_are_told_the_canvas():
-    calls = told_sizes(tiny.sdxl(), regional=RegionalDenoise((8, 8)), dilated=DilatedPass((4, 4), 2))
+    calls = told_sizes(tiny.sdxl(), RegionalDenoise((8, 8)), DilatedPass((4, 4), 2))
     assert {tuple(row) for row in calls[1]} == {(64, 96, 0, 0, 64, 96)}
 
 
@@ -172,7 +172,7 @@ def dilated_views(scale, height, width):
 def test_dilated_masks_follow_the_dilated_cells():
     mask = torch.arange(5 * 7.0).reshape(1, 5, 7)
     views = dilated_views(2, 5, 7)
-    out = stack([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, torch.zeros(1, 4, 5, 7), None, Recent())[0][0]["mask"]
+    out = stack([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, torch.zeros(1, 4, 5, 7), None, StepCache())[0][0]["mask"]
     # odd rows and columns of the canvas, whose padding repeats the border
     assert torch.equal(out[3], mask[0, ::2, ::2])
     assert torch.equal(out[0, 1:, 1:], mask[0, 1::2, 1::2])
@@ -200,7 +200,7 @@ def test_dilated_hints_are_the_whole_picture_made_small():
 
 def test_controlnets_run_on_dilated_views():
     model, control = tiny.sdxl(), tiny.controlnet(torch.rand(1, 3, 64, 96))
-    patched = patch_evaluation(model, dilated=DilatedPass((4, 6)))
+    patched = with_parts(model, DilatedPass((4, 6)))
     with_control = tiny.evaluate(patched, X, (tiny.conditioning(1, control=control), tiny.conditioning(2, control=control)))
     assert with_control[0].isfinite().all()
     assert not torch.allclose(with_control[0], tiny.evaluate(patched, X, (tiny.conditioning(1), tiny.conditioning(2)))[0], rtol=1e-2)
@@ -211,7 +211,7 @@ LEFT, RIGHT = (View(Axis(0, 1, 8), Axis(x, 1, 8)) for x in (0, 4))
 
 
 def stacked(views=(LEFT, RIGHT), batch=1, **cond):
-    return stack([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), torch.zeros(batch, 4, 8, 12), None, Recent())
+    return stack([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), torch.zeros(batch, 4, 8, 12), None, StepCache())
 
 
 def test_videos_are_cut_in_space():
@@ -237,7 +237,7 @@ def test_rows_are_view_major():
 def test_empty_branches_stay_empty_and_nothing_is_changed():
     mask = torch.rand(1, 8, 12)
     cond = {"model_conds": {}, "uuid": UUID, "mask": mask}
-    out = stack([[cond], None, []], [LEFT], torch.zeros(1, 4, 8, 12), None, Recent())
+    out = stack([[cond], None, []], [LEFT], torch.zeros(1, 4, 8, 12), None, StepCache())
     assert out[1:] == [None, []]
     assert cond["mask"] is mask
 

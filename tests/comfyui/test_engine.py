@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
-from loupe.engine import conditioning
-from loupe.engine.evaluation import Call, patch_evaluation
-from loupe.engine.views import Axis, View
+from loupe.engine import Call, conditioning, parts_of, with_parts
+from loupe.engine.cache import StepCache
+from loupe.engine.views import Axis, Canvas, View
 from loupe.methods.regions import BLENDS
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.demofusion_sampler import patch_demofusion
@@ -25,7 +25,7 @@ SIGMAS = torch.tensor([3.0, 2.0, 1.0, 0.0])
 
 
 def regional(model, region=local.REGION, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((region, region), **{"sizes": "unchanged", **settings}))
+    return with_parts(model, RegionalDenoise((region, region), **{"sizes": "unchanged", **settings}))
 
 
 def sample(model, conds, pictures=1, family="sd15", **kwargs):
@@ -52,9 +52,9 @@ def rows_of(model, limit=None):
 def test_out_of_memory_halves_the_batch_and_goes_on(batch, caplog):
     model = local.build("sd15")
     conds = local.control_chain("sd15", model)
-    model, seen = rows_of(regional(model, batch=batch, jitter=True), limit=6)
+    model, seen = rows_of(regional(model, regions_per_call=batch, jitter=True), limit=6)
     out = sample(model, conds)
-    expected = sample(regional(local.build("sd15"), batch=1, jitter=True), conds)
+    expected = sample(regional(local.build("sd15"), regions_per_call=1, jitter=True), conds)
     assert tiny.relative(out, expected) < 1e-5
     # only the first evaluation has to find out
     failed = [i for i, rows in enumerate(seen) if rows > 6]
@@ -64,14 +64,14 @@ def test_out_of_memory_halves_the_batch_and_goes_on(batch, caplog):
 
 
 def test_out_of_memory_with_one_region_is_comfyui_s_error():
-    model, seen = rows_of(regional(local.build("sd15"), batch=4), limit=1)
+    model, seen = rows_of(regional(local.build("sd15"), regions_per_call=4), limit=1)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         sample(model, local.both())
     assert seen == [8, 4, 2]
 
 
 def test_other_errors_are_not_tried_again():
-    model = regional(local.build("sd15"), batch=4)
+    model = regional(local.build("sd15"), regions_per_call=4)
     calls = []
 
     def broken(executor, *args, **kwargs):
@@ -88,7 +88,7 @@ def test_the_batch_is_chosen_once_a_run(monkeypatch):
     asked = []
     fits = Call._batch_that_fits
     monkeypatch.setattr(Call, "_batch_that_fits", lambda call, shape: asked.append(shape) or fits(call, shape))
-    model = patch_evaluation(regional(local.build("sd15")), dilated=DilatedPass((12, 20)))
+    model = with_parts(regional(local.build("sd15")), DilatedPass((12, 20)))
     for _ in range(2):
         sample(model, local.both())
         assert sorted(asked) == [(1, 4, 12, 20), (1, 4, 16, 16)]
@@ -115,7 +115,7 @@ def test_a_layout_that_stays_is_cut_once_a_run(jitter, monkeypatch):
     latent = View.latent
     monkeypatch.setattr(View, "latent", lambda view, tensor: cuts.append(view) or latent(view, tensor))
     patched = regional(model, jitter=jitter)
-    regions = patched.get_wrappers(WrappersMP.CALC_COND_BATCH, "loupe_evaluation")[0].regional.count(*local.CANVAS)
+    regions = parts_of(patched)["regions"].layout_of(Canvas(*local.CANVAS)).count
     sample(patched, local.masks("sd15", model))
     assert len(cuts) == 2 * regions * (3 if jitter else 1)
     # one evaluation keeps no more than the one before and itself
@@ -131,17 +131,17 @@ def test_hints_are_prepared_once_a_run(jitter, monkeypatch):
     vae, network = encoded[0][0][1]["control"].vae, adapted[0][0][1]["control"].t2i_model
     calls = []
     network.register_forward_hook(lambda *args: calls.append(None))
-    sample(regional(model, jitter=jitter, batch=2), encoded)
+    sample(regional(model, jitter=jitter, regions_per_call=2), encoded)
     # the canvas, not the regions
     assert vae.calls == [(1, local.CANVAS[0] * 8, local.CANVAS[1] * 8, 3)]
-    sample(regional(model, jitter=jitter, batch=2), adapted)
+    sample(regional(model, jitter=jitter, regions_per_call=2), adapted)
     assert len(calls) == 4 * (3 if jitter else 1)
 
 
 def test_small_views_of_an_encoded_hint_are_encoded_once_a_run():
     model = local.build("sd15")
     conds = local.encoded_control("sd15", model)
-    sample(patch_evaluation(model, dilated=DilatedPass((12, 20))), conds)
+    sample(with_parts(model, DilatedPass((12, 20))), conds)
     assert conds[0][0][1]["control"].vae.calls.count((4, 96, 160, 3)) == 1
 
 
@@ -164,7 +164,7 @@ def test_an_evaluation_waits_for_the_device_once(jitter, monkeypatch):
     """However many regions it has."""
     model = local.build("sd15")
     conds = local.masks("sd15", model)
-    patched = regional(model, jitter=jitter, batch=2)
+    patched = regional(model, jitter=jitter, regions_per_call=2)
     own = [waits(patched, conds, steps, monkeypatch) - waits(model, conds, steps, monkeypatch) for steps in (2, 6)]
     assert own[1] - own[0] == 4
 
@@ -173,7 +173,7 @@ def test_progress_does_not_go_back(monkeypatch):
     sent = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: sent.append(value / total))
     monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
-    tiny.sample(regional(local.build("sd15"), batch=2), local.latents("sd15", 1), sampler="heun", steps=3)
+    tiny.sample(regional(local.build("sd15"), regions_per_call=2), local.latents("sd15", 1), sampler="heun", steps=3)
     assert sent == sorted(sent)
     assert sent[-1] == 1
 
@@ -184,7 +184,7 @@ def test_work_split_over_devices_is_the_same(kind):
     pytest.importorskip("comfy.multigpu", reason="this ComfyUI has no MultiGPU")
     model = local.build("sd15")
     # before the clone, whose controls ComfyUI makes by deepcopy
-    expected = sample(regional(model, batch=2), local.KINDS[kind]("sd15", model))
+    expected = sample(regional(model, regions_per_call=2), local.KINDS[kind]("sd15", model))
 
     other = torch.device("cpu", 1)
     clone = local.build("sd15")
@@ -198,7 +198,7 @@ def test_work_split_over_devices_is_the_same(kind):
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
 
     split.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
-    out = sample(regional(split, batch=2), local.KINDS[kind]("sd15", model))
+    out = sample(regional(split, regions_per_call=2), local.KINDS[kind]("sd15", model))
     assert devices == {torch.device("cpu"), other}
     close(out, expected, 1e-5)
 
@@ -226,11 +226,11 @@ def test_no_seams_on_a_constant_and_on_a_gradient(blend, jitter):
     model = local.build("sd15")
     model.model.diffusion_model = Pointwise()
     settings = RegionalDenoise((12, 16), 0.4, blend, jitter=jitter)
-    layout = settings.layout_of(*local.CANVAS)
+    layout = settings.layout_of(Canvas(*local.CANVAS))
     constant = torch.full((1, 4, *local.CANVAS), 0.7)
     gradient = torch.linspace(-1, 1, local.CANVAS[1]).expand(1, 4, *local.CANVAS).contiguous()
     for picture in (constant, gradient):
-        whole, fused = (tiny.evaluate(m, picture, local.both(), 1.0)[0] for m in (model, patch_evaluation(model, regional=settings)))
+        whole, fused = (tiny.evaluate(m, picture, local.both(), 1.0)[0] for m in (model, with_parts(model, settings)))
         torch.testing.assert_close(fused, whole, rtol=1e-5, atol=1e-6)
         assert abs(seam(fused, layout) - seam(whole, layout)) < 1e-2 + (seam(fused, layout) if picture is constant else 0)
 
@@ -268,7 +268,7 @@ def test_a_broken_latent_is_named(value):
 
 @pytest.mark.parametrize(("step", "sigma"), [(1, "3"), (2, "2"), (3, "1")])
 def test_a_broken_prediction_is_named_with_its_step(step, sigma):
-    model = regional(local.build("sd15"), batch=2)
+    model = regional(local.build("sd15"), regions_per_call=2)
     calls = []
 
     def broken(executor, x, t, *args, **kwargs):
@@ -300,7 +300,7 @@ def test_camera_rays_are_cut_in_pixels():
     x = torch.zeros(1, 16, 2, 8, 12)
     views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"camera_conditions": comfy.conds.CONDRegular(rays)}, "uuid": conditioning.uuid.UUID(int=1)}]]
-    out = conditioning.stack(conds, views, x, None, conditioning.Recent())[0][0]["model_conds"]["camera_conditions"].cond
+    out = conditioning.stack(conds, views, x, None, StepCache())[0][0]["model_conds"]["camera_conditions"].cond
     assert torch.equal(out, torch.cat([rays[..., :64], rays[..., 32:]]))
 
 
@@ -309,7 +309,7 @@ def test_vace_and_other_tensors_of_the_canvas_are_cut():
     x = torch.zeros(1, 16, 3, 8, 12)
     views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"vace_context": comfy.conds.CONDRegular(vace)}, "another_pack_s": own, "uuid": conditioning.uuid.UUID(int=1)}]]
-    out = conditioning.stack(conds, views, x, None, conditioning.Recent())[0][0]
+    out = conditioning.stack(conds, views, x, None, StepCache())[0][0]
     assert torch.equal(out["model_conds"]["vace_context"].cond, torch.cat([vace[..., :8], vace[..., 4:]]))
     assert torch.equal(out["another_pack_s"], torch.cat([own[..., :8], own[..., 4:]]))
 
@@ -322,7 +322,7 @@ def test_families_that_cannot_be_cut_are_named(family):
     model = copy.copy(local.build("sd15").model)
     model.__class__ = made
     with pytest.raises(ValueError, match=f"model is {family}.*Sample it without Loupe's patches"):
-        conditioning.check(model, {})
+        conditioning.check_conditioning(model, {})
 
 
 def test_keyframes_are_refused_before_sampling():

@@ -6,9 +6,9 @@ import pytest
 import tiny
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-from loupe.engine.evaluation import patch_evaluation
-from loupe.engine.positions import POST_INPUT, Shift, patch_size
-from loupe.engine.views import Axis, View
+from loupe.engine.evaluation import parts_of, with_parts
+from loupe.engine.positions import POST_INPUT, PositionShift
+from loupe.engine.views import Axis, Canvas, View, patch_size
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
@@ -28,7 +28,7 @@ def models():
 
 
 def regional(model, region, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((region, region), **settings))
+    return with_parts(model, RegionalDenoise((region, region), **settings))
 
 
 def latent_of(family, model, height, width, pictures=1, seed=3):
@@ -61,7 +61,7 @@ def test_regions_are_the_network_on_each_crop_averaged(family, models):
 def test_batches_of_regions_equal_single_ones(family, models):
     model, size = models(family), SMALLEST.get(family, 8)
     x = latent_of(family, model, size, 2 * size, 2)
-    together, alone = (tiny.evaluate(regional(model, size, batch=batch, jitter=True), x, CONDS, FLOW) for batch in (3, 1))
+    together, alone = (tiny.evaluate(regional(model, size, regions_per_call=batch, jitter=True), x, CONDS, FLOW) for batch in (3, 1))
     for a, b in zip(together, alone):
         assert tiny.relative(a, b) < 1e-4
 
@@ -98,7 +98,7 @@ def test_without_attention_regions_equal_the_whole(family, monkeypatch):
     x = latent_of(family, model, height, width + step)
     model = without_attention(model)
     whole = tiny.evaluate(model, x, CONDS, FLOW)
-    out = tiny.evaluate(patch_evaluation(model, regional=RegionalDenoise((height, width), 1 - step / width, sizes="unchanged")), x, CONDS, FLOW)
+    out = tiny.evaluate(with_parts(model, RegionalDenoise((height, width), 1 - step / width, sizes="unchanged")), x, CONDS, FLOW)
     inside = slice(step + 32, width - 32) if unet else slice(None)
     for a, b in zip(out, whole):
         torch.testing.assert_close(a[..., inside], b[..., inside], rtol=1e-4, atol=1e-3)
@@ -110,9 +110,9 @@ def test_regions_and_steps_are_multiples_of_the_model_s_patches(family, models):
     model = models(family)
     size = patch_size(model.model.diffusion_model)
     assert size == (1 if family in ("sd15", "sdxl") else 2)
-    patched = patch_evaluation(model, regional=RegionalDenoise((13, 11), overlap=0.3, jitter=True))
-    settings = patched.get_wrappers("calc_cond_batch", "loupe_evaluation")[0].regional
-    layout = settings.layout_of(32, 40)
+    patched = with_parts(model, RegionalDenoise((13, 11), overlap=0.3, jitter=True))
+    settings = parts_of(patched)["regions"]
+    layout = settings.layout_of(Canvas.of(model.model, 32, 40))
     assert (layout.region_height, layout.region_width) == (13 // size * size, 11 // size * size)
     moved = settings.draw(layout, settings.jitter_of(layout), 1)
     for region in (*layout.regions, *moved):
@@ -175,7 +175,7 @@ def test_shifted_positions_are_those_of_the_canvas(family, references, models):
     keys = [{"reference_latents": [view.latent(reference)]} if references else {} for view in views]
     whole, text = ids_of(model, x, **({"reference_latents": [reference]} if references else {}))
     own, own_text = ids_of(model, views[0].latent(x), **keys[0])
-    shift = Shift(views, x, model.model.diffusion_model, (1.0, 1.0), references)
+    shift = PositionShift(views, x, model.model.diffusion_model, (1.0, 1.0), references)
     rows = torch.cat([own[:1]] * 4)  # two branches of two views
     out = shift({"img_ids": rows, "txt_ids": own_text})
     grids = whole[0].unflatten(0, (-1, 6, 10))
@@ -253,7 +253,7 @@ def test_dilated_views_are_whole_tokens(family, cells):
         shapes.append(tuple(x.shape[-2:]))
         return executor(x, *args, **kwargs)
 
-    patched = patch_evaluation(regional(model, size), dilated=DilatedPass((height // 2, width // 2), 2))
+    patched = with_parts(regional(model, size), DilatedPass((height // 2, width // 2), 2))
     patched.add_wrapper_with_key("apply_model", "watch", watch)
     out = tiny.evaluate(patched, x, conds_of(family, model, x), FLOW)
     assert all(branch.shape == x.shape and branch.isfinite().all() for branch in out)

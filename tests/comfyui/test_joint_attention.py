@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 from loupe.patches.attention_prior import AttentionPrior
@@ -22,11 +22,11 @@ SIGMA = 0.6
 def prior(model, **settings):
     attention = AttentionPrior(REFERENCE, joint=True, **settings)
     attention.check(model)
-    return patch_evaluation(attention.hooked(model), attention=attention)
+    return with_parts(model, attention)
 
 
 def regional(model):
-    return patch_evaluation(model, regional=RegionalDenoise((8, 8)))
+    return with_parts(model, RegionalDenoise((8, 8)))
 
 
 def with_maps(model, tokens, change):

@@ -4,7 +4,8 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from loupe.engine.step_edits import UNSUPPORTED, patch_step_edits
+from loupe.engine.evaluation import with_parts
+from loupe.engine.step_edits import UNSUPPORTED
 from loupe.methods.latent_adjustment import adjust, shares_by_step
 from loupe.nodes.latent_adjustment import LatentAdjustmentNode
 from loupe.patches.latent_adjustment import LatentAdjustment
@@ -38,7 +39,7 @@ def loop(golden):
 
 
 def adjusted(model, tensors, **settings):
-    return patch_step_edits(model, LatentAdjustment(model.model.process_latent_out(tensors["x_lr"]), **settings))
+    return with_parts(model, LatentAdjustment(model.model.process_latent_out(tensors["x_lr"]), **settings))
 
 
 def ddpm(model, tensors, steps, first=0, last=None, state=None):
@@ -104,7 +105,7 @@ def test_euler_is_the_loop_written_out(name):
         scale = mixture(sigmas[i + 1])
         state = adjust(state * signal / scale, x_lr, share) * scale / signal
         state, noise = model.model.process_latent_out(state), torch.zeros_like(latent)
-    model = patch_step_edits(model, LatentAdjustment(reference, 0.05, 0.04))
+    model = with_parts(model, LatentAdjustment(reference, 0.05, 0.04))
     out = tiny.sample(model, latent, sigmas=sigmas, **conds)
     close(out, state, 1e-5)
 
@@ -116,7 +117,7 @@ def test_samplers_are_drawn_by_the_prediction(sampler):
     sigmas = torch.tensor([3.0, 2.0, 1.2, 0.7, 0.4, 0.2, 0.0])
 
     def distance(*edits):
-        out = tiny.sample(patch_step_edits(model, *edits), latent, sampler, sigmas=sigmas)
+        out = tiny.sample(with_parts(model, *edits), latent, sampler, sigmas=sigmas)
         return float((out - reference).square().mean())
 
     near, plain, far = (distance(*edits) for edits in ([LatentAdjustment(reference, 0.3, 0.0, 1.0, 1.0, target="denoised")], [], [LatentAdjustment(reference, 0.0, 0.15, 0.0, 0.0, target="denoised")]))
@@ -131,7 +132,7 @@ def test_masked_out_part_stays(target):
     model, latent, mask = tiny.sdxl(), tiny.noise((1, 4, 8, 8)), torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1
     plain = tiny.sample(model, latent, noise_mask=mask, steps=6)
-    out = tiny.sample(patch_step_edits(model, LatentAdjustment(tiny.noise((1, 4, 8, 8), 5), 0.1, 0.05, target=target)), latent, noise_mask=mask, steps=6)
+    out = tiny.sample(with_parts(model, LatentAdjustment(tiny.noise((1, 4, 8, 8), 5), 0.1, 0.05, target=target)), latent, noise_mask=mask, steps=6)
     assert torch.equal(out[..., 4:], plain[..., 4:])
     assert not torch.allclose(out[..., :4], plain[..., :4], rtol=1e-3)
 
@@ -161,8 +162,8 @@ def test_off_changes_no_bit_and_a_cached_model_repeats_itself():
 def test_a_second_node_replaces_the_first_and_others_stay():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 8))
     prior = StructurePrior(tiny.noise((1, 4, 4, 4), 9))
-    twice = node(node(patch_step_edits(model, prior), alpha=0.1), alpha=0.02)
-    assert torch.equal(tiny.sample(twice, latent, steps=5), tiny.sample(patch_step_edits(node(model, alpha=0.02), prior), latent, steps=5))
+    twice = node(node(with_parts(model, prior), alpha=0.1), alpha=0.02)
+    assert torch.equal(tiny.sample(twice, latent, steps=5), tiny.sample(with_parts(node(model, alpha=0.02), prior), latent, steps=5))
 
 
 def test_a_batch_is_its_singles():

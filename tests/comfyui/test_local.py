@@ -4,12 +4,13 @@ and would not if the conditioning were left uncut."""
 import comfy.supported_models
 import local
 import loupe.engine.conditioning as conditioning
-import loupe.engine.evaluation as evaluation
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.controls import HintPatches
+from loupe.engine.evaluation import with_parts
+from loupe.engine.views import Canvas
 from loupe.methods.regions import merge
 from loupe.patches.regional_denoise import RegionalDenoise
 
@@ -31,7 +32,7 @@ def interior(layout, reach):
     return out
 
 
-INSIDE = interior(SETTINGS.layout_of(*local.CANVAS), local.REACH)
+INSIDE = interior(SETTINGS.layout_of(Canvas(*local.CANVAS)), local.REACH)
 
 
 def predictions(kind, family, regional=None, pictures=2):
@@ -39,7 +40,7 @@ def predictions(kind, family, regional=None, pictures=2):
     model = local.build(family, local.CONCATENATED[family] if kind == "inpainting latents" else 0)
     conds = local.KINDS[kind](family, model)
     if regional is not None:
-        model = patch_evaluation(model, regional=regional)
+        model = with_parts(model, regional)
     x = local.latents(family, pictures, 9)
     return [branch[..., INSIDE] for branch in tiny.evaluate(model, x, conds, sigma=0.7)]
 
@@ -96,7 +97,7 @@ LEFT_OUT = {
     "reference latents": ("_tensor", lambda value, cut: value),
     "default prompt": ("_latents", squeezed),
     "several of these": ("_latents", squeezed),
-    "DiffSynth and Fun patches": ("cut_hint_patches", lambda options, *args: options),
+    "DiffSynth and Fun patches": ("options", lambda patch, options, call, views: options),
 }
 
 
@@ -105,7 +106,7 @@ def test_left_uncut_they_would_differ(kind, whole, monkeypatch):
     family = next(family for case, family in local.CASES if case == kind)
     expected = whole(kind, family)
     name, uncut = LEFT_OUT[kind]
-    monkeypatch.setattr(evaluation if name == "cut_hint_patches" else conditioning, name, uncut)
+    monkeypatch.setattr(HintPatches if name == "options" else conditioning, name, uncut)
     try:
         out = predictions(kind, family, SETTINGS)
     except (RuntimeError, IndexError, AssertionError):
@@ -116,13 +117,13 @@ def test_left_uncut_they_would_differ(kind, whole, monkeypatch):
 @pytest.mark.parametrize("family", local.FAMILIES)
 def test_prompts_of_regions_are_seen_by_their_regions(family):
     model = local.build(family)
-    layout = SETTINGS.layout_of(*local.CANVAS)
+    layout = SETTINGS.layout_of(Canvas(*local.CANVAS))
     x = local.latents(family, 2, 9)
     own = [tiny.conditioning(10 + i) for i in range(len(layout.regions))]
     positive = tiny.conditioning(1)
     for (prompt,), region in zip(own, layout.regions):
         positive.append([prompt[0], {**prompt[1], conditioning.REGION: region, "mask": torch.zeros(1, *local.CANVAS)}])
-    out = tiny.evaluate(patch_evaluation(model, regional=SETTINGS), x, (positive, tiny.conditioning(2)), 0.7)
+    out = tiny.evaluate(with_parts(model, SETTINGS), x, (positive, tiny.conditioning(2)), 0.7)
     size = {"width": local.CANVAS[1] * 8, "height": local.CANVAS[0] * 8}
     parts = [tiny.evaluate(model, region.crop(x), ([[text, {**keys, **size}]], tiny.conditioning(2, **size)), 0.7) for ((text, keys),), region in zip(own, layout.regions)]
     for branch, predictions in zip(out, zip(*parts)):
@@ -131,7 +132,7 @@ def test_prompts_of_regions_are_seen_by_their_regions(family):
 
 def told(model, sizes):
     """What reaches the network of a 16 x 24 canvas in two regions, of conds by name."""
-    model, found = patch_evaluation(model, regional=RegionalDenoise((16, 16), sizes=sizes)), {}
+    model, found = with_parts(model, RegionalDenoise((16, 16), sizes=sizes)), {}
 
     def watch(executor, *args, **kwargs):
         found.update(kwargs)

@@ -13,9 +13,8 @@ from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_hypertile import HyperTile
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from comfy_extras.nodes_perpneg import Guider_PerpNeg
-from comfy_extras.nodes_sag import SelfAttentionGuidance
 from comfy_extras.nodes_tomesd import TomePatchModel
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.patches.regional_denoise import RegionalDenoise
 from test_local import INSIDE, SETTINGS
 from tolerance import close
@@ -43,7 +42,7 @@ def patched(node, model, *settings):
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((8, 8), sizes="unchanged", **settings))
+    return with_parts(model, RegionalDenoise((8, 8), sizes="unchanged", **settings))
 
 
 class AdapterPatch:
@@ -96,9 +95,9 @@ def test_regions_are_the_patched_model_on_each_crop_averaged(name, sd15):
     assert not torch.allclose(one_step(regional(sd15), latent, noise), out, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("node", "settings"), [(TomePatchModel, (0.5,)), (SelfAttentionGuidance, (1.5, 2.0))])
-def test_what_is_random_or_recorded_composes(node, settings, sd15):
-    """ToMe merges random tokens; SAG blurs by the attention of the last regions."""
+@pytest.mark.parametrize(("node", "settings"), [(TomePatchModel, (0.5,))])
+def test_what_is_random_composes(node, settings, sd15):
+    """ToMe merges random tokens."""
     latent, noise = torch.zeros(1, 4, 16, 20), tiny.noise((1, 4, 16, 20))
     outs = []
     for model in (regional(patched(node, sd15, *settings)), patched(node, regional(sd15), *settings)):
@@ -144,8 +143,8 @@ def test_caches_reuse_region_batches(cache, jitter, sdxl, caplog):
     def cached(model):
         return patched(cache, model, 0.5, 0.0, 1.0, False)
 
-    exact = tiny.sample(regional(sdxl, batch=2, jitter=jitter, seed=2), latent, **args)
-    for model in (regional(cached(sdxl), batch=2, jitter=jitter, seed=2), cached(regional(sdxl, batch=2, jitter=jitter, seed=2))):
+    exact = tiny.sample(regional(sdxl, regions_per_call=2, jitter=jitter, seed=2), latent, **args)
+    for model in (regional(cached(sdxl), regions_per_call=2, jitter=jitter, seed=2), cached(regional(sdxl, regions_per_call=2, jitter=jitter, seed=2))):
         caplog.clear()
         with caplog.at_level("INFO"):
             out = tiny.sample(model, latent, **args)
@@ -173,6 +172,6 @@ def test_windows_over_frames_times_regions_over_space():
     conds = local.together("wan", model)
     expected = tiny.evaluate(windows(model), x, conds, 0.7)
     assert not torch.allclose(expected[0], tiny.evaluate(model, x, conds, 0.7)[0], rtol=1e-3)
-    for both in (patch_evaluation(windows(model), regional=SETTINGS), windows(patch_evaluation(model, regional=SETTINGS))):
+    for both in (with_parts(windows(model), SETTINGS), windows(with_parts(model, SETTINGS))):
         for out, whole in zip(tiny.evaluate(both, x, conds, 0.7), expected):
             torch.testing.assert_close(out[..., INSIDE], whole[..., INSIDE], rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import WrappersMP
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.pixelsmith import sample
 from loupe.patches.regional_denoise import RegionalDenoise
@@ -34,7 +34,7 @@ def sdxl():
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise(**{"region": (SIDE, SIDE), "overlap": 0.0, "sizes": "unchanged", **settings}))
+    return with_parts(model, RegionalDenoise(**{"region": (SIDE, SIDE), "overlap": 0.0, "sizes": "unchanged", **settings}))
 
 
 def one_step(model, noise=NOISE, conds=None):
@@ -462,15 +462,15 @@ def several_steps(model, noise=NOISE):
 @pytest.mark.parametrize("kind", [Reuse, ReuseForLong, ReuseOnTheNetwork])
 def test_every_region_has_its_own_cache(kind, batch, sdxl):
     expected = torch.cat([several_steps(reusing(sdxl, kind), half(NOISE, start)) for start in HALVES], -1)
-    assert tiny.relative(several_steps(regional(reusing(sdxl, kind), batch=batch)), expected) < 1e-4
+    assert tiny.relative(several_steps(regional(reusing(sdxl, kind), regions_per_call=batch)), expected) < 1e-4
     assert tiny.relative(several_steps(regional(sdxl)), expected) > 1e-3
 
 
 def test_a_dilated_view_has_its_own_cache_too(sdxl):
     """The whole canvas and its dilated views at the same size of region."""
     dilated = DilatedPass((HEIGHT, WIDTH), 2, alpha2=0.0)
-    out = several_steps(patch_evaluation(reusing(sdxl), dilated=dilated))
-    exact = several_steps(patch_evaluation(sdxl, dilated=dilated))
+    out = several_steps(with_parts(reusing(sdxl), dilated))
+    exact = several_steps(with_parts(sdxl, dilated))
     assert tiny.relative(out, exact) < 0.5
 
 
@@ -478,7 +478,7 @@ def test_a_patch_of_pixelsmith_has_its_own_cache(sdxl):
     """Most lie elsewhere at the next step and are new images; the few that come back go on where they were."""
 
     def run(model, batch=0):
-        return sample(model, tiny.conditioning(1), tiny.conditioning(2), NOISE * 0.5, SIGMAS, 2, 3.0, 9, 12, batch=batch)
+        return sample(model, tiny.conditioning(1), tiny.conditioning(2), NOISE * 0.5, SIGMAS, 2, 3.0, 9, 12, regions_per_call=batch)
 
     class Residuals(Reuse):
         def __call__(self, executor, x, *args, **kwargs):
@@ -521,7 +521,7 @@ def test_results_do_not_hang_on_the_regions_in_a_call(sdxl):
 
     model, noise = sdxl.clone(), tiny.noise((2, 4, HEIGHT, WIDTH), 5)
     model.set_model_attn2_output_patch(per_image)
-    together, singly = (one_step(regional(model, batch=batch), noise) for batch in (0, 1))
+    together, singly = (one_step(regional(model, regions_per_call=batch), noise) for batch in (0, 1))
     assert tiny.relative(together, singly) < 1e-4
     expected = torch.cat([one_step(model, half(noise, start)) for start in HALVES], -1)
     assert tiny.relative(together, expected) < 1e-4
@@ -542,5 +542,5 @@ def test_a_wrapper_that_keeps_no_tensors_leaves_the_batches_alone(keeps, rows, s
 
     model = sdxl.clone()
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "test", keep if keeps else watch)
-    one_step(regional(model, batch=2))
+    one_step(regional(model, regions_per_call=2))
     assert set(sizes) == {rows}

@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import Region
 from loupe.nodes.attention_prior import AttentionPriorNode
@@ -28,11 +28,11 @@ def pixart():
 def prior(model, **settings):
     attention = AttentionPrior(REFERENCE, **settings)
     attention.check(model)
-    return patch_evaluation(attention.hooked(model), attention=attention)
+    return with_parts(model, attention)
 
 
 def regional(model):
-    return patch_evaluation(model, regional=RegionalDenoise((40, 40)))
+    return with_parts(model, RegionalDenoise((40, 40)))
 
 
 def evaluate(model, x, conds, hook=None, sigma=2.0):

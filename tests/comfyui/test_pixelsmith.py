@@ -7,16 +7,15 @@ import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import paper_schedule
-from loupe.engine.step_edits import patch_step_edits
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.pixelsmith_plan import Patch, Sweep, levels, plan
 from loupe.methods.regions import Region
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.patches.demofusion import SkipResidual
 from loupe.patches.demofusion_sampler import schedule
-from loupe.patches.pixelsmith import KEY, PatchStack, sample, sample_planned
+from loupe.patches.pixelsmith import KEY, PixelSmith, sample, sample_planned
 from loupe.patches.regional_denoise import RegionalDenoise
 
 
@@ -41,7 +40,7 @@ def test_reference(name, planned, golden):
     sigmas = schedule(model, "ddim (paper)", config["steps"], depth, end_at_zero=True)
     guidance, noise = model.model.process_latent_out(tensors["guidance"]), tensors["noise"].float()
     positive, negative = tiny.conditioning(pooled=0.1), tiny.conditioning(pooled=-0.05)
-    out = sample_planned(model, positive, negative, guidance, noise, sigmas, recorded_sweeps(tensors, info, planned), config["slider"], config.get("gs", 1.0), 0, PatchStack(info["patch"]), "published")
+    out = sample_planned(model, positive, negative, guidance, noise, sigmas, recorded_sweeps(tensors, info, planned), config["slider"], config.get("gs", 1.0), 0, PixelSmith(info["patch"]), "published")
     out = model.model.process_latent_in(out)
     assert tiny.relative(out, tensors["final"]) < info["tolerance"]["rel_l2_fp32"]
     assert (out - tensors["final"]).abs().max() < info["tolerance"]["max_abs_fp32"]
@@ -62,7 +61,7 @@ def watched(model):
     seen = []
 
     def watch(executor, model, conds, x, timestep, options):
-        seen.append((x.clone(), conds, timestep, options["transformer_options"][KEY].views))
+        seen.append((x.clone(), conds, timestep, options[KEY].views))
         return executor(model, conds, x, timestep, options)
 
     # added before PixelSmith's own, and so around it: x is still the whole level
@@ -86,9 +85,9 @@ def test_one_patch_is_stock_euler(name):
 def test_batches_of_patches_equal_single_ones(name):
     model = tiny.MODELS[name]()
     guidance = latent_of(model, 2, 12, 20)
-    one = run(model, guidance, 3, batch=1)
+    one = run(model, guidance, 3, regions_per_call=1)
     for batch in (3, 0):
-        assert tiny.relative(run(model, guidance, 3, batch=batch), one) < 1e-3
+        assert tiny.relative(run(model, guidance, 3, regions_per_call=batch), one) < 1e-3
 
 
 @pytest.mark.numerics
@@ -105,7 +104,7 @@ def test_every_patch_is_told_its_part_of_the_canvas():
     keys = {"control": control, "concat_latent_image": tiny.noise((1, 4, 16, 24)), "concat_mask": torch.rand(1, 1, 16, 24)}
     positive, negative = tiny.conditioning(1, mask=torch.rand(1, 16, 24), **keys), tiny.conditioning(2, **keys)
     guidance = tiny.noise((1, 4, 16, 24))
-    one = run(base, guidance, positive=positive, negative=negative, batch=1)
+    one = run(base, guidance, positive=positive, negative=negative, regions_per_call=1)
     assert tiny.relative(run(base, guidance, positive=positive, negative=negative), one) < 1e-3
 
     inner = []
@@ -158,7 +157,7 @@ def test_areas_are_clipped_to_each_patch():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
     left = tiny.conditioning(3, area=(16, 10, 0, 0), strength=1.0)
     plain = run(model, guidance)
-    one = run(model, guidance, positive=tiny.conditioning(1) + left, batch=1)
+    one = run(model, guidance, positive=tiny.conditioning(1) + left, regions_per_call=1)
     assert tiny.relative(run(model, guidance, positive=tiny.conditioning(1) + left), one) < 1e-3
     assert tiny.relative(plain, one) > 1e-2
 
@@ -180,7 +179,7 @@ def test_perturbed_attention_guidance_acts_on_every_patch():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 20))
     (guided,) = PerturbedAttentionGuidance.execute(model, 3.0).args
     out = run(guided, guidance)
-    assert tiny.relative(run(guided, guidance, batch=1), out) < 1e-3
+    assert tiny.relative(run(guided, guidance, regions_per_call=1), out) < 1e-3
     assert tiny.relative(run(model, guidance), out) > 1e-2
 
 
@@ -206,7 +205,7 @@ def test_a_noise_mask_keeps_its_part(name):
 def test_the_same_again_and_after_an_interrupt(monkeypatch):
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
     state = torch.get_rng_state()
-    first = run(model, guidance, batch=1)
+    first = run(model, guidance, regions_per_call=1)
     assert torch.equal(torch.get_rng_state(), state)
     calls = []
     check = comfy.model_management.throw_exception_if_processing_interrupted
@@ -219,10 +218,10 @@ def test_the_same_again_and_after_an_interrupt(monkeypatch):
 
     monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", interrupt_in_time)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        run(model, guidance, batch=1)
+        run(model, guidance, regions_per_call=1)
     assert len(calls) == 5
-    assert torch.equal(run(model, guidance, batch=1), first)
-    assert not torch.allclose(run(model, guidance, batch=1, seed=6), first, rtol=1e-2)
+    assert torch.equal(run(model, guidance, regions_per_call=1), first)
+    assert not torch.allclose(run(model, guidance, regions_per_call=1, seed=6), first, rtol=1e-2)
 
 
 def test_previews_show_the_whole_canvas_after_every_sweep_and_progress_every_call(monkeypatch):
@@ -231,7 +230,7 @@ def test_previews_show_the_whole_canvas_after_every_sweep_and_progress_every_cal
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: sent.append((value, total)))
     monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
-    out = run(model, guidance, batch=2)
+    out = run(model, guidance, regions_per_call=2)
     assert [(step, total) for step, *_, total in shown] == [(i, 4) for i in range(4)]
     for _, denoised, x, _ in shown:
         assert denoised.shape == x.shape == guidance.shape and denoised.isfinite().all()
@@ -247,16 +246,16 @@ def test_memory_is_asked_for_one_batch_of_patches(monkeypatch):
     model = tiny.sdxl()
     required = model.model.memory_required
     monkeypatch.setattr(model.model, "memory_required", lambda shape, **kwargs: asked.append(list(shape)) or required(shape, **kwargs))
-    run(model, latent_of(model, 1, 32, 40), steps=1, guided_steps=1, batch=3)
+    run(model, latent_of(model, 1, 32, 40), steps=1, guided_steps=1, regions_per_call=3)
     assert asked[0] == [6, 4, 8, 8]
 
 
 def test_models_with_patches_of_a_whole_canvas_are_refused():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
-    with pytest.raises(ValueError, match="model carries regional patches.*from before"):
-        run(patch_evaluation(model, regional=RegionalDenoise((4, 4))), guidance)
+    with pytest.raises(ValueError, match="model carries regions, which.*from before"):
+        run(with_parts(model, RegionalDenoise((4, 4))), guidance)
     with pytest.raises(ValueError, match="model carries skip_residual"):
-        run(patch_step_edits(model, SkipResidual(guidance)), guidance)
+        run(with_parts(model, SkipResidual(guidance)), guidance)
 
 
 def test_scaled_noise_is_refused():

@@ -8,12 +8,14 @@ import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
+from loupe.engine.attention import output_bytes
 from loupe.engine.estimate import layout, measure, plan, works
-from loupe.engine.evaluation import evaluation_of, patch_evaluation
-from loupe.engine.work import evaluations
+from loupe.engine.evaluation import parts_of, with_parts
+from loupe.engine.views import Canvas
+from loupe.engine.work import rows
 from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.estimate import PlanNode
-from loupe.patches.attention_prior import AttentionPrior, attended_bytes
+from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
 
@@ -27,18 +29,18 @@ def sdxl():
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings))
+    return with_parts(model, RegionalDenoise((8, 8), **settings))
 
 
 PATCHES = {
     "none": lambda model: model,
     "regions": regional,
     "moving regions": lambda model: regional(model, jitter=True),
-    "DemoFusion": lambda model: patch_demofusion(regional(model), tiny.noise((1, 4, 8, 10))),
+    "DemoFusion": lambda model, **settings: patch_demofusion(regional(model, **settings), tiny.noise((1, 4, 8, 10))),
     "dilation only": lambda model: patch_demofusion(model, tiny.noise((1, 4, 8, 10))),
-    "one region": lambda model: patch_demofusion(patch_evaluation(model, regional=RegionalDenoise()), tiny.noise((1, 4, 16, 20))),
-    "attention prior": lambda model: patch_evaluation(regional(model), attention=AttentionPrior(tiny.noise((1, 4, 6, 10)))),
-    "idle attention prior": lambda model: patch_evaluation(regional(model), attention=AttentionPrior(tiny.noise((1, 4, 6, 10)), 0.0, 0.0)),
+    "one region": lambda model: patch_demofusion(with_parts(model, RegionalDenoise()), tiny.noise((1, 4, 16, 20))),
+    "attention prior": lambda model, **settings: with_parts(regional(model, **settings), AttentionPrior(tiny.noise((1, 4, 6, 10)))),
+    "idle attention prior": lambda model: with_parts(regional(model), AttentionPrior(tiny.noise((1, 4, 6, 10)), 0.0, 0.0)),
 }
 
 
@@ -54,21 +56,21 @@ def test_the_plan_counts_what_the_run_does(name, cfg, sdxl):
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
     tiny.sample(model, torch.zeros(SHAPE), steps=2, cfg=cfg)
     found = works(model, *SHAPE[-2:], 2)
-    assert evaluations(found, 1 if cfg == 1.0 else 2, SHAPE[0]) == sum(rows for *_, rows in seen)
+    assert rows(found, 1 if cfg == 1.0 else 2, SHAPE[0]) == sum(rows for *_, rows in seen)
     assert {(work.height, work.width) for work in found} == {tuple(size) for *size, _ in seen}
 
 
 def test_memory(sdxl, monkeypatch):
     model = PATCHES["attention prior"](sdxl)
     found = works(model, *SHAPE[-2:], 3)
-    kept = attended_bytes(sdxl.model.diffusion_model, 6, 10, element_size=4)
+    kept = output_bytes(sdxl.model.diffusion_model, 6, 10, element_size=4)
     assert [work.kept for work in found] == [0, kept]
-    planned = plan(model, SHAPE, found, 2, at_once=3)
+    planned = plan(PATCHES["attention prior"](sdxl, regions_per_call=3), SHAPE, found, 2)
     one = model.model.memory_required([4, 4, 8, 8])
     assert planned.network == int(3 * one)
     assert planned.weights == sdxl.model_size()
     assert planned.canvas == 2 * 4 * 16 * 20 * 4 * 7 + 2 * kept
-    for free, at_once in ((0, 1), (4.5 * one, 3), (1e12, 16)):
+    for free, at_once in ((0, 1), (4.5 * one, 3), (1e12, 12)):
         monkeypatch.setattr(model, "get_free_memory", lambda device, free=free: free + model.model_size() - model.loaded_size())
         assert plan(model, SHAPE, works(model, *SHAPE[-2:], 3), 2).at_once == at_once
 
@@ -77,23 +79,23 @@ def test_values_are_kept_as_the_network_computes_them():
     model = tiny.sdxl()
     model.model.diffusion_model.dtype, model.model.manual_cast_dtype = torch.float8_e4m3fn, torch.bfloat16
     found = works(PATCHES["attention prior"](model), 16, 20, 5)
-    assert found[-1].kept == attended_bytes(model.model.diffusion_model, 6, 10, element_size=2)
+    assert found[-1].kept == output_bytes(model.model.diffusion_model, 6, 10, element_size=2)
 
 
 def test_time_is_measured_on_the_bare_network(sdxl):
-    model, calls = PATCHES["DemoFusion"](sdxl), []
+    model, calls = PATCHES["DemoFusion"](sdxl, regions_per_call=3), []
 
     def watch(executor, x, *args, **kwargs):
         calls.append(tuple(x.shape))
         return executor(x, *args, **kwargs)
 
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
-    planned = plan(model, SHAPE, works(model, *SHAPE[-2:], 100), 2, at_once=3)
+    planned = plan(model, SHAPE, works(model, *SHAPE[-2:], 100), 2)
     seconds = measure(model, planned, tiny.conditioning(1))
     # two branches of three regions of two pictures, of both kinds
     assert set(calls) == {(12, 4, 8, 8), (12, 4, 8, 10)}
     assert seconds > 0.01
-    assert evaluation_of(model).regional is not None
+    assert "regions" in parts_of(model)
 
 
 def node(model, **inputs):
@@ -126,7 +128,7 @@ def test_measuring_needs_a_prompt(sdxl):
 
 
 def test_the_layout_is_that_of_the_run(sdxl):
-    assert layout(regional(sdxl), 16, 20) == RegionalDenoise((8, 8)).layout_of(16, 20)
+    assert layout(regional(sdxl), 16, 20) == RegionalDenoise((8, 8)).layout_of(Canvas(16, 20))
     assert len(layout(sdxl, 16, 20).regions) == 1
 
 
@@ -139,14 +141,14 @@ def test_the_pages_tell_what_the_template_costs(sdxl, monkeypatch):
     phases = []
 
     def count(model, noise, cfg, sampler, sigmas, positive, negative, latent, **kwargs):
-        phases.append(evaluations(works(model, *latent.shape[-2:], len(sigmas) - 1), 1 if cfg == 1 else 2))
+        phases.append(rows(works(model, *latent.shape[-2:], len(sigmas) - 1), 1 if cfg == 1 else 2))
         return latent
 
     monkeypatch.setattr(comfy.sample, "sample_custom", count)
     for factor in (2.0, 4.0):
         DemoFusionSampler.execute(sdxl, tiny.conditioning(1), tiny.conditioning(2), {"samples": reference}, **{**settings["LoupeDemoFusionSampler"], "scale_by": factor})
     twice, four = phases
-    once = evaluations(works(sdxl, *reference.shape[-2:], drawn["steps"]), 1 if drawn["cfg"] == 1 else 2)
+    once = rows(works(sdxl, *reference.shape[-2:], drawn["steps"]), 1 if drawn["cfg"] == 1 else 2)
     read = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "js/docs/LoupeDemoFusionSampler.md", "workflows/Upscale 2x with LSRNA-DemoFusion (SDXL).json")}
     readme, page, template = read.values()
     assert settings["LoupeDemoFusionSampler"]["scale_by"] == 2 and native["width"] == native["height"] == 1024

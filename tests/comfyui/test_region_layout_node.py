@@ -3,7 +3,7 @@ import pytest
 import tiny
 import torch
 from loupe.engine.conditioning import REGION, REGION_CANVAS
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.methods.regions import Region, RegionLayout
 from loupe.nodes.estimate import PlanNode
 from loupe.nodes.region_layout import RegionLayoutNode, draw
@@ -91,4 +91,4 @@ def test_prompts_of_regions_follow_the_layout_to_other_cells():
 
 
 def regional(model, layout):
-    return patch_evaluation(model, regional=RegionalDenoise(layout=layout))
+    return with_parts(model, RegionalDenoise(layout=layout))

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 from loupe.engine.conditioning import REGION
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.methods.region_prompts import INSTRUCTION
 from loupe.methods.regions import Region, RegionLayout
 from loupe.models.captioner import LocalCaptioner, caption_with_folder
@@ -45,7 +45,7 @@ def encoded(clip, text, **keys):
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((8, 8), **settings))
+    return with_parts(model, RegionalDenoise((8, 8), **settings))
 
 
 def parts(prediction):
@@ -59,7 +59,7 @@ def test_every_region_sees_its_own_prompt_alone(clip, batch):
     negative = encoded(clip, "blurry")
     positive = RegionPrompts.execute(clip, LAYOUT, encoded(clip, "a street"), "a red fox\na wet wall", 75).result[0]
     assert [options.get(REGION) for _, options in positive] == [None, Region(0, 0, 8, 8), Region(0, 4, 8, 8)]
-    fused = tiny.evaluate(regional(model, batch=batch), X, (positive, negative))
+    fused = tiny.evaluate(regional(model, regions_per_call=batch), X, (positive, negative))
     crops = [tiny.evaluate(model, X[..., x : x + 8], (encoded(clip, text), negative)) for x, text in ((0, "a red fox"), (4, "a wet wall"))]
     for branch, (left, right) in enumerate(zip(*crops)):
         torch.testing.assert_close(fused[branch], parts((left, right)), rtol=1e-4, atol=1e-4)
@@ -129,7 +129,7 @@ def test_moved_regions_take_the_prompt_that_they_show_most_of(clip):
     latent = tiny.noise((1, 4, 16, 24))
     moved = tiny.sample(regional(model, jitter=True), latent, positive=positive)
     assert moved.isfinite().all() and not torch.equal(moved, tiny.sample(regional(model, jitter=True), latent, positive=positive[:1]))
-    single = tiny.sample(regional(model, jitter=True, batch=1), latent, positive=positive)
+    single = tiny.sample(regional(model, jitter=True, regions_per_call=1), latent, positive=positive)
     assert tiny.relative(moved, single) < 1e-4
 
 
@@ -137,7 +137,7 @@ def test_one_region_has_its_prompt_and_the_global_one_has_no_part(clip):
     model, negative = tiny.sdxl(), encoded(clip, "")
     layout = RegionLayout.from_overlap(8, 12, 16, 16)
     positive = encode_regions(clip, ["a red fox"], layout, encoded(clip, "a street"))
-    out = tiny.evaluate(patch_evaluation(model, regional=RegionalDenoise((16, 16))), X, (positive, negative))
+    out = tiny.evaluate(with_parts(model, RegionalDenoise((16, 16))), X, (positive, negative))
     close(out[0], tiny.evaluate(model, X, (encoded(clip, "a red fox"), negative))[0], 1e-5)
 
 

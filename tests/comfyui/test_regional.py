@@ -4,15 +4,17 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from comfy.patcher_extension import CallbacksMP, WrappersMP
-from loupe.engine.evaluation import KEY, Call, patch_evaluation
+from comfy.patcher_extension import WrappersMP
+from loupe.engine import Call
+from loupe.engine.evaluation import KEY, with_parts
+from loupe.engine.views import Canvas
 from loupe.methods.regions import RegionLayout
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
 
 
 def regional(model, region=8, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((region, region), **settings))
+    return with_parts(model, RegionalDenoise((region, region), **settings))
 
 
 def latent_of(model, *shape, seed=3):
@@ -56,9 +58,9 @@ def test_batches_of_regions_equal_single_ones(jitter):
     control = tiny.controlnet(torch.rand(1, 3, 96, 160))
     positive = tiny.conditioning(1, control=control, mask=torch.rand(1, 12, 20))
     args = {"positive": positive, "negative": tiny.conditioning(2, control=control), "steps": 2}
-    one = tiny.sample(regional(model, jitter=jitter, batch=1), latent, **args)
+    one = tiny.sample(regional(model, jitter=jitter, regions_per_call=1), latent, **args)
     for batch in (3, 0):
-        assert tiny.relative(tiny.sample(regional(model, jitter=jitter, batch=batch), latent, **args), one) < 1e-4
+        assert tiny.relative(tiny.sample(regional(model, jitter=jitter, regions_per_call=batch), latent, **args), one) < 1e-4
 
 
 @pytest.mark.numerics
@@ -72,7 +74,7 @@ def test_pictures_of_a_batch_equal_single_pictures():
 
 
 def test_a_cached_model_gives_the_same_picture_again_and_after_an_interrupt(monkeypatch):
-    model = patch_demofusion(regional(tiny.sdxl(), jitter=True, batch=2), tiny.noise((1, 4, 8, 8)))
+    model = patch_demofusion(regional(tiny.sdxl(), jitter=True, regions_per_call=2), tiny.noise((1, 4, 8, 8)))
     latent = latent_of(model, 1, 16, 24)
     first = tiny.sample(model, latent)
 
@@ -102,7 +104,7 @@ def test_patches_commute_and_replace_themselves():
     out = tiny.sample(a, latent)
     assert torch.equal(tiny.sample(b, latent), out)
     assert torch.equal(tiny.sample(twice, latent), out)
-    assert len(twice.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)) == len(twice.callbacks[CallbacksMP.ON_CLEANUP][KEY]) == 1
+    assert len(twice.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)) == len(twice.get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY)) == 1
     # the model that was patched is as it was
     assert not model.get_wrappers(WrappersMP.CALC_COND_BATCH, KEY)
     assert not torch.allclose(out, tiny.sample(model, latent), rtol=1e-2)
@@ -110,7 +112,7 @@ def test_patches_commute_and_replace_themselves():
 
 def test_the_seed_moves_the_regions_and_each_step_moves_them_again():
     settings = RegionalDenoise((8, 8), jitter=True, seed=1)
-    layout = settings.layout_of(24, 24)
+    layout = settings.layout_of(Canvas(24, 24))
     jitter = settings.jitter_of(layout)
     assert jitter == 1
     draws = {tuple(settings.draw(layout, jitter, step)) for step in range(5)}
@@ -137,7 +139,7 @@ def test_other_wrappers_see_every_network_call_and_all_regions():
         shapes.append((tuple(x.shape), len(timestep)))
         return executor(model, conds, x, timestep, options)
 
-    model = regional(tiny.sdxl(), batch=2)
+    model = regional(tiny.sdxl(), regions_per_call=2)
     model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "other", watch)
     tiny.sample(model, latent_of(model, 2, 8, 16), steps=1)
     assert shapes == [((4, 4, 8, 8), 4), ((2, 4, 8, 8), 2)]
@@ -147,7 +149,7 @@ def test_progress_runs_over_all_region_batches(monkeypatch):
     sent = []
     monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: sent.append(value / total))
     monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
-    model = patch_demofusion(regional(tiny.sdxl(), batch=2), torch.zeros(1, 4, 8, 8))
+    model = patch_demofusion(regional(tiny.sdxl(), regions_per_call=2), torch.zeros(1, 4, 8, 8))
     tiny.sample(model, latent_of(model, 1, 16, 16), steps=2)
     assert sent == sorted(sent)
     assert sent[0] == pytest.approx(2 / 13 / 2)
@@ -159,17 +161,17 @@ def test_memory_is_asked_for_one_batch_of_regions(monkeypatch):
     model = tiny.sdxl()
     required = model.model.memory_required
     monkeypatch.setattr(model.model, "memory_required", lambda shape, **kwargs: asked.append(list(shape)) or required(shape, **kwargs))
-    tiny.sample(regional(model, batch=3), latent_of(model, 1, 32, 32), steps=1)
+    tiny.sample(regional(model, regions_per_call=3), latent_of(model, 1, 32, 32), steps=1)
     assert asked[0] == [6, 4, 8, 8]
     asked.clear()
-    tiny.sample(patch_demofusion(regional(model, batch=1), torch.zeros(1, 4, 16, 16)), latent_of(model, 1, 32, 32), steps=1)
+    tiny.sample(patch_demofusion(regional(model, regions_per_call=1), torch.zeros(1, 4, 16, 16)), latent_of(model, 1, 32, 32), steps=1)
     assert asked[0] == [2, 4, 16, 16]
 
 
 def test_free_memory_sets_the_batch(monkeypatch):
     sizes = []
     model = regional(tiny.sdxl())
-    monkeypatch.setattr(Call, "views", lambda call, pictures, views, **kwargs: sizes.append(call._batch_that_fits(pictures[0].shape)) or [pictures, pictures])
+    monkeypatch.setattr(Call, "predict_views", lambda call, images, views: sizes.append(call._batch_that_fits(images[0].shape)) or [images, images])
     need = 1.5 * model.model.memory_required([2, 4, 8, 8])
     for free, expected in ((0, 1), (3.5 * need, 3), (1000 * need, 16)):
         monkeypatch.setattr(model, "get_free_memory", lambda device, free=free: free)

@@ -3,7 +3,9 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from loupe.engine.step_edits import UNSUPPORTED, Edits, patch_step_edits
+from loupe.engine import Part
+from loupe.engine.evaluation import with_parts
+from loupe.engine.step_edits import UNSUPPORTED, Edits
 from loupe.methods.demofusion import schedule_weights
 from loupe.patches.demofusion import Renormalize, SkipResidual
 
@@ -12,14 +14,14 @@ pytestmark = pytest.mark.numerics
 SIGMAS = torch.tensor([10.0, 8.0, 6.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6, 0.45, 0.3])
 
 
-class Edit:
+class Edit(Part):
     key, rank = "edit", 0
 
     def __init__(self, **edits):
-        self.edits = edits
+        self.given = edits
 
-    def __call__(self, run):
-        return Edits(**self.edits)
+    def edits(self, run):
+        return Edits(**self.given)
 
 
 def nothing_ahead():
@@ -37,7 +39,7 @@ def nothing_ahead():
 def test_every_sampler_goes_on_from_the_edited_state(name):
     """A state overwritten at the later steps forgets how the run began, or the sampler is refused."""
     pin = Edit(before=lambda x, sigma: x.fill_(sigma) if sigma < 2.8 else None)
-    model, latent = patch_step_edits(nothing_ahead(), pin), torch.zeros(1, 4, 4, 4)
+    model, latent = with_parts(nothing_ahead(), pin), torch.zeros(1, 4, 4, 4)
 
     def run(seed):
         return tiny.sample(model, latent, name, sigmas=SIGMAS, cfg=1.0, noise_tensor=tiny.noise(latent.shape, seed))
@@ -61,7 +63,7 @@ def test_the_refused_samplers_do_lose_edits(name, monkeypatch):
     latent = torch.zeros(1, 4, 4, 4)
 
     def run(seed, **edits):
-        return tiny.sample(patch_step_edits(nothing_ahead(), Edit(**edits)), latent, name, sigmas=SIGMAS, cfg=1.0, noise_tensor=tiny.noise(latent.shape, seed))
+        return tiny.sample(with_parts(nothing_ahead(), Edit(**edits)), latent, name, sigmas=SIGMAS, cfg=1.0, noise_tensor=tiny.noise(latent.shape, seed))
 
     def pin(x, sigma):
         if sigma < 2.8:
@@ -100,7 +102,7 @@ def test_euler_equals_the_loop_written_out(kind, golden):
             rest[0].mul_(0.9).add_(0.1)
 
     noise, latent = tiny.noise((1, 4, 8, 8)), tiny.noise((1, 4, 8, 8), 1)
-    out = tiny.sample(patch_step_edits(model, Edit(**{kind: edit})), latent, cfg=1.0, sigmas=SIGMAS, noise_tensor=noise)
+    out = tiny.sample(with_parts(model, Edit(**{kind: edit})), latent, cfg=1.0, sigmas=SIGMAS, noise_tensor=noise)
     expected = euler(model.model, model.model.process_latent_in(latent) + SIGMAS[0] * noise, **{kind: edit})
     assert tiny.relative(model.model.process_latent_in(out), expected) < 1e-6
 
@@ -113,8 +115,8 @@ def test_edits_run_by_rank_and_a_second_one_of_a_kind_replaces_the_first():
         new.key, new.rank = name[0], rank
         return new
 
-    model = patch_step_edits(nothing_ahead(), edit("late", 2), edit("early", 1))
-    model = patch_step_edits(model, edit("latest", 2))
+    model = with_parts(nothing_ahead(), edit("late", 2), edit("early", 1))
+    model = with_parts(model, edit("latest", 2))
     tiny.sample(model, torch.zeros(1, 4, 4, 4), sigmas=SIGMAS[-2:], cfg=1.0)
     assert order == ["early", "latest"]
 
@@ -126,7 +128,7 @@ def test_the_sampler_is_left_as_it_was():
     def fail(x, sigma):
         raise RuntimeError("stopped")
 
-    model = patch_step_edits(nothing_ahead(), Edit(before=fail))
+    model = with_parts(nothing_ahead(), Edit(before=fail))
     with pytest.raises(RuntimeError, match="stopped"):
         comfy.sample.sample_custom(model, torch.zeros(1, 4, 4, 4), 1.0, sampler, SIGMAS, tiny.conditioning(), tiny.conditioning(), torch.zeros(1, 4, 4, 4), disable_pbar=True)
     assert sampler.sampler_function is function
@@ -139,9 +141,9 @@ def test_a_sampler_class_without_a_function_is_refused_by_name():
 
     arguments = torch.zeros(1, 4, 4, 4), 1.0, Homemade(), SIGMAS, tiny.conditioning(), tiny.conditioning(), torch.zeros(1, 4, 4, 4)
     with pytest.raises(ValueError, match="Homemade cannot carry skip_residual"):
-        comfy.sample.sample_custom(patch_step_edits(nothing_ahead(), SkipResidual(torch.zeros(1, 4, 4, 4))), *arguments, seed=0)
+        comfy.sample.sample_custom(with_parts(nothing_ahead(), SkipResidual(torch.zeros(1, 4, 4, 4))), *arguments, seed=0)
     # the end of a run can be edited with any sampler
-    comfy.sample.sample_custom(patch_step_edits(nothing_ahead(), Renormalize(torch.rand(1, 4, 4, 4))), *arguments, seed=0)
+    comfy.sample.sample_custom(with_parts(nothing_ahead(), Renormalize(torch.rand(1, 4, 4, 4))), *arguments, seed=0)
 
 
 @pytest.mark.parametrize("name", ["sdxl", "sdxl_v", "flux"])
@@ -151,18 +153,18 @@ def test_skip_residual_holds_the_run_at_the_reference_with_the_run_s_noise(name)
     channels = model.model.latent_format.latent_channels
     reference, noise = tiny.noise((1, channels, 8, 8), 1), tiny.noise((1, channels, 8, 8), 2)
     seen = []
-    model = patch_step_edits(model, SkipResidual(reference, 0.0), Edit(before=lambda x, sigma: seen.append((x.clone(), sigma))))
+    model = with_parts(model, SkipResidual(reference, 0.0), Edit(before=lambda x, sigma: seen.append((x.clone(), sigma))))
     tiny.sample(model, torch.zeros_like(noise), noise_tensor=noise, steps=3)
     assert len(seen) == 3
     for x, sigma in seen:
-        expected = model.model.model_sampling.noise_scaling(sigma, noise, model.model.process_latent_in(reference))
+        expected = model.model.model_sampling.noise_scaling(torch.tensor(sigma), noise, model.model.process_latent_in(reference))
         torch.testing.assert_close(x, expected)
 
 
 def test_skip_residual_draws_noise_where_the_sampler_adds_none():
     seen = []
     latent = torch.zeros(1, 4, 8, 8)
-    model = patch_step_edits(nothing_ahead(), SkipResidual(latent, 0.0), Edit(before=lambda x, sigma: seen.append(x / sigma)))
+    model = with_parts(nothing_ahead(), SkipResidual(latent, 0.0), Edit(before=lambda x, sigma: seen.append(x / sigma)))
     torch.manual_seed(123)
     before = torch.get_rng_state()
     tiny.sample(model, latent, noise_tensor=latent, sigmas=SIGMAS[-3:], cfg=1.0)
@@ -184,8 +186,8 @@ def test_skip_residual_fades_by_the_cosine_factor(golden):
 
     args = {"sigmas": sigmas, "cfg": 1.0, "noise_tensor": noise}
     torch.testing.assert_close(
-        tiny.sample(patch_step_edits(model, SkipResidual(reference)), latent, **args),
-        tiny.sample(patch_step_edits(model, Edit(before=mix)), latent, **args),
+        tiny.sample(with_parts(model, SkipResidual(reference)), latent, **args),
+        tiny.sample(with_parts(model, Edit(before=mix)), latent, **args),
     )
 
 
@@ -193,7 +195,7 @@ def test_renormalize_ends_at_the_reference_s_statistics_sample_by_sample():
     reference = torch.cat([tiny.noise((1, 4, 6, 6), 3) * 2 + 1, tiny.noise((1, 4, 6, 6), 4) * 5 - 2])
     latent = tiny.noise((2, 4, 12, 12))
     model = tiny.sdxl()
-    out = tiny.sample(patch_step_edits(model, Renormalize(reference)), latent)
+    out = tiny.sample(with_parts(model, Renormalize(reference)), latent)
     for sample, target in zip(out, reference):
         torch.testing.assert_close(torch.stack(torch.std_mean(sample)), torch.stack(torch.std_mean(target)), rtol=1e-4, atol=1e-4)
     plain = tiny.sample(model, latent)
@@ -202,13 +204,13 @@ def test_renormalize_ends_at_the_reference_s_statistics_sample_by_sample():
 
 def test_renormalize_leaves_an_unfinished_run_alone():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 8))
-    assert torch.equal(tiny.sample(patch_step_edits(model, Renormalize(latent)), latent, sigmas=SIGMAS[:4]), tiny.sample(model, latent, sigmas=SIGMAS[:4]))
+    assert torch.equal(tiny.sample(with_parts(model, Renormalize(latent)), latent, sigmas=SIGMAS[:4]), tiny.sample(model, latent, sigmas=SIGMAS[:4]))
 
 
 def test_a_noise_mask_keeps_its_part():
     model, latent, mask = tiny.sdxl(), tiny.noise((1, 4, 8, 8)), torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1
     edits = SkipResidual(tiny.noise((1, 4, 8, 8), 5)), Renormalize(tiny.noise((1, 4, 8, 8), 6) * 3)
-    out = tiny.sample(patch_step_edits(model, *edits), latent, noise_mask=mask)
+    out = tiny.sample(with_parts(model, *edits), latent, noise_mask=mask)
     torch.testing.assert_close(out[..., 4:], latent[..., 4:], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(out[..., :4], tiny.sample(model, latent, noise_mask=mask)[..., :4], rtol=1e-2)

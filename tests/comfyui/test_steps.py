@@ -14,8 +14,9 @@ from comfy_extras.nodes_custom_sampler import (
     SamplerCustom,
     SamplerCustomAdvanced,
 )
-from loupe.engine.evaluation import patch_evaluation
-from loupe.engine.step_edits import Edits, patch_step_edits
+from loupe.engine import Part
+from loupe.engine.evaluation import with_parts
+from loupe.engine.step_edits import Edits
 from loupe.methods.regions import RegionLayout
 from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.demofusion import Renormalize, SkipResidual
@@ -30,7 +31,7 @@ ADJUSTMENT = {"alpha": 0.1, "beta": 0.05, "early_end": 0.4, "late_start": 0.6}
 
 
 def regional(model, **settings):
-    return patch_evaluation(model, regional=RegionalDenoise((16, 16), **settings))
+    return with_parts(model, RegionalDenoise((16, 16), **settings))
 
 
 METHODS = {
@@ -39,10 +40,10 @@ METHODS = {
     "regions with jitter": lambda model: regional(model, jitter=True),
     "DemoFusion": lambda model: patch_demofusion(model, SMALL),
     "DemoFusion renormalized": lambda model: patch_demofusion(model, SMALL, renormalize=True),
-    "Structure Prior": lambda model: patch_step_edits(model, StructurePrior(SMALL, 0.5)),
-    "Latent Adjustment": lambda model: patch_step_edits(model, LatentAdjustment(SMALL, **ADJUSTMENT)),
-    "Latent Adjustment of predictions": lambda model: patch_step_edits(model, LatentAdjustment(SMALL, **{**ADJUSTMENT, "alpha": 0.3, "beta": 0.15}, target="denoised")),
-    "Attention Prior, fresh noise": lambda model: patch_evaluation(regional(model), attention=AttentionPrior(SMALL, noise="fresh")),
+    "Structure Prior": lambda model: with_parts(model, StructurePrior(SMALL, 0.5)),
+    "Latent Adjustment": lambda model: with_parts(model, LatentAdjustment(SMALL, **ADJUSTMENT)),
+    "Latent Adjustment of predictions": lambda model: with_parts(model, LatentAdjustment(SMALL, **{**ADJUSTMENT, "alpha": 0.3, "beta": 0.15}, target="denoised")),
+    "Attention Prior, fresh noise": lambda model: with_parts(regional(model), AttentionPrior(SMALL, noise="fresh")),
 }
 
 
@@ -96,14 +97,14 @@ def test_edits_follow_a_shift_that_grows_with_the_steps(report):
     """Up to a third of the noise, over steps that lie closer than that; also of a sampler that reports no steps."""
     levels = []
 
-    class Edit:
+    class Edit(Part):
         key, rank = "edit", 0
 
-        def __call__(self, run):
-            return Edits(before=lambda x, sigma: levels.append(float(sigma)))
+        def edits(self, run):
+            return Edits(before=lambda x, sigma: levels.append(sigma))
 
     sigmas = torch.linspace(3, 1, 31)
-    sampled(patch_step_edits(tiny.sdxl(), Edit()), telling(lambda step: 1 - step / 90, report=report), sigmas)
+    sampled(with_parts(tiny.sdxl(), Edit()), telling(lambda step: 1 - step / 90, report=report), sigmas)
     torch.testing.assert_close(torch.tensor(levels), sigmas[:-1])
 
 
@@ -121,14 +122,14 @@ def test_what_acts_on_reported_steps_says_where_there_are_none(sdxl, caplog):
 def test_stages_between_two_levels_are_no_steps(name):
     levels = []
 
-    class Edit:
+    class Edit(Part):
         key, rank = "edit", 0
 
-        def __call__(self, run):
-            return Edits(before=lambda x, sigma: levels.append(float(sigma)))
+        def edits(self, run):
+            return Edits(before=lambda x, sigma: levels.append(sigma))
 
     sigmas = torch.tensor([3.0, 2.0, 1.2, 0.7])
-    sampled(patch_step_edits(tiny.sdxl(), Edit()), name, sigmas)
+    sampled(with_parts(tiny.sdxl(), Edit()), name, sigmas)
     assert set(levels) <= set(sigmas.tolist()) and set(sigmas[:-1].tolist()) <= set(levels)
 
 
@@ -220,8 +221,8 @@ def test_a_run_that_stops_early_reports_its_prediction(sdxl):
         return seen[1]
 
     plain = run(sdxl)
-    assert torch.equal(run(patch_step_edits(sdxl, Renormalize(SMALL))), plain)
-    adjusted = run(patch_step_edits(sdxl, LatentAdjustment(SMALL, 0.0, 0.05, 0.0, 0.5)))
+    assert torch.equal(run(with_parts(sdxl, Renormalize(SMALL))), plain)
+    adjusted = run(with_parts(sdxl, LatentAdjustment(SMALL, 0.0, 0.05, 0.0, 0.5)))
     reference = sdxl.model.process_latent_in(torch.nn.functional.interpolate(SMALL, (16, 24), mode="bicubic"))
     torch.testing.assert_close(adjusted, torch.lerp(plain, reference, -0.05), rtol=1e-4, atol=1e-4)
 
@@ -230,15 +231,15 @@ def test_skip_residual_is_told_the_level_of_the_state(sdxl):
     """Not what the network is told: exponent 0 sets the state to the reference at that level."""
     seen = []
 
-    class Watch:
+    class Watch(Part):
         key, rank = "watch", 1
 
-        def __call__(self, run):
-            return Edits(before=lambda x, sigma: seen.append((x.clone(), float(sigma))))
+        def edits(self, run):
+            return Edits(before=lambda x, sigma: seen.append((x.clone(), sigma)))
 
     noise = tiny.noise(LATENT.shape, 5)
     sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0])
-    model = patch_step_edits(sdxl, SkipResidual(SMALL, 0.0), Watch())
+    model = with_parts(sdxl, SkipResidual(SMALL, 0.0), Watch())
     sampled(model, telling(lambda step: 0.97), sigmas, noise=noise)
     reference = sdxl.model.process_latent_in(torch.nn.functional.interpolate(SMALL, (16, 24), mode="bicubic"))
     for (x, level), sigma in zip(seen, sigmas):

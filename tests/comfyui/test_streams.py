@@ -10,7 +10,7 @@ import loupe.patches.region_noise
 import pytest
 import tiny
 import torch
-from loupe.engine.evaluation import patch_evaluation
+from loupe.engine.evaluation import with_parts
 from loupe.methods.noise import seeded_noise, stream
 from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.pixelsmith import PixelSmithSampler
@@ -48,7 +48,7 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
     model, latent = tiny.sdxl(), tiny.noise(SHAPE, 3) * 0.5
     add_region_noise(model, latent, torch.rand(1, 32, 48, 3), 0.5, 0.5, seed)
     for noise in ("fixed", "fresh"):
-        tiny.sample(patch_evaluation(model, attention=AttentionPrior(latent, noise=noise, seed=seed)), latent, steps=2)
+        tiny.sample(with_parts(model, AttentionPrior(latent, noise=noise, seed=seed)), latent, steps=2)
     prompts = tiny.conditioning(1), tiny.conditioning(2)
     defaults = {one.id: one.default for one in DemoFusionSampler.define_schema().inputs if getattr(one, "default", None) is not None}
     DemoFusionSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 16, "region_height": 16})

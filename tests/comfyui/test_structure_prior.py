@@ -4,9 +4,10 @@ import comfy.samplers
 import pytest
 import tiny
 import torch
-from comfy.patcher_extension import WrappersMP
+from loupe.engine import Part, without_parts
+from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import timestep
-from loupe.engine.step_edits import KEY, UNSUPPORTED, Edits, patch_step_edits
+from loupe.engine.step_edits import UNSUPPORTED, Edits
 from loupe.methods.structure_prior import kappa, structure_edit
 from loupe.nodes.structure_prior import StructurePriorNode
 from loupe.patches.structure_prior import StructurePrior, prediction_of
@@ -36,7 +37,7 @@ def loop(golden):
     model = tiny.toy({f"toy.{name}": torch.zeros(1) for name in ("w1", "b1", "v", "w2", "b2")})
     model.model.diffusion_model = Toy(tensors["m"], model.model.model_sampling.sigmas)
     prior = StructurePrior(model.model.process_latent_out(tensors["ref"]), info["gamma"], info["schedule"], clamp=False)
-    return patch_step_edits(model, prior), tensors, info
+    return with_parts(model, prior), tensors, info
 
 
 def run(model, start, sigmas, sampler):
@@ -93,13 +94,13 @@ def test_every_sampler_goes_on_from_the_edited_state(name):
     model = tiny.toy({f"toy.{key}": torch.zeros(shape) for key, shape in {"w1": (1, 4, 3, 3), "b1": 1, "v": 1, "w2": (4, 1, 3, 3), "b2": 4}.items()})
     sigmas, latent = torch.tensor([10.0, 8.0, 6.0, 4.0, 3.0, 2.0, 1.5, 1.0, 0.5, 0.0]), torch.zeros(1, 4, 4, 4)
 
-    class Shift:
+    class Shift(Part):
         key, rank = "shift", 0
 
         def __init__(self, at):
             self.at = at
 
-        def __call__(self, run):
+        def edits(self, run):
             def callback(x, denoised, sigma, step):
                 if step == self.at:
                     x.add_(1)
@@ -108,7 +109,7 @@ def test_every_sampler_goes_on_from_the_edited_state(name):
             return Edits(callback=callback)
 
     def moved(at):
-        with_edit, without = (tiny.sample(patch_step_edits(model, Shift(step)), latent, name, sigmas=sigmas, cfg=1.0) for step in (at, None))
+        with_edit, without = (tiny.sample(with_parts(model, Shift(step)), latent, name, sigmas=sigmas, cfg=1.0) for step in (at, None))
         return float(model.model.process_latent_in(with_edit - without).mean())
 
     if name in UNSUPPORTED.values():
@@ -128,15 +129,9 @@ def test_every_sampler_goes_on_from_the_edited_state(name):
 @pytest.mark.numerics
 def test_weight_zero_changes_no_bit_of_the_loop(loop):
     model, tensors, info = loop
-    plain = patch_step_edits(model, StructurePrior(torch.zeros(1, 4, 1, 1), 0.0))
+    plain = with_parts(model, StructurePrior(torch.zeros(1, 4, 1, 1), 0.0))
     sigmas = torch.tensor(info["sigmas_k"])
-    assert torch.equal(run(plain, tensors["x_start_ve"], sigmas, "uni_pc"), run(bare(model), tensors["x_start_ve"], sigmas, "uni_pc"))
-
-
-def bare(model):
-    model = model.clone()
-    model.remove_wrappers_with_key(WrappersMP.SAMPLER_SAMPLE, KEY)
-    return model
+    assert torch.equal(run(plain, tensors["x_start_ve"], sigmas, "uni_pc"), run(without_parts(model), tensors["x_start_ve"], sigmas, "uni_pc"))
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
@@ -151,7 +146,7 @@ def test_models_of_every_prediction(name, settings):
     conds = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2)}
     plain = tiny.sample(model, latent, steps=4, denoise=0.5, **conds)
     prior = StructurePrior(reference, 0.5, **settings)
-    pulled = tiny.sample(patch_step_edits(model, prior), latent, steps=4, denoise=0.5, **conds)
+    pulled = tiny.sample(with_parts(model, prior), latent, steps=4, denoise=0.5, **conds)
 
     def distance(x):
         return (torch.nn.functional.interpolate(x, (7, 9), mode="area") - reference).square().mean()
@@ -168,7 +163,7 @@ def test_videos():
         out = tiny.sample(model, latent, steps=4, denoise=0.5, cfg=1.0)
         return (torch.nn.functional.interpolate(out[0].transpose(0, 1), (5, 6), mode="area") - reference[0].transpose(0, 1)).square().mean()
 
-    assert distance(patch_step_edits(model, StructurePrior(reference, 0.5))) < 0.95 * distance(model)
+    assert distance(with_parts(model, StructurePrior(reference, 0.5))) < 0.95 * distance(model)
 
 
 def test_predictions_are_told_apart():
@@ -200,7 +195,7 @@ def test_weight_zero_changes_no_bit_and_the_kept_part_of_a_mask_stays():
 
 
 def test_a_cached_model_gives_the_same_picture_again():
-    model = patch_step_edits(tiny.sdxl(), StructurePrior(tiny.noise((1, 4, 6, 8), 2), 0.4))
+    model = with_parts(tiny.sdxl(), StructurePrior(tiny.noise((1, 4, 6, 8), 2), 0.4))
     latent = tiny.noise((1, 4, 12, 16))
     assert torch.equal(tiny.sample(model, latent, "dpmpp_2m"), tiny.sample(model, latent, "dpmpp_2m"))
 

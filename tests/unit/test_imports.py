@@ -17,7 +17,7 @@ ALLOWED = {
     "nodes": ({"patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "folder_paths", "node_helpers"}),
     "patches": ({"engine", "models", "methods"}, TORCH | {"comfy", "latent_preview"}),
     "training": ({"models", "methods"}, TORCH | {"comfy", "folder_paths", "safetensors", "tqdm", "PIL"}),
-    "engine": ({"methods", "patches"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
+    "engine": ({"methods"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
     "models": ({"methods"}, TORCH | {"comfy", "einops", "safetensors", "spandrel", "transformers", "PIL"}),
     "methods": (set(), TORCH),
     "tools": ({"headless"}, None),

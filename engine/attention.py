@@ -1,0 +1,86 @@
+"""The output of a network's cross-attention layers, whatever its family."""
+
+import torch
+from comfy.ldm.flux.model import Flux
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    Downsample,
+    UNetModel,
+    Upsample,
+)
+from comfy.ldm.pixart.pixartms import PixArtMS
+from comfy.patcher_extension import WrappersMP
+
+from .joint import JointAttention
+from .pixart import OutputPatches
+from .views import patch_size
+
+KEY = "loupe_attention"
+LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
+JOINT = (MMDiT, Flux)
+
+
+def is_joint(network: torch.nn.Module) -> bool:
+    """Whether text and image share their attention."""
+    return isinstance(network, JOINT)
+
+
+def has_stages(network: torch.nn.Module) -> bool:
+    """Whether there is an encoder, a middle and a decoder."""
+    return isinstance(network, UNetModel)
+
+
+def is_known(network: torch.nn.Module) -> bool:
+    """Whether `output_patched` works on it."""
+    return isinstance(network, (UNetModel, PixArtMS, *JOINT))
+
+
+def output_patched(options: dict, network: torch.nn.Module, patch, size: tuple[int, int]) -> dict:
+    """Model `options` whose cross-attention layers give their output (rows, tokens, C) to patch(n, extra_options),
+    behind what other patches do to it.
+
+    size: cells (height, width) of what the network is shown.
+    """
+    transformer_options = options["transformer_options"]
+    if is_joint(network):
+        override = JointAttention(patch, size, patch_size(network), transformer_options.get("optimized_attention_override"))
+        return {**options, "transformer_options": {**transformer_options, "optimized_attention_override": override}}
+    patches = transformer_options.get("patches", {})
+    patches = {**patches, "attn2_output_patch": [*patches.get("attn2_output_patch", ()), patch]}
+    transformer_options = {**transformer_options, "patches": patches}
+    if isinstance(network, PixArtMS):
+        wrappers = transformer_options.get("wrappers", {})
+        around = {**wrappers.get(WrappersMP.APPLY_MODEL, {}), KEY: [OutputPatches()]}
+        transformer_options["wrappers"] = {**wrappers, WrappersMP.APPLY_MODEL: around}
+    return {**options, "transformer_options": transformer_options}
+
+
+def output_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
+    """Memory of the outputs for one image of `height` x `width` cells.
+
+    element_size: bytes of the network's numbers; joint attention keeps float32.
+    """
+    if isinstance(network, UNetModel):
+        return _output_bytes_of_unet(network, height, width, layers, finest) * element_size
+    patch = patch_size(network)
+    tokens = -(-height // patch) * -(-width // patch) if patch >= finest else 0
+    if isinstance(network, PixArtMS):
+        return len(network.blocks) * network.hidden_size * tokens * element_size
+    blocks = network.joint_blocks if isinstance(network, MMDiT) else [*network.double_blocks, *network.single_blocks]
+    return len(blocks) * (network.hidden_size + network.num_heads) * tokens * 4
+
+
+def _output_bytes_of_unet(network, height, width, layers, finest):
+    total, cells = 0, 1
+    stages = [("input", stage) for stage in network.input_blocks] + [("middle", network.middle_block)] + [("output", stage) for stage in network.output_blocks]
+    for part, stage in stages:
+        for layer in stage:
+            if isinstance(layer, Downsample):
+                cells *= 2
+            elif isinstance(layer, Upsample):
+                cells //= 2
+            elif isinstance(layer, SpatialTransformer) and part in LAYERS[layers] and cells >= finest:
+                channels = sum(block.attn2.to_out[0].out_features for block in layer.transformer_blocks)
+                total += channels * -(-height // cells) * -(-width // cells)
+    return total
