@@ -1,73 +1,56 @@
 """The output of a network's cross-attention layers, whatever its family."""
 
-import torch
-from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import (
     Downsample,
-    UNetModel,
     Upsample,
 )
-from comfy.ldm.pixart.pixartms import PixArtMS
 from comfy.patcher_extension import WrappersMP
 
+from .families import family_of
 from .joint import JointAttention
 from .pixart import OutputPatches
 from .views import patch_size
 
 KEY = "loupe_attention"
 LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("middle",), "up": ("output",)}
-JOINT = (MMDiT, Flux)
 
 
-def is_joint(network: torch.nn.Module) -> bool:
-    """Whether text and image share their attention."""
-    return isinstance(network, JOINT)
-
-
-def has_stages(network: torch.nn.Module) -> bool:
-    """Whether there is an encoder, a middle and a decoder."""
-    return isinstance(network, UNetModel)
-
-
-def is_known(network: torch.nn.Module) -> bool:
-    """Whether `output_patched` works on it."""
-    return isinstance(network, (UNetModel, PixArtMS, *JOINT))
-
-
-def output_patched(options: dict, network: torch.nn.Module, patch, size: tuple[int, int]) -> dict:
-    """Model `options` whose cross-attention layers give their output (rows, tokens, C) to patch(n, extra_options),
+def output_patched(options: dict, model, patch, size: tuple[int, int]) -> dict:
+    """Model `options` of `model` (BaseModel) whose cross-attention layers give their output (rows, tokens, C) to patch(n, extra_options),
     behind what other patches do to it.
 
     size: cells (height, width) of what the network is shown.
     """
-    transformer_options = options["transformer_options"]
-    if is_joint(network):
-        override = JointAttention(patch, size, patch_size(network), transformer_options.get("optimized_attention_override"))
+    transformer_options, attention = options["transformer_options"], family_of(model).attention
+    if attention == "joint":
+        override = JointAttention(patch, size, patch_size(model.diffusion_model), transformer_options.get("optimized_attention_override"))
         return {**options, "transformer_options": {**transformer_options, "optimized_attention_override": override}}
     patches = transformer_options.get("patches", {})
     patches = {**patches, "attn2_output_patch": [*patches.get("attn2_output_patch", ()), patch]}
     transformer_options = {**transformer_options, "patches": patches}
-    if isinstance(network, PixArtMS):
+    if attention == "pixart":
         wrappers = transformer_options.get("wrappers", {})
         around = {**wrappers.get(WrappersMP.APPLY_MODEL, {}), KEY: [OutputPatches()]}
         transformer_options["wrappers"] = {**wrappers, WrappersMP.APPLY_MODEL: around}
     return {**options, "transformer_options": transformer_options}
 
 
-def output_bytes(network: torch.nn.Module, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
+def output_bytes(model, height: int, width: int, layers: str = "all", finest: int = 1, element_size: int = 2) -> int:
     """Memory of the outputs for one image of `height` x `width` cells.
 
     element_size: bytes of the network's numbers; joint attention keeps float32.
     """
-    if isinstance(network, UNetModel):
+    network, attention = model.diffusion_model, family_of(model).attention
+    if attention is None:
+        return 0
+    if attention == "unet":
         return _output_bytes_of_unet(network, height, width, layers, finest) * element_size
     patch = patch_size(network)
     tokens = -(-height // patch) * -(-width // patch) if patch >= finest else 0
-    if isinstance(network, PixArtMS):
+    if attention == "pixart":
         return len(network.blocks) * network.hidden_size * tokens * element_size
-    blocks = network.joint_blocks if isinstance(network, MMDiT) else [*network.double_blocks, *network.single_blocks]
+    blocks = network.joint_blocks if hasattr(network, "joint_blocks") else [*network.double_blocks, *network.single_blocks]
     return len(blocks) * (network.hidden_size + network.num_heads) * tokens * 4
 
 

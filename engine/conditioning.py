@@ -15,6 +15,7 @@ import torch
 from ..methods.regions import Region
 from .cache import StepCache
 from .controls import cut_control
+from .families import family_of
 from .views import SmallView, View
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
@@ -83,13 +84,7 @@ def _kind(cond):
     return shapes, id(cond.get("control")), id(cond.get("hooks")), *(cond.get(key) for key in ("strength", "mask_strength", "timestep_start", "timestep_end"))
 
 
-# what is tied to the whole canvas in a form that cannot be cut: by model family (some are of later
-# versions), and by key of the conditioning
-UNCUT_FAMILIES = {
-    "StableCascade_B": "its small prior picture",
-    "HiDreamO1": "its layout of the whole picture",
-    "PiD": "its low resolution latent",
-}
+# what is tied to the whole canvas in a form that cannot be cut, by key of the conditioning
 UNCUT_KEYS = {
     "attention_mask_img_shape": "a style model's attention mask. Set the style model's strength type to 'multiply' or remove it",
     "keyframe_idxs": "keyframes placed by token. Remove the keyframe guides",
@@ -101,9 +96,9 @@ def check_conditioning(model, conds: dict) -> None:
 
     conds: the guider's, by name.
     """
-    family = next((name for name in UNCUT_FAMILIES if isinstance(model, getattr(comfy.model_base, name, ()))), None)
-    if family is not None:
-        raise ValueError(f"model is {family}, which is told about the whole canvas by {UNCUT_FAMILIES[family]}; it cannot be shown regions. Sample it without Loupe's patches.")
+    family = family_of(model)
+    if family.uncut is not None:
+        raise ValueError(f"model is {family.name}, which is told about the whole canvas by {family.uncut}; it cannot be shown regions. Sample it without Loupe's patches.")
     for branch in conds.values():
         for cond in branch:
             for key in UNCUT_KEYS.keys() & cond.keys():
@@ -208,7 +203,7 @@ def _model_cond(name, cond, cut):
         sizes = _sizes(name, value, cut)
         if sizes is not None:
             return cond._copy_with(sizes)
-    if name == "camera_conditions":  # Wan's, in pixels
+    if family_of(cut.model).crops.get(name) == "pixels":
         ratio = value.shape[-1] // cut.canvas[1]
         return cond._copy_with(torch.cat([view.pixels(_rows(value, cut), ratio) for view in cut.views]))
     return cond._copy_with(_tensor(value, cut))
@@ -234,25 +229,22 @@ def _sizes(name, value, cut):
     """What models are told about the size of their picture, in `value`'s place; None where it is not that."""
     ids = torch.tensor([view.size_ids for view in cut.views], dtype=torch.float32)
     height, width, top, left, target_height, target_width = ids.unbind(1)
-    embedded = {comfy.model_base.SDXL: ids, comfy.model_base.SDXLRefiner: ids[:, :4]}
-    plain = {
-        (comfy.model_base.PixArt, "c_size"): ids[:, :2],
-        (comfy.model_base.PixArt, "c_ar"): (height / width)[:, None],
-        (comfy.model_base.HunyuanDiT, "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
-    }
-    for family, sizes in embedded.items():
-        if name == "y" and isinstance(cut.model, family):
-            return _with_size_ids(value, sizes, cut)
-    for (family, key), sizes in plain.items():
-        if name == key and isinstance(cut.model, family):
-            return sizes.to(value).repeat_interleave(len(cut.x), 0)
-    return None
+    sizes = {
+        ("sdxl", "y"): ids,
+        ("refiner", "y"): ids[:, :4],
+        ("pixart", "c_size"): ids[:, :2],
+        ("pixart", "c_ar"): (height / width)[:, None],
+        ("hunyuan_dit", "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
+    }.get((family_of(cut.model).sizes, name))
+    if sizes is None:
+        return None
+    return _with_size_ids(value, sizes, cut) if name == "y" else sizes.to(value).repeat_interleave(len(cut.x), 0)
 
 
 def _with_size_ids(y, ids, cut):
     # after the pooled text; the refiner's fifth number is no size
     sizes = cut.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
-    numbers = 6 if isinstance(cut.model, comfy.model_base.SDXL) else 5
+    numbers = 6 if ids.shape[1] == 6 else 5
     start = y.shape[1] - EMBEDDED * numbers
     rows = _rows(y, cut).repeat(len(cut.views), 1)
     rows[:, start : start + sizes.shape[1]] = sizes.repeat_interleave(len(cut.x), 0)

@@ -1,24 +1,18 @@
 """Where transformers believe a region to lie: rotary positions shifted to its place on the canvas."""
 
 import torch
-from comfy.ldm.flux.model import Flux
-from comfy.ldm.lumina.model import NextDiT
-from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
-from comfy.ldm.wan.model import WanModel
 from comfy.patcher_extension import WrappersMP
 
 from .controls import hint_patches
+from .families import family_of
 from .views import ViewPatch, patch_size
 
 POSITIONS = ("region", "canvas")
-POST_INPUT = (Flux, QwenImageTransformer2DModel)
-ROPE_OPTIONS = (NextDiT,)  # one shift for all rows of a call
-DISTANCES = (WanModel,)  # text has no position, so that only distances within the picture count
 
 
 def check_positions(model) -> None:
     """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
-    if not isinstance(model.diffusion_model, (*POST_INPUT, *ROPE_OPTIONS, *DISTANCES)):
+    if family_of(model).positions is None:
         raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that ComfyUI lets move. Set positions to 'region'.")
 
 
@@ -48,19 +42,19 @@ class Placed(ViewPatch):
     """
 
     def __init__(self, model):
-        self.model, self.network = model, model.diffusion_model
-        self.one_by_one = isinstance(self.network, ROPE_OPTIONS)
+        self.model, self.positions = model, family_of(model).positions
+        self.one_by_one = self.positions == "rope_options"  # one shift for all rows of a call
         self.shift = None
 
     def options(self, options, call, views):
-        if views is None or isinstance(self.network, DISTANCES):
+        if views is None or self.positions == "relative":
             return options
         transformer_options = options["transformer_options"]
-        if isinstance(self.network, ROPE_OPTIONS):
-            return {**options, "transformer_options": shifted_options(transformer_options, views[0], self.network)}
+        if self.positions == "rope_options":
+            return {**options, "transformer_options": shifted_options(transformer_options, views[0], self.model.diffusion_model)}
         rope = transformer_options.get("rope_options", {})
         references = [latent for branch in call.conds for cond in branch or () if "ref_latents" in cond["model_conds"] for latent in cond["model_conds"]["ref_latents"].cond]
-        self.shift = PositionShift(views, call.x, self.network, (rope.get("scale_y", 1.0), rope.get("scale_x", 1.0)), any(latent.shape[-2:] == call.canvas.size for latent in references))
+        self.shift = PositionShift(views, call.x, self.model, (rope.get("scale_y", 1.0), rope.get("scale_x", 1.0)), any(latent.shape[-2:] == call.canvas.size for latent in references))
         patches = transformer_options.get("patches", {})
         patches = {**patches, "post_input": [*patches.get("post_input", ()), self.shift]}
         return {**options, "transformer_options": {**transformer_options, "patches": patches}}
@@ -73,14 +67,14 @@ class Placed(ViewPatch):
 class PositionShift:
     """post_input patch: moves the image tokens of every row to the place of its view.
 
-    views: of one network call on the canvas `x` (B, C, ..., H, W). scale: of the positions, (y, x).
+    views: of one network call of `model` (BaseModel) on the canvas `x` (B, C, ..., H, W). scale: of the positions, (y, x).
     cropped: whether reference latents were cut like the canvas, and move with it.
     """
 
-    def __init__(self, views: list, x: torch.Tensor, network: torch.nn.Module, scale: tuple[float, float], cropped: bool):
+    def __init__(self, views: list, x: torch.Tensor, model, scale: tuple[float, float], cropped: bool):
         self.views, self.x, self.scale, self.cropped = views, x, scale, cropped
-        self.patch = patch_size(network)
-        self.centred = isinstance(network, QwenImageTransformer2DModel)
+        self.patch = patch_size(model.diffusion_model)
+        self.centred = family_of(model).positions == "post_input_centred"
         self.used = False
 
     def __call__(self, args):

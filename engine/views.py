@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ..methods.regions import Region
+from .families import token_size
 
 
 class Canvas(NamedTuple):
@@ -144,11 +145,8 @@ class ViewPatch:
         """The network has seen the views. Raises ValueError where it did not do what it should."""
 
 
-PATCHES = {"NaDiT": 2}  # of networks that do not tell: SeedVR2's
-
-
 def patch_size(network: torch.nn.Module) -> int:
     """Latent cells to the side of one token of `network`; 1 for convolutional ones."""
     names = ("patch_size", "patch_spatial", "patch")  # the last is Krea 2's
-    size = next((size for name in names if (size := getattr(network, name, None))), PATCHES.get(type(network).__name__, 1))
+    size = next((size for name in names if (size := getattr(network, name, None))), None) or token_size(network)
     return size if isinstance(size, int) else size[-1]

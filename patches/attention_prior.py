@@ -14,13 +14,11 @@ import torch
 from ..engine import Part, ViewPatch, Work
 from ..engine.attention import (
     LAYERS,
-    has_stages,
-    is_joint,
-    is_known,
     output_bytes,
     output_patched,
 )
 from ..engine.conditioning import REGION, view_uuid
+from ..engine.families import family_of
 from ..engine.views import Axis, SmallView, View
 from ..methods.attention_prior import (
     attended_region,
@@ -60,19 +58,19 @@ class AttentionPrior(Part):
     def check(self, model, canvas=None):
         """Raises ValueError for a model (ModelPatcher) without cross-attention that ComfyUI lets patch,
         and for videos."""
-        network = model.get_model_object("diffusion_model")
-        if is_joint(network) and not self.joint:
+        attention = family_of(model.model, model.get_model_object("diffusion_model")).attention
+        if attention == "joint" and not self.joint:
             raise ValueError(f"model is {type(model.model).__name__}, whose text and picture share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
-        if not is_known(network) or self.reference.ndim != 4:
+        if attention is None or self.reference.ndim != 4:
             raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
-        if not has_stages(network) and self.layers != "all":
+        if attention != "unet" and self.layers != "all":
             raise ValueError(f"layers is {self.layers!r}, but {type(model.model).__name__} has no encoder and decoder. Set layers to 'all'.")
 
     def works(self, model, canvas, sigma, inner):
         if not self.weight and not self.weight_alone:
             return inner
         height, width = self.reference.shape[-2:]
-        kept = output_bytes(model.diffusion_model, height, width, self.layers, self.finest, model.get_dtype_inference().itemsize)
+        kept = output_bytes(model, height, width, self.layers, self.finest, model.get_dtype_inference().itemsize)
         # the image is shown with the positive prompt alone
         return [*inner, Work("attention prior", 1, height, width, kept, guided=False)]
 
@@ -95,7 +93,7 @@ class AttentionPrior(Part):
         """The prompts of the whole image. Raises ValueError for those that the prior cannot follow."""
         if any("area" in cond for cond in branch):  # ComfyUI gives each branch the areas of the other
             raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
-        if any("ref_latents" in cond["model_conds"] for cond in branch) and is_joint(call.model.diffusion_model):
+        if any("ref_latents" in cond["model_conds"] for cond in branch) and family_of(call.model).attention == "joint":
             raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
@@ -116,7 +114,7 @@ class Attended(ViewPatch):
 
     def __init__(self, prior: AttentionPrior, call, uuids: list):
         self.prior, self.positive, self.uuids = prior, call.positive, uuids
-        self.canvas, self.network, self.cache = call.canvas.size, call.model.diffusion_model, call.run.cache
+        self.model, self.canvas, self.cache = call.model, call.canvas.size, call.run.cache
         self.values = {}
 
     def of(self, layer: tuple, uuid) -> torch.Tensor | None:
@@ -125,7 +123,7 @@ class Attended(ViewPatch):
 
     def options(self, options, call, views):
         patch = Capture(self, views) if views and isinstance(views[0], SmallView) else Read(self, views)
-        return output_patched(options, self.network, patch, patch.size)
+        return output_patched(options, self.model, patch, patch.size)
 
 
 class _Layers:

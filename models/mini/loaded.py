@@ -59,6 +59,14 @@ class MiniVAEAdapter(MiniVAE):
         return super().decode(z)
 
 
+class MiniWorld(comfy.supported_models.SDXL):
+    """The model's configuration; told from SDXL's by its name."""
+
+
+class MiniArbitrary(comfy.supported_models.SDXL_instructpix2pix):
+    """The same for arbitrary scales."""
+
+
 def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     path = FOLDER / name
     if not path.is_file():
@@ -92,7 +100,7 @@ def _patcher(name: str, config: comfy.supported_models_base.BASE) -> comfy.model
 
 def load_model() -> comfy.model_patcher.ModelPatcher:
     """MODEL: ComfyUI's SDXL class at the mini world's size."""
-    patcher = _patcher("mini_unet.safetensors", comfy.supported_models.SDXL(dict(UNET_CONFIG)))
+    patcher = _patcher("mini_unet.safetensors", MiniWorld(dict(UNET_CONFIG)))
     patcher.cached_patcher_init = (load_model, ())
     return patcher
 
@@ -100,7 +108,7 @@ def load_model() -> comfy.model_patcher.ModelPatcher:
 def load_arbitrary() -> comfy.model_patcher.ModelPatcher:
     """MODEL that sees a low-resolution picture: ComfyUI's InstructPix2Pix class, fed by `concat_latent_image` in the
     conditioning. The picture's latent is scaled like the noisy one beside it (the class leaves it unscaled)."""
-    patcher = _patcher("mini_arbitrary.safetensors", comfy.supported_models.SDXL_instructpix2pix(dict(ARBITRARY_CONFIG)))
+    patcher = _patcher("mini_arbitrary.safetensors", MiniArbitrary(dict(ARBITRARY_CONFIG)))
     patcher.model.process_ip2p_image_in = patcher.model.latent_format.process_in
     patcher.cached_patcher_init = (load_arbitrary, ())
     return patcher

@@ -303,7 +303,7 @@ def test_kept_bytes_are_those_planned(name, size, settings, monkeypatch):
     before = AttentionPrior(tiny.noise((1, channels, *size)), **settings)
     tiny.evaluate(with_parts(model, before), tiny.noise((2, channels, *size), 1), CONDS, 0.6)
     (attended,) = made
-    expected = 2 * output_bytes(model.model.diffusion_model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
+    expected = 2 * output_bytes(model.model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
     assert sum(value.nbytes for value in attended.values.values()) == expected > 0
 
 

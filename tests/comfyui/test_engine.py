@@ -4,6 +4,7 @@ import copy
 
 import comfy.model_management
 import comfy.patcher_extension
+import comfy.supported_models
 import comfy.utils
 import local
 import pytest
@@ -300,7 +301,7 @@ def test_camera_rays_are_cut_in_pixels():
     x = torch.zeros(1, 16, 2, 8, 12)
     views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"camera_conditions": comfy.conds.CONDRegular(rays)}, "uuid": conditioning.uuid.UUID(int=1)}]]
-    out = conditioning.stack(conds, views, x, None, StepCache())[0][0]["model_conds"]["camera_conditions"].cond
+    out = conditioning.stack(conds, views, x, local.build("wan").model, StepCache())[0][0]["model_conds"]["camera_conditions"].cond
     assert torch.equal(out, torch.cat([rays[..., :64], rays[..., 32:]]))
 
 
@@ -314,14 +315,14 @@ def test_vace_and_other_tensors_of_the_canvas_are_cut():
     assert torch.equal(out["another_pack_s"], torch.cat([own[..., :8], own[..., 4:]]))
 
 
-@pytest.mark.parametrize("family", ["StableCascade_B", "HiDreamO1", "PiD"])
-def test_families_that_cannot_be_cut_are_named(family):
-    made = getattr(comfy.model_base, family, None)
+@pytest.mark.parametrize(("config", "name"), [("Stable_Cascade_B", "Stable Cascade B"), ("HiDreamO1", "HiDream-O1"), ("PiD", "PiD")])
+def test_families_that_cannot_be_cut_are_named(config, name):
+    made = getattr(comfy.supported_models, config, None)
     if made is None:
         pytest.skip("this ComfyUI has no such model")
     model = copy.copy(local.build("sd15").model)
-    model.__class__ = made
-    with pytest.raises(ValueError, match=f"model is {family}.*Sample it without Loupe's patches"):
+    model.model_config = made.__new__(made)
+    with pytest.raises(ValueError, match=f"model is {name}, .*Sample it without Loupe's patches"):
         conditioning.check_conditioning(model, {})
 
 

@@ -7,7 +7,8 @@ import tiny
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from loupe.engine.evaluation import parts_of, with_parts
-from loupe.engine.positions import POST_INPUT, PositionShift
+from loupe.engine.families import family_of
+from loupe.engine.positions import PositionShift
 from loupe.engine.views import Axis, Canvas, View, patch_size
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.demofusion_sampler import patch_demofusion
@@ -175,7 +176,7 @@ def test_shifted_positions_are_those_of_the_canvas(family, references, models):
     keys = [{"reference_latents": [view.latent(reference)]} if references else {} for view in views]
     whole, text = ids_of(model, x, **({"reference_latents": [reference]} if references else {}))
     own, own_text = ids_of(model, views[0].latent(x), **keys[0])
-    shift = PositionShift(views, x, model.model.diffusion_model, (1.0, 1.0), references)
+    shift = PositionShift(views, x, model.model, (1.0, 1.0), references)
     rows = torch.cat([own[:1]] * 4)  # two branches of two views
     out = shift({"img_ids": rows, "txt_ids": own_text})
     grids = whole[0].unflatten(0, (-1, 6, 10))
@@ -195,7 +196,7 @@ def test_canvas_positions_are_refused_where_the_model_has_none(family, models):
 
 def test_canvas_positions_are_refused_where_comfyui_hides_them(models):
     model = models("qwen")
-    assert isinstance(model.model.diffusion_model, POST_INPUT)
+    assert family_of(model.model).positions == "post_input_centred"
     x = latent_of("qwen", model, 8, 16)
     patched = regional(model, 8, positions="canvas")
     if ids_of(model, x) is None:

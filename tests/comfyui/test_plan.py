@@ -63,7 +63,7 @@ def test_the_plan_counts_what_the_run_does(name, cfg, sdxl):
 def test_memory(sdxl, monkeypatch):
     model = PATCHES["attention prior"](sdxl)
     found = works(model, *SHAPE[-2:], 3)
-    kept = output_bytes(sdxl.model.diffusion_model, 6, 10, element_size=4)
+    kept = output_bytes(sdxl.model, 6, 10, element_size=4)
     assert [work.kept for work in found] == [0, kept]
     planned = plan(PATCHES["attention prior"](sdxl, regions_per_call=3), SHAPE, found, 2)
     one = model.model.memory_required([4, 4, 8, 8])
@@ -79,7 +79,7 @@ def test_values_are_kept_as_the_network_computes_them():
     model = tiny.sdxl()
     model.model.diffusion_model.dtype, model.model.manual_cast_dtype = torch.float8_e4m3fn, torch.bfloat16
     found = works(PATCHES["attention prior"](model), 16, 20, 5)
-    assert found[-1].kept == output_bytes(model.model.diffusion_model, 6, 10, element_size=2)
+    assert found[-1].kept == output_bytes(model.model, 6, 10, element_size=2)
 
 
 def test_time_is_measured_on_the_bare_network(sdxl):
