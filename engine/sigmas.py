@@ -5,7 +5,7 @@ import math
 import comfy.model_sampling
 import torch
 
-from ..methods.demofusion import ddim_sigmas
+from ..methods.schedules import ddim_sigmas
 
 
 def timestep(model_sampling, sigma: float) -> float:
@@ -57,7 +57,7 @@ class Step(int):
 
 
 def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_zero: bool = True) -> torch.Tensor:
-    """The papers' DDIM grid for this model, (depth + 1,); see `methods.demofusion.ddim_sigmas`."""
+    """The papers' DDIM grid for this model, (depth + 1,); see `methods.schedules.ddim_sigmas`."""
     table = model_sampling.sigmas.cpu()
     # a distilled model knows fewer levels than timesteps: the next one above
     level_of = [((t + 1) * len(table) + 999) // 1000 - 1 for t in range(1000)]

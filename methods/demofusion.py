@@ -5,7 +5,6 @@ Latents are scaled (model space) and in k-diffusion's notation, x = x0 + sigma *
 x / sqrt(1 + sigma^2), which equals Euler on x. A timestep t is 0..999.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -13,11 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from .regions import Region, RegionLayout, jittered, merge
-
-
-def cosine_factor(t: float) -> float:
-    """(1 + cos(pi (1000 - t) / 1000)) / 2: 1 at full noise, 0 at none."""
-    return 0.5 * (1 + math.cos(math.pi * (1000 - t) / 1000))
+from .schedules import cosine_factor
 
 
 def schedule_weights(t: float, alpha1: float = 3.0, alpha2: float = 1.0, alpha3: float = 1.0) -> tuple[float, float, float]:
@@ -94,25 +89,6 @@ def fuse(local: torch.Tensor, dilated: torch.Tensor, c2: float) -> torch.Tensor:
     """Local and dilated predictions, fused before the step: the step is affine in the prediction,
     so this equals fusing the two stepped latents."""
     return (1 - c2) * local + c2 * dilated
-
-
-def ddim_timesteps(steps: int = 50, depth: int | None = None) -> list[int]:
-    """DDIM's leading grid with offset 1, 981, 961, ..., 1 for 50 steps; the last `depth` of it."""
-    if not 1 <= steps <= 1000:
-        raise ValueError(f"steps is {steps}; use 1 to 1000.")
-    if depth is not None and not 1 <= depth <= steps:
-        raise ValueError(f"depth is {depth}; it counts the last of {steps} steps, so use 1 to {steps}.")
-    return [i * (1000 // steps) + 1 for i in reversed(range(steps))][-(depth or steps) :]
-
-
-def ddim_sigmas(sigmas: torch.Tensor, steps: int = 50, depth: int | None = None, end_at_zero: bool = False) -> torch.Tensor:
-    """Noise levels of `ddim_timesteps` and the level after the last step, (depth + 1,).
-
-    sigmas: the model's (1000,) table. DDIM as the pipelines configure it ends at sigma_0, a little
-    above zero; `end_at_zero` removes that rest.
-    """
-    last = torch.zeros_like(sigmas[:1]) if end_at_zero else sigmas[:1]
-    return torch.cat([sigmas[ddim_timesteps(steps, depth)], last])
 
 
 def denoise(

@@ -11,7 +11,7 @@ import pywt
 import torch
 import torch.nn.functional as F
 
-from .demofusion import cosine_factor
+from .schedules import cosine_factor
 
 SCHEDULES = ("cosine", "linear", "increasing")
 PREDICTIONS = ("eps", "v", "flow", "x0")

@@ -71,6 +71,7 @@ def toy_eps():
 @pytest.fixture(scope="session")
 def sdxl_sigmas():
     """SDXL's (1000,) noise levels."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - betas, 0)
+    from loupe.methods.schedules import alphas_cumprod
+
+    alphas = alphas_cumprod(torch.float64)
     return ((1 - alphas) / alphas).sqrt().float()

@@ -7,7 +7,7 @@ COMMANDS = {
     "mini-scenes": "mini.shards",
     "mini-vae": "mini.vae",
     "mini-text": "mini.reading",
-    "mini-unet": "mini.unet",
+    "mini-unet": "mini.denoiser",
     "mini-lsr": "mini.lsr",
     "mini-decoder": "mini.decoder",
     "mini-arbitrary": "mini.arbitrary",

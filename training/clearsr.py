@@ -28,6 +28,7 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from safetensors.torch import load_file
 from torch import nn
 
+from ..methods.schedules import alphas_cumprod, diffused
 from ..models.clearsr import ClearSR, ClearSRFile, Config, save
 from ..models.clearsr.file import UNET_LORA, VAE_LORA
 from ..models.clearsr.image_prompt import ImagePrompt
@@ -36,7 +37,7 @@ from .degradation import degrade
 from .images import report, scan
 from .loop import Loop, launch, options_parser, provenance
 from .lora import LoRA
-from .mini.denoiser import alphas_cumprod, attention, attention_override, load_vae
+from .mini.denoiser import attention, attention_override, load_vae
 from .mini.render import shrink
 from .mini.scenes import caption, crop_caption, sample_scene
 from .mini.shards import Pictures
@@ -195,7 +196,7 @@ def loss_of(base: Base, modules, vision, g: torch.Generator, options) -> torch.T
             shown = torch.from_numpy(np.stack(low)).float() / 255
             transformer["patches"] = {"attn2_patch": [ImagePrompt(vision.encode_image(shown)["image_embeds"].to(device))]}
     noise = torch.randn(z.shape, generator=g).to(device)
-    x, t = alpha.sqrt() * z + (1 - alpha).sqrt() * noise, t.to(device).float()
+    x, t = diffused(z, noise, alpha), t.to(device).float()
     with torch.autocast(device, torch.bfloat16):
         x_lr = base.encode(to_tensor(np.stack(low)).to(device))
         control = modules["control"](x, x_lr, t, context, y)

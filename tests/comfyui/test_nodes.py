@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 from loupe.engine.sigmas import step_index, timestep
-from loupe.methods.demofusion import ddim_timesteps
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import RegionLayout
+from loupe.methods.schedules import ddim_timesteps
 from loupe.nodes.demofusion import DemoFusion, DemoFusionSampler
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from loupe.patches.demofusion_sampler import (

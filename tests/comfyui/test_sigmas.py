@@ -5,7 +5,7 @@ import tiny
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from loupe.engine.sigmas import paper_schedule
-from loupe.methods.demofusion import ddim_timesteps
+from loupe.methods.schedules import ddim_timesteps
 from loupe.patches.demofusion_sampler import PAPER_SCHEDULE, schedule
 
 

@@ -4,9 +4,6 @@ import pytest
 import torch
 from loupe.methods.demofusion import (
     blur,
-    cosine_factor,
-    ddim_sigmas,
-    ddim_timesteps,
     denoise,
     dilated_input,
     dilated_pad,
@@ -19,6 +16,7 @@ from loupe.methods.demofusion import (
     statistics,
 )
 from loupe.methods.regions import Region, RegionLayout, jittered
+from loupe.methods.schedules import ddim_sigmas, ddim_timesteps
 from tolerance import close
 
 pytestmark = pytest.mark.numerics
@@ -36,26 +34,11 @@ def assert_parity(actual, expected, tolerance):
     assert (actual - expected).norm() / expected.norm() < tolerance["rel_l2_fp32"]
 
 
-def test_schedules_of_the_reference(golden, sdxl_sigmas):
+def test_weights_of_the_reference(golden):
     _, description = golden("df_views_cosine")
-    for steps, rows in description["cosine"].items():
-        assert ddim_timesteps(int(steps)) == [row["t"] for row in rows]
-        levels = ddim_sigmas(sdxl_sigmas, int(steps))
-        assert levels[:-1].tolist() == pytest.approx([row["sigma_ve"] for row in rows], rel=1e-4)
-        assert levels[-1] == pytest.approx(rows[-1]["sigma_ve_prev"], rel=1e-4)
+    for rows in description["cosine"].values():
         for row in rows:
-            c1, c2, c3 = schedule_weights(row["t"])
-            assert cosine_factor(row["t"]) == pytest.approx(row["cosine_factor"], rel=1e-4, abs=1e-6)
-            assert (c1, c2, c3) == pytest.approx((row["c1_scale3"], row["c2_scale1"], row["c3_scale1"]), rel=1e-4, abs=1e-6)
-
-
-def test_lsrna_is_the_end_of_the_grid(sdxl_sigmas):
-    assert ddim_timesteps(50, 30)[0] == 581 and len(ddim_timesteps(50, 30)) == 30
-    assert ddim_sigmas(sdxl_sigmas, 50, 30, end_at_zero=True)[-1] == 0
-    with pytest.raises(ValueError, match="depth is 51"):
-        ddim_timesteps(50, 51)
-    with pytest.raises(ValueError, match="steps is 0"):
-        ddim_timesteps(0)
+            assert schedule_weights(row["t"]) == pytest.approx((row["c1_scale3"], row["c2_scale1"], row["c3_scale1"]), rel=1e-4, abs=1e-6)
 
 
 def test_blur_of_the_reference(golden):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from loupe.methods.latent_adjustment import adjust, shares_by_sigma, shares_by_step
+from loupe.methods.schedules import alphas_cumprod
 
 SIGNS = {"ela": 0.01, "none": 0.0, "lla": -0.01}
 
@@ -39,8 +40,7 @@ def test_transforms_of_the_reference(edit, share, golden):
 def test_written_out_loop_of_the_reference(target, golden, sdxl_sigmas):
     """Spaced DDPM in the variance-preserving latent."""
     tensors, info = golden("lsa")
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas = torch.cumprod(1 - betas, 0)
+    alphas = alphas_cumprod(torch.float64)
     z, one = tensors["z_start"], torch.ones((), dtype=torch.float64)
     shares = shares_by_step(info["N"], info["alpha"], info["beta"])
     for i, t in enumerate(info["timesteps"]):

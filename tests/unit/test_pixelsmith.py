@@ -3,7 +3,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from loupe.methods.demofusion import ddim_sigmas, ddim_timesteps
 from loupe.methods.pixelsmith import (
     checkerboard,
     denoise,
@@ -21,6 +20,7 @@ from loupe.methods.pixelsmith_plan import (
     random_regions,
 )
 from loupe.methods.regions import Region
+from loupe.methods.schedules import ddim_sigmas, ddim_timesteps
 from tolerance import close
 
 REFERENCE = ["ps_p32_64x80_slider20", "ps_p128_136x152_slider8", "ps_p32_lsrna_72x48", "ps_p32_cond"]

@@ -22,11 +22,12 @@ from safetensors.torch import load_file
 
 from ...methods.alignment import alignment_loss, predicted_latent, signal_to_noise
 from ...methods.regions import Region
+from ...methods.schedules import alphas_cumprod, diffused
 from ...models import implicit_decoder
 from ...models.files import write
 from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
 from ..loop import Loop, launch, options_parser, provenance
-from .denoiser import alphas_cumprod, attention, attention_override, load_vae
+from .denoiser import attention, attention_override, load_vae
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Pictures
 from .text import Vocabulary, encode_text, load_text_model
@@ -62,7 +63,7 @@ class Denoiser:
         t = torch.randint(len(self.alphas), (len(latents),), generator=g)
         noise = torch.randn(latents.shape, generator=g)
         alpha = self.alphas[t].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        noisy = diffused(latents, noise, alpha)
         embedded = timestep_embedding(sizes.flatten().float(), 256).view(len(sizes), -1)
         noisy, low, noise, t, rows, embedded = (v.to(self.device) for v in (noisy, low, noise, t, rows, embedded))
         with torch.autocast(self.device, torch.bfloat16):

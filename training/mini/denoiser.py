@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
+from ...methods.schedules import alphas_cumprod, diffused
 from ...models.files import write
 from ...models.mini.vae import MiniVAE
 from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
@@ -54,12 +55,6 @@ def load_vae(path: Path = FOLDER / "mini_vae.safetensors") -> tuple[MiniVAE, flo
     vae = MiniVAE().to(memory_format=torch.channels_last)
     vae.load_state_dict({k: v.float() for k, v in load_file(path).items()})
     return vae.eval(), scale
-
-
-def alphas_cumprod() -> torch.Tensor:
-    """Of Stable Diffusion's schedule, (1000,)."""
-    betas = torch.linspace(0.00085 ** 0.5, 0.012 ** 0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
 
 
 @torch.no_grad()
@@ -205,7 +200,7 @@ def train(rank: int, options) -> None:
         t = torch.randint(1000, (options.batch,), generator=g)
         noise = torch.randn(latents.shape, generator=g)
         alpha = alphas[t].view(-1, 1, 1, 1)
-        x = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        x = diffused(latents, noise, alpha)
         x, noise, alpha, t, rows = (v.to(device) for v in (x, noise, alpha, t, rows))
         size_embedding = timestep_embedding(sizes.flatten().float(), 256).view(options.batch, -1).to(device)
         with torch.autocast(device, torch.bfloat16):
