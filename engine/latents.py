@@ -8,6 +8,8 @@ import comfy.utils
 import torch
 import torch.nn.functional as F
 
+from ..methods.resize import area_resize
+
 
 def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
     """The unscaled (B, C, ..., H, W) float32 samples of a LATENT. With `model` (ModelPatcher) they are
@@ -45,6 +47,8 @@ def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubi
     """Frame by frame, by torch's interpolation `kernel`; the same size returns the same tensor."""
     if samples.shape[-2:] == (height, width):
         return samples
+    if kernel == "area":
+        return area_resize(samples, height, width)
     frames = samples.reshape(-1, 1, *samples.shape[-2:])
     return F.interpolate(frames, size=(height, width), mode=kernel).reshape(*samples.shape[:-2], height, width)
 

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import comfy.utils
 import torch
-import torch.nn.functional as F
 
 from ..methods.regions import Region
+from ..methods.resize import area_resize
 from .families import token_size
 
 
@@ -84,7 +83,7 @@ class View(NamedTuple):
         for dim, axis in ((-2, self.y), (-1, self.x)):
             covered = axis.step * axis.count
             image = Axis(image.shape[dim] // ratio - covered, 1, covered).take(image, dim, ratio)
-        return comfy.utils.common_upscale(image, self.x.count * ratio, self.y.count * ratio, "area", "disabled")
+        return area_resize(image, self.y.count * ratio, self.x.count * ratio)
 
     def area(self, area: tuple[int, ...]) -> tuple[int, ...] | None:
         """ComfyUI's (..., height, width, ..., y, x) clipped to this view, None when they do not meet."""
@@ -112,11 +111,10 @@ class SmallView(NamedTuple):
     region = None
 
     def latent(self, tensor: torch.Tensor) -> torch.Tensor:
-        planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
-        return F.interpolate(planes, (self.height, self.width), mode="area").reshape(*tensor.shape[:-2], self.height, self.width)
+        return area_resize(tensor, self.height, self.width)
 
     def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
-        return comfy.utils.common_upscale(image, self.width * ratio, self.height * ratio, "area", "disabled")
+        return area_resize(image, self.height * ratio, self.width * ratio)
 
     def area(self, area: tuple[int, ...]) -> tuple[int, ...]:
         n = len(area) // 2

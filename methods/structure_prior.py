@@ -11,6 +11,7 @@ import pywt
 import torch
 import torch.nn.functional as F
 
+from .resize import averages
 from .schedules import cosine_factor
 
 SCHEDULES = ("cosine", "linear", "increasing")
@@ -56,7 +57,7 @@ def gradient(denoised: torch.Tensor, reference: torch.Tensor, wavelet: str = "ha
     if reference.shape[-2:] == denoised.shape[-2:]:
         deviation = denoised - reference
         return 2 * low_band_adjoint(low_band(deviation, wavelet, levels), *deviation.shape[-2:], wavelet, levels)
-    rows, columns = (_area_averages(n, m, denoised) for n, m in zip(denoised.shape[-2:], reference.shape[-2:]))
+    rows, columns = (averages(n, m, denoised) for n, m in zip(denoised.shape[-2:], reference.shape[-2:]))
     return rows.mT @ gradient(rows @ denoised @ columns.mT, reference, wavelet, levels) @ columns
 
 
@@ -108,10 +109,15 @@ def _analyse(planes, wavelet):
 def _analyse_adjoint(band, height, width, wavelet):
     if _blocks(wavelet, height, width):
         return 0.5 * band.repeat_interleave(2, -2).repeat_interleave(2, -1)
-    taps = _taps(wavelet, band)
-    extended = F.conv_transpose2d(band, (taps[:, None] * taps)[None, None], stride=2)
-    rows = band.new_zeros(*band.shape[:-2], height, extended.shape[-1]).index_add_(-2, _reflected(height, len(taps)).to(band.device), extended)
-    return band.new_zeros(*band.shape[:-2], height, width).index_add_(-1, _reflected(width, len(taps)).to(band.device), rows)
+    rows, columns = (_analysis(size, wavelet, band) for size in (height, width))
+    return rows.mT @ band @ columns
+
+
+def _analysis(size, wavelet, like):
+    """(h, size) matrix of one level along an axis. Its transpose is the adjoint, with no atomic additions on a GPU."""
+    taps = _taps(wavelet, like)
+    cells = torch.eye(size, device=like.device, dtype=like.dtype)[:, None, _reflected(size, len(taps))]
+    return F.conv1d(cells, taps[None, None], stride=2)[:, 0].mT
 
 
 def _taps(wavelet, like):
@@ -122,8 +128,3 @@ def _reflected(size, length):
     """Cells that a filter of `length` reads, mirrored at both ends with the end cell repeated."""
     index = torch.arange(2 - length, 2 * ((size + length - 1) // 2)) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
-
-
-def _area_averages(size, smaller, like):
-    """(smaller, size) matrix of the area resize along one axis."""
-    return F.adaptive_avg_pool1d(torch.eye(size, device=like.device, dtype=like.dtype)[None], smaller)[0].mT
