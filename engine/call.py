@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from comfy import model_management
 
-from .conditioning import Cut, has_region_prompts, on_canvas, signature, stack
+from .conditioning import Crop, conds_for, has_region_prompts, on_canvas, signature
 from .progress import Progress
 from .run import Run
 from .sigmas import Step
@@ -105,12 +105,12 @@ class Call:
     def _predict(self, branches, images, views):
         """Per branch the predictions of all views stacked; None where memory runs out and fewer views may do."""
         packs, cache = self.run.packs, self.run.cache
-        cut = Cut(views, self.x, self.canvas.size, self.model, cache, {})
+        crop = Crop(views, self.x, self.canvas.size, self.model, cache, {})
         try:
-            with packs.shown(views, cut, self.step), self.run.easy_cache.of(tuple(images[0].shape[-2:])):
-                conds = stack(branches, views, self.x, self.model, cache)
+            with packs.shown(views, crop, self.step), self.run.easy_cache.of(tuple(images[0].shape[-2:])):
+                conds = conds_for(branches, views, self.x, self.model, cache)
                 options = self._options(views)
-                options = {**options, "transformer_options": packs.options(options["transformer_options"], cut, self.canvas.pixels_per_cell)}
+                options = {**options, "transformer_options": packs.options(options["transformer_options"], crop, self.canvas.pixels_per_cell)}
                 out = self.executor(self.model, conds, torch.cat(images), self.timestep.repeat(len(views)), options)
         except Exception as error:
             if len(views) > 1 and out_of_memory(error):

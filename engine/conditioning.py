@@ -1,6 +1,6 @@
 """What the network is told about a part of the canvas.
 
-`stack` rewrites the cond dicts that reach CALC_COND_BATCH for a batch of views. Rows are view-major:
+`conds_for` rewrites the cond dicts that reach CALC_COND_BATCH for a batch of views. Rows are view-major:
 all pictures of the first view, then all of the second.
 """
 
@@ -27,7 +27,7 @@ def has_region_prompts(branch: list) -> bool:
     return any(REGION in cond for cond in branch)
 
 
-def on_canvas(conds: list, canvas: tuple[int, int], recent: StepCache) -> list:
+def on_canvas(conds: list, canvas: tuple[int, int], cache: StepCache) -> list:
     """`conds` whose regions lie on `canvas`, (height, width) in cells, where their layout has cells of another size.
 
     Raises ValueError for a layout of another shape.
@@ -44,12 +44,12 @@ def on_canvas(conds: list, canvas: tuple[int, int], recent: StepCache) -> list:
     def here(cond):
         if cond.get(REGION_CANVAS, canvas) == canvas:
             return cond
-        return recent.get(("on canvas", id(cond), canvas), lambda: moved(cond))[1]
+        return cache.get(("on canvas", id(cond), canvas), lambda: moved(cond))[1]
 
     return [branch and [here(cond) for cond in branch] for branch in conds]
 
 
-def select(branch: list, view: View | SmallView) -> list:
+def conds_of(branch: list, view: View | SmallView) -> list:
     """The conds of a guidance branch that speak about `view`: those of the region that it shows most of,
     where regions have prompts of their own, else those of the whole canvas."""
     own = [cond[REGION] for cond in branch if REGION in cond]
@@ -73,7 +73,7 @@ def signature(conds: list, view: View | SmallView) -> tuple:
     prompts of different regions must be alike in kind."""
     found = []
     for branch in conds:
-        chosen = select(branch or [], view)
+        chosen = conds_of(branch or [], view)
         found += [(_area(cond, view), _boxes(cond, view)) for cond in chosen if "area" in cond or "gligen" in cond]
         found += [_kind(cond) for cond in chosen if chosen is not branch]
     return tuple(found)
@@ -105,24 +105,24 @@ def check_conditioning(model, conds: dict) -> None:
                 raise ValueError(f"The conditioning of {type(model).__name__} holds {UNCUT_KEYS[key]}: it is tied to the whole canvas and cannot be cut to regions.")
 
 
-class Cut(NamedTuple):
+class Crop(NamedTuple):
     """`views` of the canvas `x` (B, C, ..., H, W) of `canvas` cells, shown to `model` in one network call."""
 
     views: list
     x: torch.Tensor
     canvas: tuple[int, int]
     model: comfy.model_base.BaseModel
-    recent: StepCache
+    cache: StepCache
     controls: dict  # of this call, by what they are made of
 
-    def within(self, area: tuple[int, ...]) -> "Cut":
+    def within(self, area: tuple[int, ...]) -> "Crop":
         """The area as a canvas of its own."""
         n = len(area) // 2
         size = tuple(min(size, side - start) for size, side, start in zip(area[n - 2 : n], self.canvas, area[-2:]))
         return self._replace(views=[view.within(area) for view in self.views], canvas=size)
 
 
-def stack(conds: list, views: list[View | SmallView], x: torch.Tensor, model, recent: StepCache) -> list:
+def conds_for(conds: list, views: list[View | SmallView], x: torch.Tensor, model, cache: StepCache) -> list:
     """`conds` of the whole canvas `x` (B, C, ..., H, W) rewritten for `views`.
 
     conds is ComfyUI's: per guidance branch None or a list of dicts. Views must share shape and
@@ -131,27 +131,27 @@ def stack(conds: list, views: list[View | SmallView], x: torch.Tensor, model, re
     given the prompt of its region; everything else is left to ComfyUI, which repeats it. Nothing of
     the input is changed.
     """
-    cut = Cut(views, x, tuple(x.shape[-2:]), model, recent, {})
+    crop = Crop(views, x, tuple(x.shape[-2:]), model, cache, {})
 
     def rewritten(branch):
         if not has_region_prompts(branch):
-            return [_cond(cond, cut) for cond in branch if "area" not in cond or _area(cond, views[0])]
-        columns = zip(*(select(branch, view) for view in views), strict=True)
-        return [_joined(column, cut) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
+            return [_cond(cond, crop) for cond in branch if "area" not in cond or _area(cond, views[0])]
+        columns = zip(*(conds_of(branch, view) for view in views), strict=True)
+        return [_joined(column, crop) for column in columns if "area" not in column[0] or _area(column[0], views[0])]
 
     return [branch and rewritten(branch) for branch in conds]
 
 
-def _joined(column, cut):
+def _joined(column, crop):
     """One cond out of the one of each view, their rows view after view."""
-    parts = [_rewritten(cond, cut._replace(views=[view])) for cond, view in zip(column, cut.views)]
+    parts = [_rewritten(cond, crop._replace(views=[view])) for cond, view in zip(column, crop.views)]
     out = parts[0].copy()
-    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], len(cut.x)) for name in out["model_conds"]}
+    out["model_conds"] = {name: _joined_rows([part["model_conds"][name] for part in parts], len(crop.x)) for name in out["model_conds"]}
     if "mask" in out:
         out["mask"] = torch.cat([part["mask"] for part in parts])
     if "control" in out:
-        out["control"] = _control(column[0], cut)
-    out["uuid"] = view_uuid(column[0]["uuid"], cut.views)
+        out["control"] = _control(column[0], crop)
+    out["uuid"] = view_uuid(column[0]["uuid"], crop.views)
     return out
 
 
@@ -161,73 +161,73 @@ def _joined_rows(conds, batch):
     return conds[0]._copy_with(torch.cat([comfy.utils.repeat_to_batch_size(cond.cond, batch) for cond in conds]))
 
 
-def _cond(cond, cut):
-    out = cut.recent.get((id(cond), tuple(cut.views), len(cut.x)), lambda: (cond, _rewritten(cond, cut)))[1]
-    return {**out, "control": _control(cond, cut)} if "control" in cond else out
+def _cond(cond, crop):
+    out = crop.cache.get((id(cond), tuple(crop.views), len(crop.x)), lambda: (cond, _rewritten(cond, crop)))[1]
+    return {**out, "control": _control(cond, crop)} if "control" in cond else out
 
 
-def _control(cond, cut):
+def _control(cond, crop):
     # ComfyUI fits the hint to the area of a cond that has one
-    return cut_control(cond["control"], cut.within(cond["area"]) if "area" in cond else cut)
+    return cut_control(cond["control"], crop.within(cond["area"]) if "area" in cond else crop)
 
 
-def _rewritten(cond, cut):
-    """`cond` for the views of `cut`, its control as it was."""
+def _rewritten(cond, crop):
+    """`cond` for the views of `crop`, its control as it was."""
     out = cond.copy()
     for key, value in cond.items():
         if key == "model_conds":
-            out[key] = {name: _model_cond(name, c, cut) for name, c in value.items()}
+            out[key] = {name: _model_cond(name, c, crop) for name, c in value.items()}
         elif key == "area":
-            out[key] = _area(cond, cut.views[0])
+            out[key] = _area(cond, crop.views[0])
         elif key == "gligen":
-            boxes = _boxes(cond, cut.views[0])
+            boxes = _boxes(cond, crop.views[0])
             out[key] = (value[0] if boxes else "empty", value[1], boxes)
         elif key == "uuid":
-            out[key] = view_uuid(value, cut.views)
-        elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == cut.canvas:
-            out[key] = _latents(value, cut)
+            out[key] = view_uuid(value, crop.views)
+        elif key != "cross_attn" and torch.is_tensor(value) and value.ndim >= 3 and value.shape[-2:] == crop.canvas:
+            out[key] = _latents(value, crop)
     if "area" in cond and "mask" not in cond:
-        out["mask"] = _latents(area_weights(cond["area"], cut.x), cut)
+        out["mask"] = _latents(area_weights(cond["area"], crop.x), crop)
     return out
 
 
-def _model_cond(name, cond, cut):
+def _model_cond(name, cond, crop):
     value = cond.cond
     if isinstance(cond, comfy.conds.CONDConstant):
         return cond
     if isinstance(cond, comfy.conds.CONDList):
-        return cond._copy_with([_tensor(v, cut) for v in value])
+        return cond._copy_with([_tensor(v, crop) for v in value])
     if not torch.is_tensor(value):
         return cond
-    if cut.views[0].size_ids is not None:
-        sizes = _sizes(name, value, cut)
+    if crop.views[0].size_ids is not None:
+        sizes = _sizes(name, value, crop)
         if sizes is not None:
             return cond._copy_with(sizes)
-    if family_of(cut.model).crops.get(name) == "pixels":
-        ratio = value.shape[-1] // cut.canvas[1]
-        return cond._copy_with(torch.cat([view.pixels(_rows(value, cut), ratio) for view in cut.views]))
-    return cond._copy_with(_tensor(value, cut))
+    if family_of(crop.model).crops.get(name) == "pixels":
+        ratio = value.shape[-1] // crop.canvas[1]
+        return cond._copy_with(torch.cat([view.pixels(_rows(value, crop), ratio) for view in crop.views]))
+    return cond._copy_with(_tensor(value, crop))
 
 
-def _tensor(value, cut):
-    if value.ndim >= 4 and value.shape[-2:] == cut.canvas:
-        return _latents(value, cut)
+def _tensor(value, crop):
+    if value.ndim >= 4 and value.shape[-2:] == crop.canvas:
+        return _latents(value, crop)
     # ComfyUI counts the rows of all views
-    return value if len(value) == 1 else _rows(value, cut)
+    return value if len(value) == 1 else _rows(value, crop)
 
 
-def _rows(value, cut):
-    return comfy.utils.repeat_to_batch_size(value, len(cut.x))
+def _rows(value, crop):
+    return comfy.utils.repeat_to_batch_size(value, len(crop.x))
 
 
-def _latents(tensor, cut):
-    tensor = _rows(tensor, cut)
-    return torch.cat([view.latent(tensor) for view in cut.views])
+def _latents(tensor, crop):
+    tensor = _rows(tensor, crop)
+    return torch.cat([view.latent(tensor) for view in crop.views])
 
 
-def _sizes(name, value, cut):
+def _sizes(name, value, crop):
     """What models are told about the size of their picture, in `value`'s place; None where it is not that."""
-    ids = torch.tensor([view.size_ids for view in cut.views], dtype=torch.float32)
+    ids = torch.tensor([view.size_ids for view in crop.views], dtype=torch.float32)
     height, width, top, left, target_height, target_width = ids.unbind(1)
     sizes = {
         ("sdxl", "y"): ids,
@@ -235,19 +235,19 @@ def _sizes(name, value, cut):
         ("pixart", "c_size"): ids[:, :2],
         ("pixart", "c_ar"): (height / width)[:, None],
         ("hunyuan_dit", "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
-    }.get((family_of(cut.model).sizes, name))
+    }.get((family_of(crop.model).sizes, name))
     if sizes is None:
         return None
-    return _with_size_ids(value, sizes, cut) if name == "y" else sizes.to(value).repeat_interleave(len(cut.x), 0)
+    return _with_size_ids(value, sizes, crop) if name == "y" else sizes.to(value).repeat_interleave(len(crop.x), 0)
 
 
-def _with_size_ids(y, ids, cut):
+def _with_size_ids(y, ids, crop):
     # after the pooled text; the refiner's fifth number is no size
-    sizes = cut.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
+    sizes = crop.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
     numbers = 6 if ids.shape[1] == 6 else 5
     start = y.shape[1] - EMBEDDED * numbers
-    rows = _rows(y, cut).repeat(len(cut.views), 1)
-    rows[:, start : start + sizes.shape[1]] = sizes.repeat_interleave(len(cut.x), 0)
+    rows = _rows(y, crop).repeat(len(crop.views), 1)
+    rows[:, start : start + sizes.shape[1]] = sizes.repeat_interleave(len(crop.x), 0)
     return rows
 
 

@@ -20,33 +20,33 @@ UNCUT_PATCHES = {"WanUni3CCnetPatch": "Uni3C ControlNet", "AnimaLLLitePatch": "A
 CACHES = {"KV_Attn_Input": "Flux KV Cache"}  # kept for a whole run, whatever is shown
 
 
-def cut_control(control, cut):
-    """Copy of a ControlNet chain that shows the network `cut`'s views; see `conditioning.stack`. One of another
+def cut_control(control, crop):
+    """Copy of a ControlNet chain that shows the network `crop`'s views; see `conditioning.conds_for`. One of another
     pack is no copy: `other_packs` cuts what it holds for as long as it is shown."""
     # both guidance branches must get the same object, or ComfyUI runs them one by one
-    key = id(control), tuple(cut.views)
-    if key not in cut.controls:
+    key = id(control), tuple(crop.views)
+    if key not in crop.controls:
         foreign = is_foreign_control(control)
-        out = control if foreign else _cut(control, cut)
+        out = control if foreign else _cut(control, crop)
         if control.previous_controlnet is not None:
-            out.previous_controlnet = cut_control(control.previous_controlnet, cut)
+            out.previous_controlnet = cut_control(control.previous_controlnet, crop)
         clones = getattr(control, "multigpu_clones", None)  # a later ComfyUI
         if clones and not foreign:
-            out.multigpu_clones = {device: cut_control(clone, cut) for device, clone in clones.items()}
-        cut.controls[key] = out
-    return cut.controls[key]
+            out.multigpu_clones = {device: cut_control(clone, crop) for device, clone in clones.items()}
+        crop.controls[key] = out
+    return crop.controls[key]
 
 
-def _cut(control, cut):
-    encoded = control.vae is not None and cut.views[0].region is not None
+def _cut(control, crop):
+    encoded = control.vae is not None and crop.views[0].region is not None
     # an adapter keeps what it made of the hint, an encoded small picture is worth keeping too
     keep = hasattr(control, "control_input") or (control.vae is not None and not encoded)
     if not keep:
-        return _copy(control, cut, encoded)
-    return cut.recent.get(("control", id(control), tuple(cut.views), len(cut.x)), lambda: (control, _copy(control, cut, encoded)))[1]
+        return _copy(control, crop, encoded)
+    return crop.cache.get(("control", id(control), tuple(crop.views), len(crop.x)), lambda: (control, _copy(control, crop, encoded)))[1]
 
 
-def _copy(control, cut, encoded):
+def _copy(control, crop, encoded):
     out = copy.copy(control)
     out.cond_hint = None
     out.extra_concat = None
@@ -58,12 +58,12 @@ def _copy(control, cut, encoded):
     if encoded:
         out.vae = out.latent_format = None
         out.preprocess_image = _unchanged
-        hint = _encoded_hint(control, cut)
+        hint = _encoded_hint(control, crop)
     else:
         pixels = ratio if control.vae is None else ratio * control.vae.spacial_compression_encode()
-        hint = _enlarged(control.cond_hint_original, control, pixels, cut)
-    out.cond_hint_original = _views(hint, ratio if encoded or control.vae is None else pixels, cut)
-    out.extra_concat_orig = [c if c.shape[-2:] == (1, 1) else _views(_enlarged(c, control, ratio, cut), ratio, cut) for c in control.extra_concat_orig]
+        hint = _enlarged(control.cond_hint_original, control, pixels, crop)
+    out.cond_hint_original = _views(hint, ratio if encoded or control.vae is None else pixels, crop)
+    out.extra_concat_orig = [c if c.shape[-2:] == (1, 1) else _views(_enlarged(c, control, ratio, crop), ratio, crop) for c in control.extra_concat_orig]
     return out
 
 
@@ -71,36 +71,36 @@ def _unchanged(image):
     return image
 
 
-def _views(image, ratio, cut):
-    whole = comfy.utils.repeat_to_batch_size(image, len(cut.x))
-    return torch.cat([view.pixels(whole, ratio) for view in cut.views])
+def _views(image, ratio, crop):
+    whole = comfy.utils.repeat_to_batch_size(image, len(crop.x))
+    return torch.cat([view.pixels(whole, ratio) for view in crop.views])
 
 
-def _enlarged(image, control, ratio, cut):
+def _enlarged(image, control, ratio, crop):
     """`image` at the size of the canvas, `ratio` pixels to a cell, as ComfyUI would enlarge it."""
-    height, width = cut.canvas
+    height, width = crop.canvas
 
     def make():
-        return image, comfy.utils.common_upscale(image, width * ratio, height * ratio, control.upscale_algorithm, "center").to(cut.x.device)
+        return image, comfy.utils.common_upscale(image, width * ratio, height * ratio, control.upscale_algorithm, "center").to(crop.x.device)
 
-    return cut.recent.get(("hint", id(image), height, width, ratio, control.upscale_algorithm), make)[1]
+    return crop.cache.get(("hint", id(image), height, width, ratio, control.upscale_algorithm), make)[1]
 
 
-def _encoded_hint(control, cut):
+def _encoded_hint(control, crop):
     """Scaled latents of the whole hint. Neighbouring regions share what the VAE makes of their border."""
 
     def make():
-        pixels = _enlarged(control.cond_hint_original, control, control.compression_ratio * control.vae.spacial_compression_encode(), cut)
+        pixels = _enlarged(control.cond_hint_original, control, control.compression_ratio * control.vae.spacial_compression_encode(), crop)
         loaded = model_management.loaded_models(only_currently_used=True)
         latents = control.vae.encode(control.preprocess_image(pixels).movedim(1, -1))
         model_management.load_models_gpu(loaded)
         if control.latent_format is not None:
             latents = control.latent_format.process_in(latents)
-        return control, latents.to(cut.x.device)
+        return control, latents.to(crop.x.device)
 
     # what the clones of a control on other devices share
     parts = (control.cond_hint_original, control.vae, control.latent_format, control.preprocess_image)
-    return cut.recent.get(("encoded", cut.canvas, *map(id, parts)), make)[1]
+    return crop.cache.get(("encoded", crop.canvas, *map(id, parts)), make)[1]
 
 
 def hint_patches(model_options: dict) -> dict:

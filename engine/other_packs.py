@@ -99,12 +99,12 @@ class OtherPacks:
     """Of one run of `model` (BaseModel). `model_options` are the run's."""
 
     def __init__(self, model_options: dict, model):
-        cells = model.latent_format.spacial_downscale_ratio
+        pixels_per_cell = model.latent_format.spacial_downscale_ratio
         found = ((kind, patch) for kind, patch in network_patches(model_options) if not is_own(patch))
         patches = {id(patch): (kind, patch) for kind, patch in found if type(getattr(patch, "__self__", patch)).__name__ not in CUT_ELSEWHERE}
         options = model_options.get("transformer_options", {})
         settings = [value for key, value in options.items() if key not in OPTIONS and isinstance(value, (dict, list))]
-        self.roots = {id(thing): Root(thing, cells) for thing in [*(patch for _, patch in patches.values()), *settings]}
+        self.roots = {id(thing): Root(thing, pixels_per_cell) for thing in [*(patch for _, patch in patches.values()), *settings]}
         # what only stands around the network and keeps no tensors knows nothing of the canvas
         self.foreign = [patch for kind, patch in patches.values() if is_foreign(patch) and (kind not in AROUND or _keeps_tensors(patch))]
         # they may keep one thing for each image of a batch, or what the last call left: regions in one call would change both
@@ -112,10 +112,10 @@ class OtherPacks:
         self.alone = bool(self.foreign) or remembers or any(_keeps_tensors(root.thing) for root in self.roots.values())
         objects = getattr(model.current_patcher, "object_patches", {}).items()
         replaced = [function for name, function in objects if name.startswith("diffusion_model") and callable(function) and is_foreign(function)]
-        self.roots |= {id(function): Root(function, cells) for function in replaced}
+        self.roots |= {id(function): Root(function, pixels_per_cell) for function in replaced}
         if replaced or any(is_foreign(patch) for _, patch in patches.values()):
             # where caches keep what they know; nothing there is of the canvas
-            self.roots[id(model.diffusion_model)] = Root(model.diffusion_model, cells, whole=True)
+            self.roots[id(model.diffusion_model)] = Root(model.diffusion_model, pixels_per_cell, whole=True)
         # guidance looks at what the last call left, others at what a patch has recorded
         functions = [holder for root in self.roots.values() for holder, _, _ in _holders(root.thing) if callable(holder)]
         self.shared = set().union(*map(reads, guidance(model_options)), *map(recorded, functions))
@@ -155,15 +155,15 @@ class OtherPacks:
         return ", ".join(dict.fromkeys(map(name_of, guilty or self.foreign))) or None
 
     @contextlib.contextmanager
-    def shown(self, views: list | None, cut, step: int):
-        """In here all of them hold what they should while `views` are shown: `cut` is the Cut of these
+    def shown(self, views: list | None, crop, step: int):
+        """In here all of them hold what they should while `views` are shown: `crop` is the Crop of these
         views, or views is None for the whole canvas."""
         if not self.roots:
             yield
             return
         key = None if views is None else tuple(views)
         before = self._entries()
-        own = before if views is None else {holder: self._cut(entries, cut) if entries.holds_tensors else entries for holder, entries in before.items()}
+        own = before if views is None else {holder: self._cut(entries, crop) if entries.holds_tensors else entries for holder, entries in before.items()}
         _write(_updated(own, self._left(key, step)), before)
         try:
             yield
@@ -196,22 +196,22 @@ class OtherPacks:
                     found[id(holder)] = Entries(holder, label, root, values)
         return found
 
-    def _cut(self, entries, cut):
+    def _cut(self, entries, crop):
         root = entries.root
         if root.whole:
             return entries
         if root.area is not None:
-            cut = cut.within(root.area)
+            crop = crop.within(root.area)
         values = {}
         for name, value in entries.values.items():
             label = name if isinstance(name, str) else entries.label
-            values[name] = _mapped(value, label, lambda tensor, name: _cut_tensor(tensor, name, entries.label, root, cut))
+            values[name] = _mapped(value, label, lambda tensor, name: _cut_tensor(tensor, name, entries.label, root, crop))
         return entries._replace(values=values)
 
-    def options(self, transformer_options: dict, cut, cells: int) -> dict:
-        """`transformer_options` whose tensors of other packs show `cut`'s views."""
+    def options(self, transformer_options: dict, crop, pixels_per_cell: int) -> dict:
+        """`transformer_options` whose tensors of other packs show `crop`'s views."""
         found = {key: value for key, value in transformer_options.items() if key not in OPTIONS and torch.is_tensor(value)}
-        return {**transformer_options, **{key: _cut_tensor(value, key, "", Root(None, cells), cut) for key, value in found.items()}} if found else transformer_options
+        return {**transformer_options, **{key: _cut_tensor(value, key, "", Root(None, pixels_per_cell), crop) for key, value in found.items()}} if found else transformer_options
 
 
 def _updated(entries, changes):
@@ -414,33 +414,33 @@ def _mapped(value, name, function):
 
 def _cut_array(array, name, function):
     tensor = torch.from_numpy(array)
-    cut = function(tensor, name)
-    return array if cut is tensor else cut.numpy()
+    crop = function(tensor, name)
+    return array if crop is tensor else crop.numpy()
 
 
-def _cut_tensor(tensor, name, parent, root, cut):
-    """`tensor`, held under `name` by what is held under `parent`, cut to the views of `cut` if it is of the canvas."""
+def _cut_tensor(tensor, name, parent, root, crop):
+    """`tensor`, held under `name` by what is held under `parent`, cut to the views of `crop` if it is of the canvas."""
     if isinstance(tensor, torch.nn.Parameter) or not tensor.numel() or not tensor.ndim:
         return tensor
     is_control, is_mask = root.kernel is not None, "mask" in name.lower()
-    shaped = tensor.ndim > 1 and _has_aspect(tensor.shape[-2:], cut.canvas)
-    rows = next((cut.canvas[0] // cells for cells in (1, *DOWNSAMPLED) if tensor.shape[-1] * cells * cells == cut.canvas[0] * cut.canvas[1]), None)
+    shaped = tensor.ndim > 1 and _has_aspect(tensor.shape[-2:], crop.canvas)
+    rows = next((crop.canvas[0] // cells for cells in (1, *DOWNSAMPLED) if tensor.shape[-1] * cells * cells == crop.canvas[0] * crop.canvas[1]), None)
     if is_mask and rows and not shaped and (tensor.ndim == 1 or tensor.shape[-2] < SMALLEST_MASK):  # of tokens
         planes = tensor.unflatten(-1, (rows, -1)).reshape(1, -1, rows, tensor.shape[-1] // rows)
-        return _cached(tensor, root, cut, lambda: _features(planes, root, cut).reshape(*tensor.shape[:-1], -1))
+        return _cached(tensor, root, crop, lambda: _features(planes, root, crop).reshape(*tensor.shape[:-1], -1))
     if tensor.ndim < 2:
         return tensor
     if (is_mask and min(tensor.shape[-2:]) >= SMALLEST_MASK) or (shaped and (is_mask or "mask" in parent.lower())):
-        return _cached(tensor, root, cut, lambda: _pixels(tensor, "bilinear", root, cut))
+        return _cached(tensor, root, crop, lambda: _pixels(tensor, "bilinear", root, crop))
     if not is_control:
         # a square matrix may be one of weights, and many rows of one may be text
         of_images = tensor.ndim >= 4 or (tensor.ndim == 3 and len(tensor) <= FEW) or (tensor.ndim == 2 and tensor.shape[0] != tensor.shape[1])
-        return _cached(tensor, root, cut, lambda: _features(tensor, root, cut)) if of_images else tensor
+        return _cached(tensor, root, crop, lambda: _features(tensor, root, crop)) if of_images else tensor
     is_hint = tensor.ndim > 3 and any(word in name.lower() for word in ("hint", "image"))
     if (shaped or is_hint) and tensor.ndim > 2:
-        return _cached(tensor, root, cut, lambda: _pixels(tensor, root.kernel, root, cut))
-    if tensor.ndim == 4 and _has_aspect(tensor.shape[1:3], cut.canvas):
-        return _cached(tensor, root, cut, lambda: _pixels(tensor.movedim(-1, 1), root.kernel, root, cut).movedim(1, -1))
+        return _cached(tensor, root, crop, lambda: _pixels(tensor, root.kernel, root, crop))
+    if tensor.ndim == 4 and _has_aspect(tensor.shape[1:3], crop.canvas):
+        return _cached(tensor, root, crop, lambda: _pixels(tensor.movedim(-1, 1), root.kernel, root, crop).movedim(1, -1))
     return tensor
 
 
@@ -448,28 +448,28 @@ def _has_aspect(size, canvas):
     return min(size) > 1 and abs(size[0] * canvas[1] / (size[1] * canvas[0]) - 1) < ASPECT
 
 
-def _cached(tensor, root, cut, make: Callable):
-    key = ("other pack", id(tensor), root.ratio, cut.canvas, tuple(cut.views), len(cut.x))
-    return cut.recent.get(key, lambda: (tensor, make()))[1]
+def _cached(tensor, root, crop, make: Callable):
+    key = ("other pack", id(tensor), root.ratio, crop.canvas, tuple(crop.views), len(crop.x))
+    return crop.cache.get(key, lambda: (tensor, make()))[1]
 
 
-def _pixels(tensor, kernel, root, cut):
+def _pixels(tensor, kernel, root, crop):
     """A mask or hint (..., h, w) of any resolution, stretched over the canvas, in the views."""
     planes = tensor.reshape(-1, 1, *tensor.shape[-2:])
-    height, width = cut.canvas
+    height, width = crop.canvas
     ratio = planes.shape[-1] // width
     if ratio < 1 or planes.shape[-2:] != (height * ratio, width * ratio) or (root.kernel == kernel and ratio != root.ratio):
         ratio = root.ratio
         planes = comfy.utils.common_upscale(planes.float(), width * ratio, height * ratio, kernel, "disabled" if root.kernel is None else "center").to(tensor)
-    parts = [view.pixels(planes, ratio) for view in cut.views]
+    parts = [view.pixels(planes, ratio) for view in crop.views]
     parts = [part.reshape(*tensor.shape[:-2], *part.shape[-2:]) for part in parts]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _features(tensor, root, cut):
+def _features(tensor, root, crop):
     """A latent, an image or features of the canvas (B, C, ..., h, w) or (B, h, w, C), in the only view; `tensor`
     itself if its size is another."""
-    view, (height, width) = cut.views[0], cut.canvas
+    view, (height, width) = crop.views[0], crop.canvas
     if tensor.shape[-2:] == (height, width):
         return view.latent(tensor)
     if tensor.shape[-2:] == (height * root.ratio, width * root.ratio):

@@ -74,13 +74,13 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
     guider = model.inner_model
     latent, noise, mask = model.latent_image, model.noise, extra_args["denoise_mask"]
     flow = isinstance(guider.inner_model.model_sampling, comfy.model_sampling.CONST)
-    cells = guider.inner_model.latent_format.spacial_downscale_ratio
-    pixels = tuple(side * cells for side in x.shape[-2:])
+    pixels_per_cell = guider.inner_model.latent_format.spacial_downscale_ratio
+    pixels = tuple(side * pixels_per_cell for side in x.shape[-2:])
     options = extra_args["model_options"]
     progress = Progress(tuple(x.shape[-2:]), [len(sweep.patches) for sweep in sweeps])
 
     def view(region):
-        ids = published_ids(region, pixels, cells) if sizes == PUBLISHED else regional_denoise.size_ids(sizes, region, pixels, cells)
+        ids = published_ids(region, pixels, pixels_per_cell) if sizes == PUBLISHED else regional_denoise.size_ids(sizes, region, pixels, pixels_per_cell)
         return View(Axis(region.y, 1, region.height), Axis(region.x, 1, region.width), ids)
 
     def predict(images, regions, step):
@@ -110,8 +110,8 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
     return denoise(predict, latent, noise, sigmas.tolist(), sweeps, guided_steps, flow, swept)
 
 
-def published_ids(region: Region, pixels: tuple[int, int], cells: int) -> tuple[int, int, int, int, int, int]:
-    corner = cells * (region.x + region.width // 2 - 64)
+def published_ids(region: Region, pixels: tuple[int, int], pixels_per_cell: int) -> tuple[int, int, int, int, int, int]:
+    corner = pixels_per_cell * (region.x + region.width // 2 - 64)
     return (*pixels, corner, corner, *pixels)
 
 

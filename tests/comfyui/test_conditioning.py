@@ -13,7 +13,7 @@ import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
 from loupe.engine.cache import StepCache
-from loupe.engine.conditioning import stack
+from loupe.engine.conditioning import conds_for
 from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import Step
 from loupe.engine.views import Axis, Canvas, View
@@ -172,7 +172,7 @@ def dilated_views(scale, height, width):
 def test_dilated_masks_follow_the_dilated_cells():
     mask = torch.arange(5 * 7.0).reshape(1, 5, 7)
     views = dilated_views(2, 5, 7)
-    out = stack([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, torch.zeros(1, 4, 5, 7), None, StepCache())[0][0]["mask"]
+    out = conds_for([[{"mask": mask, "model_conds": {}, "uuid": UUID}]], views, torch.zeros(1, 4, 5, 7), None, StepCache())[0][0]["mask"]
     # odd rows and columns of the canvas, whose padding repeats the border
     assert torch.equal(out[3], mask[0, ::2, ::2])
     assert torch.equal(out[0, 1:, 1:], mask[0, 1::2, 1::2])
@@ -211,7 +211,7 @@ LEFT, RIGHT = (View(Axis(0, 1, 8), Axis(x, 1, 8)) for x in (0, 4))
 
 
 def stacked(views=(LEFT, RIGHT), batch=1, **cond):
-    return stack([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), torch.zeros(batch, 4, 8, 12), None, StepCache())
+    return conds_for([[{"model_conds": {}, "uuid": UUID, **cond}], None, []], list(views), torch.zeros(batch, 4, 8, 12), None, StepCache())
 
 
 def test_videos_are_cut_in_space():
@@ -237,7 +237,7 @@ def test_rows_are_view_major():
 def test_empty_branches_stay_empty_and_nothing_is_changed():
     mask = torch.rand(1, 8, 12)
     cond = {"model_conds": {}, "uuid": UUID, "mask": mask}
-    out = stack([[cond], None, []], [LEFT], torch.zeros(1, 4, 8, 12), None, StepCache())
+    out = conds_for([[cond], None, []], [LEFT], torch.zeros(1, 4, 8, 12), None, StepCache())
     assert out[1:] == [None, []]
     assert cond["mask"] is mask
 

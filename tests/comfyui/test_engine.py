@@ -301,7 +301,7 @@ def test_camera_rays_are_cut_in_pixels():
     x = torch.zeros(1, 16, 2, 8, 12)
     views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"camera_conditions": comfy.conds.CONDRegular(rays)}, "uuid": conditioning.uuid.UUID(int=1)}]]
-    out = conditioning.stack(conds, views, x, local.build("wan").model, StepCache())[0][0]["model_conds"]["camera_conditions"].cond
+    out = conditioning.conds_for(conds, views, x, local.build("wan").model, StepCache())[0][0]["model_conds"]["camera_conditions"].cond
     assert torch.equal(out, torch.cat([rays[..., :64], rays[..., 32:]]))
 
 
@@ -310,7 +310,7 @@ def test_vace_and_other_tensors_of_the_canvas_are_cut():
     x = torch.zeros(1, 16, 3, 8, 12)
     views = [View(Axis(0, 1, 8), Axis(start, 1, 8)) for start in (0, 4)]
     conds = [[{"model_conds": {"vace_context": comfy.conds.CONDRegular(vace)}, "another_pack_s": own, "uuid": conditioning.uuid.UUID(int=1)}]]
-    out = conditioning.stack(conds, views, x, None, StepCache())[0][0]
+    out = conditioning.conds_for(conds, views, x, None, StepCache())[0][0]
     assert torch.equal(out["model_conds"]["vace_context"].cond, torch.cat([vace[..., :8], vace[..., 4:]]))
     assert torch.equal(out["another_pack_s"], torch.cat([own[..., :8], own[..., 4:]]))
 

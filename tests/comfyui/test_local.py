@@ -75,26 +75,26 @@ def test_one_picture_equals_the_whole(kind, whole):
     assert close(predictions(kind, "sd15", SETTINGS, pictures=1), whole(kind, "sd15", 1))
 
 
-def squeezed(tensor, cut):
-    size = cut.views[0].y.count, cut.views[0].x.count
-    planes = conditioning._rows(tensor, cut).reshape(-1, 1, *tensor.shape[-2:])
-    small = F.interpolate(planes, size).reshape(len(cut.x), *tensor.shape[1:-2], *size)
-    return torch.cat([small] * len(cut.views))
+def squeezed(tensor, crop):
+    size = crop.views[0].y.count, crop.views[0].x.count
+    planes = conditioning._rows(tensor, crop).reshape(-1, 1, *tensor.shape[-2:])
+    small = F.interpolate(planes, size).reshape(len(crop.x), *tensor.shape[1:-2], *size)
+    return torch.cat([small] * len(crop.views))
 
 
 LEFT_OUT = {
-    "one prompt per picture": ("_rows", lambda value, cut: value),
+    "one prompt per picture": ("_rows", lambda value, crop: value),
     "masks": ("_latents", squeezed),
     "mask bounds": ("_latents", squeezed),
     "areas": ("_area", lambda cond, view: cond.get("area")),
     "percentage areas": ("area_weights", lambda area, x: torch.ones(1, *x.shape[2:])),
     "inpainting latents": ("_latents", squeezed),
-    "ControlNet": ("cut_control", lambda control, cut: control),
-    "chained ControlNets": ("cut_control", lambda control, cut: control),
-    "ControlNet through a VAE": ("cut_control", lambda control, cut: control),
-    "T2I adapter": ("cut_control", lambda control, cut: control),
+    "ControlNet": ("cut_control", lambda control, crop: control),
+    "chained ControlNets": ("cut_control", lambda control, crop: control),
+    "ControlNet through a VAE": ("cut_control", lambda control, crop: control),
+    "T2I adapter": ("cut_control", lambda control, crop: control),
     "GLIGEN boxes": ("_boxes", lambda cond, view: tuple(cond["gligen"][2]) if "gligen" in cond else None),
-    "reference latents": ("_tensor", lambda value, cut: value),
+    "reference latents": ("_tensor", lambda value, crop: value),
     "default prompt": ("_latents", squeezed),
     "several of these": ("_latents", squeezed),
     "DiffSynth and Fun patches": ("options", lambda patch, options, call, views: options),

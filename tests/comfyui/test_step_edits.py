@@ -15,7 +15,7 @@ SIGMAS = torch.tensor([10.0, 8.0, 6.0, 4.0, 3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0
 
 
 class Edit(Part):
-    key, rank = "edit", 0
+    key, rank = "edit", 1
 
     def __init__(self, **edits):
         self.given = edits
