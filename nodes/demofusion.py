@@ -12,7 +12,7 @@ from ..patches.demofusion_sampler import (
     sample_demofusion,
     schedule,
 )
-from ..patches.region_noise import add_region_noise
+from ..patches.region_noise import add_region_noise, decode_float32
 from ..patches.regional_denoise import SIZES, RegionalDenoise
 from .lsr import target_size
 from .types import LSR
@@ -107,7 +107,7 @@ class DemoFusionSampler(io.ComfyNode):
         cells = model.get_model_object("latent_format").spacial_downscale_ratio
         size = target_size(samples.shape[-2:], scale_by, width, height, cells)
         depth = min(denoise_depth, steps) if mode == DIRECT else steps
-        picture = vae.decode(samples) if vae is not None and mode == DIRECT and e_max > 0 else None
+        picture = decode_float32(vae, samples) if vae is not None and mode == DIRECT and e_max > 0 else None
 
         def enlarge(latent, to):
             latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to)

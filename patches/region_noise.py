@@ -1,6 +1,9 @@
 """Region-wise noise addition in LATENT units."""
 
+import copy
+
 import comfy.sampler_helpers
+import comfy.sd
 import torch
 
 from ..methods.noise import seeded_noise, stream
@@ -33,6 +36,26 @@ def add_region_noise(
     latent_format = model.get_model_object("latent_format")
     added = latent_format.process_out(scaled) - latent_format.process_out(torch.zeros_like(scaled))
     return samples + added.to(samples), maps
+
+
+def decode_float32(vae, samples: torch.Tensor) -> torch.Tensor:
+    """`vae.decode` of unscaled samples in float32, whatever precision ComfyUI runs the VAE in: the thresholds 0 and 255
+    make edges of single 8-bit steps. The weights stay as they were rounded when the file was loaded.
+
+    A VAE with layers of its own decodes as it always does.
+    """
+    if isinstance(vae, comfy.sd.VAE) and vae.vae_dtype != torch.float32 and _casts_its_weights(vae.first_stage_model):
+        patcher = vae.patcher.clone()
+        patcher.set_model_compute_dtype(torch.float32)
+        vae = copy.copy(vae)
+        vae.patcher, vae.vae_dtype = patcher, torch.float32
+    return vae.decode(samples)
+
+
+def _casts_its_weights(network):
+    """Whether every layer is one of ComfyUI's; what others multiply or add cell by cell takes any precision."""
+    own = (module for module in network.modules() if not hasattr(module, "comfy_cast_weights"))
+    return all(parameter.numel() == max(parameter.shape, default=1) for module in own for parameter in module.parameters(recurse=False))
 
 
 def _check_aspect(reference, size):

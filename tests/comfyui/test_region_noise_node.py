@@ -1,10 +1,14 @@
 import comfy.nested_tensor
+import comfy.sd
 import pytest
 import tiny
 import torch
+from comfy.ldm.models.autoencoder import AutoencoderKL
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.region_noise import edges, strength_map
+from loupe.models.mini import loaded as mini
 from loupe.nodes.region_noise import RegionNoise
+from loupe.patches.region_noise import decode_float32
 
 pytestmark = pytest.mark.numerics
 
@@ -135,3 +139,33 @@ def test_what_a_noise_mask_keeps_gets_no_noise(model, picture, shape):
     change = (out["samples"] - latent["samples"]).abs()
     assert change[..., :17].max() == 0 and change[..., 19:].mean() > 0.1
     assert out["noise_mask"] is mask and out["batch_index"] == [4, 1]
+
+
+DDCONFIG = {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32, "ch_mult": [1, 2, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+
+
+def vae_of(dtype, weights):
+    return comfy.sd.VAE(sd={name: w.to(dtype) for name, w in weights.items()}, config={"params": {"ddconfig": DDCONFIG, "embed_dim": 4}}, dtype=dtype)
+
+
+def test_a_reference_is_decoded_in_float32_by_a_vae_of_any_precision(inference):
+    torch.manual_seed(0)
+    network = AutoencoderKL(ddconfig=DDCONFIG, embed_dim=4)
+    weights = {name: torch.randn(p.shape) * (p[0].numel() ** -0.5 if p.ndim > 1 else 0.1) for name, p in network.state_dict().items()}
+    weights = {name: w.bfloat16() for name, w in weights.items()}
+    half, full, z = vae_of(torch.bfloat16, weights), vae_of(torch.float32, weights), torch.randn(1, 4, 8, 8)
+    before = half.decode(z)
+    assert not torch.equal(before, full.decode(z))
+    assert torch.equal(decode_float32(half, z), full.decode(z))
+    assert torch.equal(half.decode(z), before) and half.vae_dtype == torch.bfloat16
+
+
+class PlainDecoder(torch.nn.Conv2d):
+    decode = torch.nn.Conv2d.forward
+
+
+def test_a_vae_of_plain_layers_decodes_as_it_always_does(inference):
+    vae = mini.load_vae()
+    vae.first_stage_model, vae.vae_dtype = PlainDecoder(4, 3, 3, padding=1).bfloat16(), torch.bfloat16
+    z = torch.randn(1, 4, 8, 8)
+    assert torch.equal(decode_float32(vae, z), vae.decode(z))
