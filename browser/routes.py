@@ -1,4 +1,4 @@
-"""What the page and the demo ask the server for: curves, region layouts, region prompts and unknown words, as runs
+"""What the page, the demo and the templates ask the server for: panels, curves, region layouts, region prompts and unknown words, as runs
 compute them."""
 
 import asyncio
@@ -11,26 +11,17 @@ from server import PromptServer
 from ..methods.region_prompts import parse_prompts, replace_prompt
 from ..methods.regions import RegionLayout, axis_starts
 from ..models.mini.world import unknown_words, warning_of
-from ..nodes.demofusion import DemoFusion, DemoFusionSampler
-from ..nodes.latent_adjustment import LatentAdjustmentNode
-from ..nodes.pixelsmith import PixelSmithSampler
+from ..nodes.checks import value_of, widget_value
 from ..nodes.region_layout import RegionLayoutNode
-from ..nodes.structure_prior import StructurePriorNode
-from . import curves
+from .panels import panels, plots
 
-PLOTS = {
-    DemoFusion: curves.demofusion,
-    DemoFusionSampler: curves.demofusion_sampler,
-    StructurePriorNode: curves.structure_prior,
-    PixelSmithSampler: curves.pixelsmith,
-    LatentAdjustmentNode: curves.latent_adjustment,
-}
 LARGEST_SIDE = 65536  # latent cells
 MOST_REGIONS = 4096
 
 
 def add_routes() -> None:
     routes = PromptServer.instance.routes
+    routes.get("/loupe/panels")(answered(lambda *_: panels()))
     routes.get("/loupe/curves/{node}")(answered(curves_of))
     routes.get("/loupe/regions")(answered(regions_of))
     routes.post("/loupe/prompts")(answered(prompts_of))
@@ -56,10 +47,10 @@ def answered(compute):
 def curves_of(node_id: str, values: dict) -> dict:
     """The plot for widget `values` (defaults where they are missing), the one for the defaults, and the widgets
     that it depends on."""
-    plots = {node.define_schema().node_id: (node, plot) for node, plot in PLOTS.items()}
-    if node_id not in plots:
-        raise ValueError(f"{node_id} has no plot; nodes with one: {', '.join(plots)}.")
-    node, plot = plots[node_id]
+    found = plots()
+    if node_id not in found:
+        raise ValueError(f"{node_id} has no plot; nodes with one: {', '.join(found)}.")
+    node, plot = found[node_id]
     given, defaults = arguments(node, plot, values), arguments(node, plot, {})
     return {**plot(**given), "default": plot(**defaults), "widgets": list(given)}
 
@@ -96,20 +87,6 @@ def words_of(_, values: dict) -> dict:
 
 def arguments(node, function, values: dict) -> dict:
     """The parameters of `function` that are widgets of `node`, from `values` or the widget's default."""
-    found = {}
     widgets = {widget.id: widget for widget in node.define_schema().inputs}
-    for name in inspect.signature(function).parameters:
-        if name in widgets:
-            widget = widgets[name]
-            found[name] = value_of(name, values.get(name, widget.default), type(widget.default), getattr(widget, "min", None), getattr(widget, "max", None), getattr(widget, "options", None))
-    return found
-
-
-def value_of(name, value, kind, least=None, most=None, options=None):
-    if isinstance(value, bool) != (kind is bool) or not isinstance(value, (int, float) if kind is float else kind):
-        raise ValueError(f"{name} is {value!r}; expected {kind.__name__}.")
-    if (least is not None and not value >= least) or (most is not None and not value <= most):
-        raise ValueError(f"{name} is {value}; expected {least} to {most}.")
-    if options is not None and value not in options:
-        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(str, options))}.")
-    return value
+    names = [name for name in inspect.signature(function).parameters if name in widgets]
+    return {name: widget_value(widgets[name], values.get(name, widgets[name].default)) for name in names}

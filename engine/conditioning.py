@@ -16,6 +16,7 @@ from ..methods.regions import Region
 from .cache import StepCache
 from .controls import cut_control
 from .families import family_of
+from .latents import same_aspect
 from .views import SmallView, View
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
@@ -36,7 +37,7 @@ def on_canvas(conds: list, canvas: tuple[int, int], cache: StepCache) -> list:
     def moved(cond):
         height, width = cond[REGION_CANVAS]
         y, x = canvas[0] / height, canvas[1] / width
-        if abs(y / x - 1) > 0.1:
+        if not same_aspect(canvas, (height, width)):
             raise ValueError(f"The prompts of Region Prompts are for a canvas of {width} x {height} latent cells, the sampled latent has {canvas[1]} x {canvas[0]}. Make regions of the latent that is sampled.")
         region = cond[REGION]
         return cond, {**cond, REGION: Region(round(region.y * y), round(region.x * x), round(region.height * y), round(region.width * x)), REGION_CANVAS: canvas}
@@ -89,6 +90,17 @@ UNCUT_KEYS = {
     "attention_mask_img_shape": "a style model's attention mask. Set the style model's strength type to 'multiply' or remove it",
     "keyframe_idxs": "keyframes placed by token. Remove the keyframe guides",
 }
+
+def check_prompts(model, **prompts: list) -> None:
+    """Raises ValueError for CONDITIONING, by socket, that `model` (BaseModel) cannot be told."""
+    for socket, conditioning in prompts.items():
+        if not conditioning:
+            raise ValueError(f"{socket} is empty; expected at least one prompt. Connect CLIP Text Encode.")
+        if family_of(model).pooled and any(not options.keys() & {"pooled_output", "unclip_conditioning"} for _, options in conditioning):
+            raise ValueError(
+                f"{socket} has no pooled_output, the summary of the prompt that {type(model).__name__} is told. "
+                "Encode the prompt with the text encoder of this model."
+            )
 
 
 def check_conditioning(model, conds: dict) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.sample
 import comfy.samplers
@@ -88,6 +88,12 @@ def plan(model, shape: Sequence[int], works: list[Work], branches: int) -> Plan:
     at_once = min(at_once, max(work.views for work in evaluation))
     canvas = shape.numel() * 4 * (3 + 2 * branches) + shape[0] * sum(work.kept for work in works)
     return Plan(shape, works, branches, at_once, model.model_size(), int(one * at_once), canvas)
+
+
+def planned(model, shape: Sequence[int], evaluations: int, branches: int, positive: list | None = None) -> Plan:
+    """The plan of `evaluations` of a latent of `shape` with the parts on `model`, timed where `positive` is given."""
+    out = plan(model, shape, works(model, *shape[-2:], evaluations), branches)
+    return out if positive is None else replace(out, seconds=measure(model, out, positive))
 
 
 def measure(model, planned: Plan, positive: list) -> float:

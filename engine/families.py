@@ -19,6 +19,7 @@ class Family(NamedTuple):
     attention: str | None = None  # where its attention to the text can be read: unet, pixart, joint
     patch: int | None = None  # cells to the side of a token, where its network does not say
     crops: Mapping[str, str] = MappingProxyType({})  # conditioning that is cut otherwise than on the latent grid: key -> "pixels"
+    pooled: bool = False  # whether it is told a summary of the prompt (pooled_output)
     uncut: str | None = None  # what tells it about the whole canvas and cannot be cut to regions
 
 
@@ -28,24 +29,24 @@ FAMILIES = (
     # UNets
     Family("SD 1.5", ("SD15",), "UNetModel", 512, attention="unet"),
     Family("SD 2", ("SD20",), "UNetModel", 512, attention="unet"),
-    Family("SDXL", ("SDXL",), "UNetModel", sizes="sdxl", attention="unet"),
-    Family("SDXL Refiner", ("SDXLRefiner",), "UNetModel", sizes="refiner", attention="unet"),
-    Family("Mini World", ("MiniWorld",), "UNetModel", 128, sizes="sdxl", attention="unet"),
-    Family("Mini World, arbitrary scale", ("MiniArbitrary",), "UNetModel", 256, sizes="sdxl", attention="unet"),
+    Family("SDXL", ("SDXL",), "UNetModel", sizes="sdxl", attention="unet", pooled=True),
+    Family("SDXL Refiner", ("SDXLRefiner",), "UNetModel", sizes="refiner", attention="unet", pooled=True),
+    Family("Mini World", ("MiniWorld",), "UNetModel", 128, sizes="sdxl", attention="unet", pooled=True),
+    Family("Mini World, arbitrary scale", ("MiniArbitrary",), "UNetModel", 256, sizes="sdxl", attention="unet", pooled=True),
     Family("Stable Video Diffusion", ("SVD_img2vid",), "UNetModel", 768, attention="unet"),
     Family("SV3D", ("SV3D_u",), "UNetModel", 576, attention="unet"),
     Family("Stable Zero123", ("Stable_Zero123",), "UNetModel", 256, attention="unet"),
-    Family("Stable Cascade B", ("Stable_Cascade_B",), "StageB", uncut="its small prior image"),
+    Family("Stable Cascade B", ("Stable_Cascade_B",), "StageB", uncut="its small prior image", pooled=True),
     # cross-attention to the text
     Family("PixArt", ("PixArtAlpha", "PixArtSigma"), "PixArtMS", sizes="pixart", attention="pixart"),
     Family("Hunyuan DiT", ("HunyuanDiT",), "HunYuanDiT", sizes="hunyuan_dit"),
     Family("Anima", ("Anima",), "Anima"),
     Family("Cosmos Predict2", ("CosmosT2IPredict2",), "MiniTrainDIT"),
-    Family("Kandinsky 5 Image", ("Kandinsky5Image",), "Kandinsky5"),
+    Family("Kandinsky 5 Image", ("Kandinsky5Image",), "Kandinsky5", pooled=True),
     Family("Wan 2.1, 2.2", ("WAN21_T2V",), "WanModel", 832, positions="relative", crops={"camera_conditions": "pixels"}),
     Family("Wan 2.2 5B", ("WAN22_T2V",), "WanModel", 960, positions="relative"),
     # joint attention
-    Family("SD 3", ("SD3",), "MMDiT", attention="joint"),
+    Family("SD 3", ("SD3",), "MMDiT", attention="joint", pooled=True),
     Family("AuraFlow", ("AuraFlow",), "MMDiT"),
     Family("Flux", ("Flux", "FluxInpaint", "FluxSchnell"), "Flux", positions="post_input", attention="joint"),
     Family("Flux 2", ("Flux2",), "Flux", positions="post_input", attention="joint"),
@@ -63,7 +64,7 @@ FAMILIES = (
     Family("Ernie-Image", ("ErnieImage",), "ErnieImageModel"),
     Family("Lens", ("Lens",), "LensTransformer2DModel", 1440),
     Family("Ideogram 4", ("Ideogram4",), "Ideogram4Transformer2DModel"),
-    Family("HiDream-I1", ("HiDream",), "HiDreamImageTransformer2DModel"),
+    Family("HiDream-I1", ("HiDream",), "HiDreamImageTransformer2DModel", pooled=True),
     Family("HiDream-O1", ("HiDreamO1",), "HiDreamO1Transformer", 2048, uncut="its layout of the whole image"),
     Family("Hunyuan Image 2.1", ("HunyuanImage21",), "HunyuanVideo", 2048),
     Family("PixelDiT", ("PixelDiTT2I",), "PixDiT_T2I"),

@@ -10,31 +10,102 @@ import torch.nn.functional as F
 
 from ..methods.resize import area_resize
 
+MOST_IMAGES = 65536  # that a batch may have had, for `batch_index`
+
 
 def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
     """The unscaled (B, C, ..., H, W) float32 samples of a LATENT. With `model` (ModelPatcher) they are
-    that model's, and a picture for a video model gets a time axis.
+    that model's, and an image for a video model gets a time axis.
 
     Raises ValueError for nested latents (audio with video), anything else without two spatial
-    dimensions, and another model's latents.
+    dimensions, latents that hold nothing or no numbers, and another model's latents.
     """
     samples = latent["samples"]
     if samples.is_nested or samples.ndim not in (4, 5):
-        raise ValueError(f"{socket} is a packed or nested latent; Loupe works on pictures and videos, (B, C, H, W) or (B, C, T, H, W). Separate the streams first.")
+        raise ValueError(
+            f"{socket} is a packed or nested latent; Loupe works on pictures and videos, "
+            "(B, C, H, W) or (B, C, T, H, W). Separate the streams first."
+        )
+    if not samples.numel():
+        raise ValueError(
+            f"{socket} has the shape {tuple(samples.shape)} and holds nothing; expected at least one image of at least "
+            "one latent cell. Connect another latent."
+        )
+    if not samples.isfinite().all():
+        raise ValueError(
+            f"{socket} holds values that are not finite (NaN or infinite). The sampling before it went wrong: look "
+            "there for a half precision overflow or an unfit model."
+        )
     if model is not None:
         latent_format = model.get_model_object("latent_format")
         if samples.shape[1] != latent_format.latent_channels:
-            raise ValueError(f"{socket} has {samples.shape[1]} channels, the model's latents have {latent_format.latent_channels}. Use a latent made with this model's VAE.")
+            raise ValueError(
+                f"{socket} has {samples.shape[1]} channels, the model's latents have {latent_format.latent_channels}. "
+                "Use a latent made with this model's VAE."
+            )
+        if latent_format.latent_dimensions == 2 and samples.ndim == 5:
+            raise ValueError(
+                f"{socket} is a video latent of shape {tuple(samples.shape)}, the model's latents are images, "
+                "(B, C, H, W). Use a latent made with this model's VAE."
+            )
         if latent_format.latent_dimensions == 3 and samples.ndim == 4:
             samples = samples.unsqueeze(2)
     return samples.float()
 
 
-def as_sampled(latent: dict, model) -> dict:
-    """`latent` as ComfyUI hands it to a sampler of `model` (ModelPatcher): an empty one gets the model's channels and cells."""
-    if latent["samples"].is_nested:
-        return latent
-    return with_samples(latent, comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial")))
+def batch_index_of(latent: dict, socket: str) -> list[int] | None:
+    """The place in an earlier batch of each image of a LATENT, or None.
+
+    Raises ValueError for another number of places than images, and for places that no batch has.
+    """
+    places, images = latent.get("batch_index"), len(latent["samples"])
+    if places and len(places) != images:
+        raise ValueError(
+            f"{socket} has {images} images and a batch_index of {len(places)}; expected one place for each image. "
+            "Connect the latent as its batch was taken apart."
+        )
+    for place in places or ():
+        if not 0 <= place < MOST_IMAGES:
+            raise ValueError(
+                f"{socket} has the batch_index {place}; expected 0 to {MOST_IMAGES - 1}. "
+                "Connect the latent as its batch was taken apart."
+            )
+    return places
+
+
+def as_sampled(latent: dict, socket: str, model) -> torch.Tensor:
+    """`samples_of` what ComfyUI hands to a sampler of `model` (ModelPatcher): an empty latent gets the model's channels
+    and cells."""
+    samples_of(latent, socket)  # raises
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
+    return samples_of({"samples": samples}, socket, model)
+
+
+def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (height, width), each in its own unit, have the same aspect ratio, to a tenth."""
+    return abs(first[0] * second[1] / (first[1] * second[0]) - 1) <= 0.1
+
+
+def target_size(low: tuple[int, int], scale_by: float, width: int, height: int, ratio: int, socket: str = "samples") -> tuple[int, int]:
+    """Target (height, width) in latent cells for the latent `socket` of `low` cells; width and height in pixels, `ratio`
+    to a cell.
+
+    Raises ValueError for a target that is smaller.
+    """
+    h, w = low
+    if not width and not height:
+        size = round(h * scale_by), round(w * scale_by)
+    else:
+        size = (
+            height // ratio if height else round(h * (width // ratio) / w),
+            width // ratio if width else round(w * (height // ratio) / h),
+        )
+    if size[0] < h or size[1] < w:
+        raise ValueError(
+            f"The target is {size[1] * ratio}x{size[0] * ratio} pixels and {socket} is {w * ratio}x{h * ratio}; "
+            "it can only be enlarged. Raise width, height or scale_by."
+        )
+    return size
 
 
 def with_samples(latent: dict, samples: torch.Tensor) -> dict:

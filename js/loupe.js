@@ -1,24 +1,21 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { attach, updateAll } from "./panel.js";
+import { ask, attach, updateAll } from "./panel.js";
 import { RegionMap, showProgress, stopProgress } from "./region_map.js";
 import { SchedulePlot } from "./schedule_plot.js";
 
-const PANELS = {
-  LoupeRegionLayout: RegionMap,
-  LoupeRegionPrompts: RegionMap,
-  LoupeDemoFusion: SchedulePlot,
-  LoupeDemoFusionSampler: SchedulePlot,
-  LoupeStructurePrior: SchedulePlot,
-  LoupePixelSmithSampler: SchedulePlot,
-  LoupeLatentAdjustment: SchedulePlot,
-};
+const KINDS = { "region map": RegionMap, "schedule plot": SchedulePlot };
+
+let panels = {}; // by node id: kind and height, from the server
 
 app.registerExtension({
   name: "Loupe",
+  async init() {
+    panels = await ask("/loupe/panels");
+  },
   nodeCreated(node) {
-    const Panel = PANELS[node.comfyClass];
-    if (Panel) attach(node, new Panel(node));
+    const panel = panels[node.comfyClass];
+    if (panel) attach(node, new KINDS[panel.kind](node, panel.height));
   },
   afterConfigureGraph: updateAll,
   setup() {

@@ -17,10 +17,9 @@ export function stopProgress() {
 }
 
 export class RegionMap {
-  height = 260;
-
-  constructor(node) {
+  constructor(node, height) {
     this.node = node;
+    this.height = height;
     this.words = html("div", { style: "line-height:14px" });
     this.picture = svg("g");
     this.grid = svg("g");

@@ -8,11 +8,9 @@ const HEIGHT = 100;
 const MARGIN = 5;
 
 export class SchedulePlot {
-  height = 130;
-  maxHeight = 130;
-
-  constructor(node) {
+  constructor(node, height) {
     this.node = node;
+    this.height = this.maxHeight = height;
     this.legend = html("div", { style: "display:flex;gap:10px;flex-wrap:wrap;line-height:14px" });
     this.svg = svg("svg", { viewBox: `0 ${-MARGIN} ${WIDTH} ${HEIGHT + 2 * MARGIN}`, preserveAspectRatio: "none", style: "flex:1 1 70px;height:70px;min-height:0;width:100%;background:var(--comfy-input-bg);border-radius:4px" });
     this.axis = html("div", { style: "display:flex;justify-content:space-between;line-height:14px" });

@@ -16,15 +16,21 @@ def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tenso
     return torch.from_numpy(cv2.Canny(grey, low, high)).float()
 
 
+def check_strengths(e_min: float, e_max: float) -> None:
+    """Raises ValueError for e_min > e_max or a negative e_min."""
+    if not 0 <= e_min <= e_max:
+        raise ValueError(
+            f"The noise range is {e_min} to {e_max}; it needs 0 <= e_min <= e_max. Lower e_min or raise e_max."
+        )
+
+
 def strength_map(edge_map: torch.Tensor, size: tuple[int, int], e_min: float, e_max: float) -> torch.Tensor:
     """Standard deviation of the noise for each latent cell, (H, W), from e_min to e_max.
 
     edge_map: (h, w), averaged over the picture's share of each cell and stretched from its minimum to
-    its maximum. A picture without edges gives e_min everywhere. Raises ValueError for e_min > e_max
-    or a negative e_min.
+    its maximum. A picture without edges gives e_min everywhere. Raises ValueError as `check_strengths` does.
     """
-    if not 0 <= e_min <= e_max:
-        raise ValueError(f"The noise range is {e_min} to {e_max}; it needs 0 <= e_min <= e_max.")
+    check_strengths(e_min, e_max)
     pooled = F.adaptive_avg_pool2d(edge_map[None, None], size)[0, 0]
     low, high = pooled.aminmax()
     if low == high:

@@ -54,6 +54,8 @@ def parse_prompts(text: str, count: int) -> list[str]:
         return _counted(lines, count, "lines")
     try:
         entries = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("prompts is JSON of too many brackets in brackets; expected a list of texts, or an object. Correct it, or write one line for each region.") from None
     except json.JSONDecodeError as error:
         line = text.splitlines()[min(error.lineno, len(text.splitlines())) - 1].strip()
         raise ValueError(f"prompts is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {line[:60]!r}. Correct it, or write one line for each region.") from error
@@ -73,6 +75,8 @@ def _once(pairs):
 
 
 def _counted(prompts, count, what):
+    if not prompts:
+        raise ValueError(f"prompts is an empty list, regions has {count} regions. Write one for each region, row by row, or leave the text empty; an empty one uses the global prompt.")
     if len(prompts) != count:
         last = f"the last is {prompts[-1][:60]!r}" if len(prompts) < count else f"entry {count + 1} is {prompts[count][:60]!r}"
         raise ValueError(f"prompts has {len(prompts)} {what}, regions has {count} regions; {last}. Write one for each region, row by row; an empty one uses the global prompt.")

@@ -1,11 +1,14 @@
 """Describing pictures with ComfyUI's language models, or with a local `transformers` model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.utils
 import torch
 from PIL import Image
+
+from ..methods.region_prompts import clean_caption
 
 
 def caption_with_clip(clip, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> Iterator[str]:
@@ -88,3 +91,13 @@ def caption_with_folder(folder: str, name: str, pictures: list[torch.Tensor], in
     for start in range(0, len(pictures), batch):
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield from captioner.answer(pictures[start : start + batch], instruction, max_tokens)
+
+
+def captions(answers: Iterable[str], count: int) -> list[str]:
+    """The `count` answers as prompts, with a progress bar."""
+    bar = comfy.utils.ProgressBar(count)
+    prompts = []
+    for answer in answers:
+        prompts.append(clean_caption(answer))
+        bar.update(1)
+    return prompts

@@ -15,4 +15,20 @@ from . import (
     structure_prior,
 )
 
-NODES = [node for module in (mini, lsr, region_noise, region_layout, estimate, region_prompts, regional_denoise, structure_prior, attention_prior, latent_adjustment, clearsr, demofusion, pixelsmith, implicit_decoder) for node in module.NODES]
+MODULES = (
+    mini,
+    lsr,
+    region_noise,
+    region_layout,
+    estimate,
+    region_prompts,
+    regional_denoise,
+    structure_prior,
+    attention_prior,
+    latent_adjustment,
+    clearsr,
+    demofusion,
+    pixelsmith,
+    implicit_decoder,
+)
+NODES = [node for module in MODULES for node in module.NODES]

@@ -4,8 +4,10 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.attention import LAYERS
-from ..engine.latents import samples_of
+from ..engine.latents import batch_index_of, samples_of
 from ..patches.attention_prior import NOISES, AttentionPrior
+from . import inputs
+from .checks import checked
 
 
 class AttentionPriorNode(io.ComfyNode):
@@ -15,25 +17,98 @@ class AttentionPriorNode(io.ComfyNode):
             node_id="LoupeAttentionPrior",
             display_name="Regional Attention Prior (RAP)",
             category="Loupe/sampling",
-            description="Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in the prompt steers the same part of the large one. One more network call at the small size for each step. Models with cross-attention layers of their own (SD 1.5, SDXL, PixArt).",
+            description=(
+                "Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in "
+                "the prompt steers the same part of the large one. One more network call at the small size for each "
+                "step. Models with cross-attention layers of their own (SD 1.5, SDXL, PixArt)."
+            ),
             search_aliases=["C-Upscale", "RAP", "cross attention", "duplicated objects"],
             inputs=[
                 io.Model.Input("model", tooltip="Use it with Regional Denoise, in any order."),
-                io.Latent.Input("reference", tooltip="The small picture as a latent, at the model's native area (1024 x 1024 pixels for SDXL), whatever the size of the large one."),
-                io.Float.Input("weight", default=0.5, min=0.0, max=1.0, step=0.01, tooltip="Share of the prior where a region has its own prompt from Region Prompts. Paper: 0.5, the mean of both."),
-                io.Float.Input("weight_alone", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Share of the prior where the regions have only the global prompt. 1.0 replaces their attention (our reading of the paper). 0 for both weights changes nothing."),
-                io.Combo.Input("layers", options=list(LAYERS), default="all", advanced=True, tooltip="Cross-attention layers that take part: all of them, those of the encoder (down), the middle, or the decoder (up)."),
-                io.Int.Input("finest", default=1, min=1, max=64, advanced=True, tooltip="Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine layers out and saves a quarter of the memory."),
-                io.Combo.Input("noise", options=list(NOISES), default="fixed", advanced=True, tooltip="Noise on the small picture. fixed: the same at every step, smoother. fresh: drawn again at every step."),
-                io.Int.Input("prior_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, advanced=True, tooltip="Seed of that noise; the sampler's seed does not change it."),
-                io.Boolean.Input("joint_attention", default=False, optional=True, advanced=True, tooltip="Experimental, not in the paper: the prior for SD 3 and Flux, whose text and picture share one attention. Twice the attention time."),
+                io.Latent.Input(
+                    "reference",
+                    tooltip=(
+                        "The small picture as a latent, at the model's native area (1024 x 1024 pixels for SDXL), "
+                        "whatever the size of the large one."
+                    ),
+                ),
+                io.Float.Input(
+                    "weight", default=0.5, min=0.0, max=1.0, step=0.01,
+                    tooltip=(
+                        "Share of the prior where a region has its own prompt from Region Prompts. Paper: 0.5, the "
+                        "mean of both."
+                    ),
+                ),
+                io.Float.Input(
+                    "weight_alone", default=1.0, min=0.0, max=1.0, step=0.01,
+                    tooltip=(
+                        "Share of the prior where the regions have only the global prompt. 1.0 replaces their "
+                        "attention (our reading of the paper). 0 for both weights changes nothing."
+                    ),
+                ),
+                io.Combo.Input(
+                    "layers", options=list(LAYERS), default="all", advanced=True,
+                    tooltip=(
+                        "Cross-attention layers that take part: all of them, those of the encoder (down), the middle, "
+                        "or the decoder (up)."
+                    ),
+                ),
+                io.Int.Input(
+                    "finest", default=1, min=1, max=64, advanced=True,
+                    tooltip=(
+                        "Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine "
+                        "layers out and saves a quarter of the memory."
+                    ),
+                ),
+                io.Combo.Input(
+                    "noise", options=list(NOISES), default="fixed", advanced=True,
+                    tooltip=(
+                        "Noise on the small picture. fixed: the same at every step, smoother. fresh: drawn again at "
+                        "every step."
+                    ),
+                ),
+                inputs.own_seed("prior_seed", "Seed of that noise; the sampler's seed does not change it."),
+                io.Boolean.Input(
+                    "joint_attention", default=False, optional=True, advanced=True,
+                    tooltip=(
+                        "Experimental, not in the paper: the prior for SD 3 and Flux, whose text and picture share "
+                        "one attention. Twice the attention time."
+                    ),
+                ),
             ],
-            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the prior, for any sampler.")],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model with the prior, for any sampler.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, reference, weight, weight_alone, layers, finest, noise, prior_seed, joint_attention=False) -> io.NodeOutput:
-        prior = AttentionPrior(samples_of(reference, "reference", model), weight, weight_alone, layers, finest, noise, prior_seed, joint_attention, reference.get("batch_index"))
+    @checked
+    def execute(
+        cls,
+        model,
+        reference,
+        weight,
+        weight_alone,
+        layers,
+        finest,
+        noise,
+        prior_seed,
+        joint_attention=False,
+    ) -> io.NodeOutput:
+        prior = AttentionPrior(
+            samples_of(reference, "reference", model),
+            weight=weight,
+            weight_alone=weight_alone,
+            layers=layers,
+            finest=finest,
+            noise=noise,
+            seed=prior_seed,
+            joint=joint_attention,
+            batch_index=batch_index_of(reference, "reference"),
+        )
         return io.NodeOutput(with_parts(model, prior))
 
 

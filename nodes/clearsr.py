@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
+from ..engine.conditioning import check_prompts
 from ..models.clearsr.loaded import ClearSRControl
 from ..patches.clearsr import patch_decoder, with_control
+from .checks import checked, rgb
 from .file_inputs import fingerprint, model_files, model_path
 
 FOLDER = "controlnet"
@@ -50,40 +52,119 @@ class ApplyClearSR(io.ComfyNode):
                         "Enlarge the picture to the size you want first, sample the latent output with denoise 1 and an empty prompt.",
             search_aliases=["ControlSR", "super resolution", "restore", "upscale", "controlnet"],
             inputs=[
-                io.Model.Input("model", tooltip="The checkpoint that the ClearSR file was trained for, with any other patches."),
-                io.Conditioning.Input("positive", tooltip="The empty prompt, as in training. Words that describe the picture may help."),
-                io.Conditioning.Input("negative", tooltip="The empty prompt, or what to avoid: dotted, noise, blur, lowres, smooth."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The checkpoint that the ClearSR file was trained for, with any other patches.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The empty prompt, as in training. Words that describe the picture may help.",
+                ),
+                io.Conditioning.Input(
+                    "negative",
+                    tooltip="The empty prompt, or what to avoid: dotted, noise, blur, lowres, smooth.",
+                ),
                 io.ControlNet.Input("control_net", tooltip="From Load ClearSR."),
-                io.Vae.Input("vae", tooltip="The checkpoint's VAE. Decode with the same one; the LoRA of the file is put on a copy."),
-                io.Image.Input("image", tooltip="The low-quality picture, already enlarged to the size of the result (Upscale Image By, bicubic)."),
-                io.Float.Input("strength", default=1.0, min=0.0, max=10.0, step=0.01, tooltip="Of the control signals. Below 1 the result follows the picture less. 0 leaves model and prompts unchanged."),
-                io.Float.Input("start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True, tooltip="Share of the sampling after which the control begins."),
-                io.Float.Input("end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True, tooltip="Share of the sampling after which the control ends. Earlier ends leave fine detail to the model."),
-                io.ClipVisionOutput.Input("clip_vision_output", optional=True, tooltip="Image prompt: the low-quality picture's embedding, as wide as the model's text context (SD2.1: OpenCLIP ViT-H, 1024). The model's decoder sees it instead of the positive prompt. Only for files trained with it."),
+                io.Vae.Input(
+                    "vae",
+                    tooltip="The checkpoint's VAE. Decode with the same one; the LoRA of the file is put on a copy.",
+                ),
+                io.Image.Input(
+                    "image",
+                    tooltip=(
+                        "The low-quality picture, already enlarged to the size of the result (Upscale Image By, "
+                        "bicubic)."
+                    ),
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=10.0, step=0.01,
+                    tooltip=(
+                        "Of the control signals. Below 1 the result follows the picture less. 0 leaves model and "
+                        "prompts unchanged."
+                    ),
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    tooltip="Share of the sampling after which the control begins.",
+                ),
+                io.Float.Input(
+                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
+                    tooltip=(
+                        "Share of the sampling after which the control ends. Earlier ends leave fine detail to the "
+                        "model."
+                    ),
+                ),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output", optional=True,
+                    tooltip=(
+                        "Image prompt: the low-quality picture's embedding, as wide as the model's text context "
+                        "(SD2.1: OpenCLIP ViT-H, 1024). The model's decoder sees it instead of the positive prompt. "
+                        "Only for files trained with it."
+                    ),
+                ),
             ],
             outputs=[
-                io.Model.Output("patched", display_name="model", tooltip="The model with the file's LoRA on its decoder and the image prompt."),
-                io.Conditioning.Output("controlled_positive", display_name="positive", tooltip="The prompt with the control; other ControlNets on it stay."),
-                io.Conditioning.Output("controlled_negative", display_name="negative", tooltip="The negative prompt with the control."),
-                io.Latent.Output("low_quality", display_name="latent", tooltip="The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 as in the paper or less to stay closer to the picture."),
-                io.Latent.Output("adjustment_reference", display_name="reference", tooltip="The image's latent by the VAE with the file's LoRA, as the control networks see it: the reference for Latent Adjustment."),
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model with the file's LoRA on its decoder and the image prompt.",
+                ),
+                io.Conditioning.Output(
+                    "controlled_positive", display_name="positive",
+                    tooltip="The prompt with the control; other ControlNets on it stay.",
+                ),
+                io.Conditioning.Output(
+                    "controlled_negative", display_name="negative",
+                    tooltip="The negative prompt with the control.",
+                ),
+                io.Latent.Output(
+                    "low_quality", display_name="latent",
+                    tooltip=(
+                        "The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 "
+                        "as in the paper or less to stay closer to the picture."
+                    ),
+                ),
+                io.Latent.Output(
+                    "adjustment_reference", display_name="reference",
+                    tooltip=(
+                        "The image's latent by the VAE with the file's LoRA, as the control networks see it: the "
+                        "reference for Latent Adjustment."
+                    ),
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, control_net, vae, image, strength, start_percent, end_percent, clip_vision_output=None) -> io.NodeOutput:
+    @checked
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        control_net,
+        vae,
+        image,
+        strength,
+        start_percent,
+        end_percent,
+        clip_vision_output=None,
+    ) -> io.NodeOutput:
         if not isinstance(control_net, ClearSRControl):
-            raise ValueError(f"control_net is a {type(control_net).__name__}, not a ClearSR. Connect Load ClearSR; an ordinary ControlNet goes into Apply ControlNet.")
+            raise ValueError(
+                f"control_net is a {type(control_net).__name__}, not a ClearSR. Connect Load ClearSR; an ordinary "
+                "ControlNet goes into Apply ControlNet."
+            )
+        check_prompts(model.model, positive=positive, negative=negative)
+        image = rgb(image, "image", least=vae.spacial_compression_encode())
         prompt = None if clip_vision_output is None else clip_vision_output["image_embeds"]
         patched = patch_decoder(model, control_net, prompt)
-        hint = image[..., :3].movedim(-1, 1)
-        control = control_net.copy().set_cond_hint(hint, strength, (start_percent, end_percent), vae=vae)
-        latent = {"samples": vae.encode(image[..., :3])}
-        reference = {"samples": control.vae.encode(image[..., :3])}
+        control = control_net.copy().set_cond_hint(image.movedim(-1, 1), strength, (start_percent, end_percent), vae=vae)
+        latent = {"samples": vae.encode(image)}
+        reference = {"samples": control.vae.encode(image)}
         if strength == 0:
             return io.NodeOutput(model, positive, negative, latent, reference)
         chains = {}
-        return io.NodeOutput(patched, with_control(positive, control, chains), with_control(negative, control, chains), latent, reference)
+        positive, negative = (with_control(prompts, control, chains) for prompts in (positive, negative))
+        return io.NodeOutput(patched, positive, negative, latent, reference)
 
 
 NODES = [LoadClearSR, ApplyClearSR]

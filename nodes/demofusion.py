@@ -2,19 +2,25 @@
 
 from comfy_api.latest import io
 
-from ..engine.latents import resize, samples_of, with_samples
-from ..methods.regions import BLENDS
+from ..engine.conditioning import check_prompts
+from ..engine.latents import (
+    batch_index_of,
+    resize,
+    samples_of,
+    target_size,
+    with_samples,
+)
+from ..methods.region_noise import check_strengths
 from ..patches.demofusion import patch_demofusion
 from ..patches.demofusion_sampler import (
-    PAPER_SCHEDULE,
-    SCHEDULES,
     phase_sizes,
     sample_demofusion,
     schedule,
 )
 from ..patches.region_noise import add_region_noise, decode_float32
 from ..patches.regional_denoise import SIZES, RegionalDenoise
-from .lsr import target_size
+from . import inputs
+from .checks import checked
 from .types import LSR
 
 PROGRESSIVE, DIRECT = "progressive", "direct"
@@ -22,10 +28,25 @@ PROGRESSIVE, DIRECT = "progressive", "direct"
 
 def method_inputs() -> list[io.Input]:
     return [
-        io.Float.Input("skip_exponent", default=3.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the hold of the reference fades while noise goes down (alpha 1): higher leaves more to the model. Paper: 3."),
-        io.Float.Input("dilation_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the global pass gives way to the regions (alpha 2). Paper: 1."),
-        io.Float.Input("blur_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True, tooltip="How fast the blur of the global pass fades (alpha 3). Paper: 1."),
-        io.Float.Input("blur", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True, tooltip="Blur of the global pass's input at full noise, in latent cells. Authors' script: 0.8."),
+        io.Float.Input(
+            "skip_exponent", default=3.0, min=0.0, max=100.0, step=0.1, advanced=True,
+            tooltip=(
+                "How fast the hold of the reference fades while noise goes down (alpha 1): higher leaves more to the "
+                "model. Paper: 3."
+            ),
+        ),
+        io.Float.Input(
+            "dilation_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True,
+            tooltip="How fast the global pass gives way to the regions (alpha 2). Paper: 1.",
+        ),
+        io.Float.Input(
+            "blur_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True,
+            tooltip="How fast the blur of the global pass fades (alpha 3). Paper: 1.",
+        ),
+        io.Float.Input(
+            "blur", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True,
+            tooltip="Blur of the global pass's input at full noise, in latent cells. Authors' script: 0.8.",
+        ),
     ]
 
 
@@ -36,25 +57,80 @@ class DemoFusion(io.ComfyNode):
             node_id="LoupeDemoFusion",
             display_name="DemoFusion",
             category="Loupe/sampling",
-            description="Keeps a large picture coherent while it is denoised: every step is drawn towards the reference (skip residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it together with Regional Denoise, in any order.",
+            description=(
+                "Keeps a large picture coherent while it is denoised: every step is drawn towards the reference (skip "
+                "residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it "
+                "together with Regional Denoise, in any order."
+            ),
             search_aliases=["LSRNA", "skip residual", "dilated sampling", "high resolution fix"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Latent.Input("reference", tooltip="The finished picture at its native size, as a latent. Its size sets the dilation, its statistics the final contrast."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                ),
+                io.Latent.Input(
+                    "reference",
+                    tooltip=(
+                        "The finished picture at its native size, as a latent. Its size sets the dilation, its "
+                        "statistics the final contrast."
+                    ),
+                ),
                 *method_inputs(),
-                io.Int.Input("dilation", default=0, min=0, max=64, advanced=True, tooltip="Take every n-th cell in the global pass. 0: the canvas in multiples of the reference. 1: no global pass."),
-                io.Boolean.Input("renormalize", default=True, tooltip="Give the finished latent the mean and contrast of the reference, as the paper does after each enlargement."),
-                io.Latent.Input("guidance", optional=True, tooltip="What to draw the steps towards, if not the plainly enlarged reference: the reference after Upscale Latent (LSR) and Region-wise Noise (RNA) makes this LSRNA. Usually the same latent that is sampled."),
+                io.Int.Input(
+                    "dilation", default=0, min=0, max=64, advanced=True,
+                    tooltip=(
+                        "Take every n-th cell in the global pass. 0: the canvas in multiples of the reference. 1: no "
+                        "global pass."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "renormalize", default=True,
+                    tooltip=(
+                        "Give the finished latent the mean and contrast of the reference, as the paper does after "
+                        "each enlargement."
+                    ),
+                ),
+                io.Latent.Input(
+                    "guidance", optional=True,
+                    tooltip=(
+                        "What to draw the steps towards, if not the plainly enlarged reference: the reference after "
+                        "Upscale Latent (LSR) and Region-wise Noise (RNA) makes this LSRNA. Usually the same latent "
+                        "that is sampled."
+                    ),
+                ),
             ],
-            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with both passes, for any sampler but the few that cannot carry step edits.")],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model with both passes, for any sampler but the few that cannot carry step edits.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, reference, skip_exponent, dilation_exponent, blur_exponent, blur, dilation, renormalize, guidance=None) -> io.NodeOutput:
-        alphas = skip_exponent, dilation_exponent, blur_exponent
-        samples = samples_of(reference, "reference", model)
-        target = None if guidance is None else samples_of(guidance, "guidance", model)
-        return io.NodeOutput(patch_demofusion(model, samples, target, dilation, alphas, blur, renormalize))
+    @checked
+    def execute(
+        cls,
+        model,
+        reference,
+        skip_exponent,
+        dilation_exponent,
+        blur_exponent,
+        blur,
+        dilation,
+        renormalize,
+        guidance=None,
+    ) -> io.NodeOutput:
+        patched = patch_demofusion(
+            model,
+            samples_of(reference, "reference", model),
+            None if guidance is None else samples_of(guidance, "guidance", model),
+            scale=dilation,
+            alphas=(skip_exponent, dilation_exponent, blur_exponent),
+            blur_std=blur,
+            renormalize=renormalize,
+        )
+        return io.NodeOutput(patched)
 
 
 class DemoFusionSampler(io.ComfyNode):
@@ -64,55 +140,170 @@ class DemoFusionSampler(io.ComfyNode):
             node_id="LoupeDemoFusionSampler",
             display_name="DemoFusion Sampler",
             category="Loupe/sampling",
-            description="Enlarges a finished latent and draws new detail into it. Alone it is DemoFusion; with an LSR, a VAE and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock sampler (Euler).",
+            description=(
+                "Enlarges a finished latent and draws new detail into it. Alone it is DemoFusion; with an LSR, a VAE "
+                "and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock "
+                "sampler (Euler)."
+            ),
             search_aliases=["LSRNA", "upscale", "high resolution", "DemoFusion"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Conditioning.Input("positive", tooltip="What the picture shows. Describe the whole picture: every region sees it."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="What the picture shows. Describe the whole picture: every region sees it.",
+                ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
-                io.Latent.Input("reference", tooltip="The finished image at the model's native size, as a latent. A noise mask on it limits what is redrawn."),
-                io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. Used where width and height are 0."),
-                io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0."),
-                io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0."),
-                io.Combo.Input("mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE, tooltip="progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target at once, the last denoise_depth steps (LSRNA); several times faster; keeps more of the image with an LSR."),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 50."),
-                io.Int.Input("denoise_depth", default=30, min=1, max=1000, tooltip="Direct mode: how many of the last steps to run. Fewer stay closer to the reference. Paper: 30 of 50."),
-                io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance scale. Paper: 7.5."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Seed of the noise and of the regions' movement."),
-                io.Float.Input("e_min", default=0.0, min=0.0, max=10.0, step=0.01, tooltip="Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Paper: 0."),
-                io.Float.Input("e_max", default=1.2, min=0.0, max=10.0, step=0.01, tooltip="Direct mode with a VAE: noise added at edges. Paper: 1.2. 0 for both adds nothing."),
-                io.Int.Input("region_width", default=128, min=8, max=8192, tooltip="Region width in latent cells: the model's native width, 128 for SDXL."),
-                io.Int.Input("region_height", default=128, min=8, max=8192, tooltip="Region height in latent cells: the model's native height, 128 for SDXL."),
-                io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, advanced=True, tooltip="Fraction of a region that it shares with its neighbour. Paper: 0.5."),
-                io.Combo.Input("blend", options=list(BLENDS), default="uniform", advanced=True, tooltip="Weights in the overlaps. Paper: uniform."),
-                io.Boolean.Input("jitter", default=True, advanced=True, tooltip="Move the regions at every step, so that no seam stays in one place. Paper: on."),
+                io.Latent.Input(
+                    "reference",
+                    tooltip=(
+                        "The finished image at the model's native size, as a latent. A noise mask on it limits what "
+                        "is redrawn."
+                    ),
+                ),
+                *inputs.size(
+                    scale_by="Factor for both sides; need not be an integer. Used where width and height are 0.",
+                    width="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0.",
+                    height="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0.",
+                ),
+                io.Combo.Input(
+                    "mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE,
+                    tooltip=(
+                        "progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target "
+                        "at once, the last denoise_depth steps (LSRNA); several times faster; keeps more of the image "
+                        "with an LSR."
+                    ),
+                ),
+                *inputs.sampling(
+                    depth=30,
+                    denoise_depth=(
+                        "Direct mode: how many of the last steps to run. Fewer stay closer to the reference. Paper: "
+                        "30 of 50."
+                    ),
+                    seed_of="Seed of the noise and of the regions' movement.",
+                ),
+                *inputs.strengths(
+                    e_min=(
+                        "Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Paper: 0."
+                    ),
+                    e_max="Direct mode with a VAE: noise added at edges. Paper: 1.2. 0 for both adds nothing.",
+                ),
+                *inputs.regions(
+                    advanced=True,
+                    region_width="Region width in latent cells: the model's native width, 128 for SDXL.",
+                    region_height="Region height in latent cells: the model's native height, 128 for SDXL.",
+                    overlap="Fraction of a region that it shares with its neighbour. Paper: 0.5.",
+                    blend="Weights in the overlaps. Paper: uniform.",
+                ),
+                inputs.jitter(
+                    "Move the regions at every step, so that no seam stays in one place. Paper: on.",
+                    advanced=True,
+                ),
                 *method_inputs(),
-                io.Combo.Input("scheduler", options=SCHEDULES, default=PAPER_SCHEDULE, advanced=True, tooltip="Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps."),
-                io.Boolean.Input("end_at_zero", default=True, advanced=True, tooltip="Remove the last noise. Off: stop at the model's lowest noise level, as the papers' code does."),
-                io.Combo.Input("size_conditioning", options=list(SIZES), default="canvas", advanced=True, tooltip="What SDXL is told about the size of a region. canvas: a crop of the target at the region's place, as the paper does. native: a picture of the region's size. unchanged: what the conditioning says."),
-                io.Int.Input("canny_low", default=0, min=0, max=2000, advanced=True, tooltip="Lower Canny threshold for the edges of the reference. Paper: 0."),
-                io.Int.Input("canny_high", default=255, min=0, max=2000, advanced=True, tooltip="Upper Canny threshold for the edges of the reference. Paper: 255."),
-                io.Int.Input("batch", default=0, min=0, max=256, advanced=True, tooltip="Regions in one network call. 0: as many as fit in memory. The result is the same."),
-                LSR.Input("lsr", optional=True, tooltip="Enlarges the latent; without it the latent is enlarged bicubically."),
-                io.Vae.Input("vae", optional=True, tooltip="Direct mode: decodes the reference to find its edges for the added noise (RNA). Without it no noise is added."),
+                inputs.scheduler("Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps."),
+                io.Boolean.Input(
+                    "end_at_zero", default=True, advanced=True,
+                    tooltip=(
+                        "Remove the last noise. Off: stop at the model's lowest noise level, as the papers' code "
+                        "does."
+                    ),
+                ),
+                io.Combo.Input(
+                    "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
+                    tooltip=(
+                        "What SDXL is told about the size of a region. canvas: a crop of the target at the region's "
+                        "place, as the paper does. native: a picture of the region's size. unchanged: what the "
+                        "conditioning says."
+                    ),
+                ),
+                *inputs.canny(
+                    canny_low="Lower Canny threshold for the edges of the reference. Paper: 0.",
+                    canny_high="Upper Canny threshold for the edges of the reference. Paper: 255.",
+                ),
+                inputs.batch("Regions in one network call. 0: as many as fit in memory. The result is the same."),
+                LSR.Input(
+                    "lsr", optional=True,
+                    tooltip="Enlarges the latent; without it the latent is enlarged bicubically.",
+                ),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip=(
+                        "Direct mode: decodes the reference to find its edges for the added noise (RNA). Without it "
+                        "no noise is added."
+                    ),
+                ),
             ],
-            outputs=[io.Latent.Output("samples", display_name="latent", tooltip="The finished large latent, for VAE Decode.")],
+            outputs=[
+                io.Latent.Output(
+                    "samples", display_name="latent",
+                    tooltip="The finished large latent, for VAE Decode.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, reference, scale_by, width, height, mode, steps, denoise_depth, cfg, seed, e_min, e_max, region_width, region_height, overlap, blend, jitter,
-                skip_exponent, dilation_exponent, blur_exponent, blur, scheduler, end_at_zero, size_conditioning, canny_low, canny_high, batch, lsr=None, vae=None) -> io.NodeOutput:
+    @checked
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        reference,
+        scale_by,
+        width,
+        height,
+        mode,
+        steps,
+        denoise_depth,
+        cfg,
+        seed,
+        e_min,
+        e_max,
+        region_width,
+        region_height,
+        overlap,
+        blend,
+        jitter,
+        skip_exponent,
+        dilation_exponent,
+        blur_exponent,
+        blur,
+        scheduler,
+        end_at_zero,
+        size_conditioning,
+        canny_low,
+        canny_high,
+        batch,
+        lsr=None,
+        vae=None,
+    ) -> io.NodeOutput:
+        check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(reference, "reference", model)
-        batch_index, noise_mask = reference.get("batch_index"), reference.get("noise_mask")
+        batch_index, noise_mask = batch_index_of(reference, "reference"), reference.get("noise_mask")
         cells = model.get_model_object("latent_format").spacial_downscale_ratio
-        size = target_size(samples.shape[-2:], scale_by, width, height, cells)
+        size = target_size(samples.shape[-2:], scale_by, width, height, cells, "reference")
         depth = min(denoise_depth, steps) if mode == DIRECT else steps
-        picture = decode_float32(vae, samples) if vae is not None and mode == DIRECT and e_max > 0 else None
+        picture = None
+        if vae is not None and mode == DIRECT and (e_min or e_max):
+            check_strengths(e_min, e_max)
+            picture = decode_float32(vae, samples)
 
         def enlarge(latent, to):
             latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to)
             if picture is not None:
-                latent, _ = add_region_noise(model, latent, picture.flatten(0, -4), e_min, e_max, seed, (canny_low, canny_high), batch_index, noise_mask)
+                latent, _ = add_region_noise(
+                    model,
+                    latent,
+                    picture.flatten(0, -4),
+                    e_min=e_min,
+                    e_max=e_max,
+                    seed=seed,
+                    canny=(canny_low, canny_high),
+                    batch_index=batch_index,
+                    noise_mask=noise_mask,
+                )
             return latent
 
         out = sample_demofusion(
@@ -120,16 +311,25 @@ class DemoFusionSampler(io.ComfyNode):
             positive,
             negative,
             samples,
-            phase_sizes(tuple(samples.shape[-2:]), size, mode == PROGRESSIVE),
-            schedule(model, scheduler, steps, depth, end_at_zero),
-            cfg,
-            seed,
-            RegionalDenoise((region_height, region_width), overlap, blend, None, jitter, seed, batch, size_conditioning, tuple(side * cells for side in size)),
-            (skip_exponent, dilation_exponent, blur_exponent),
-            blur,
-            enlarge,
-            batch_index,
-            noise_mask,
+            sizes=phase_sizes(tuple(samples.shape[-2:]), size, mode == PROGRESSIVE),
+            sigmas=schedule(model, scheduler, steps, depth, end_at_zero),
+            cfg=cfg,
+            seed=seed,
+            regional=RegionalDenoise(
+                region=(region_height, region_width),
+                overlap=overlap,
+                blend=blend,
+                jitter=jitter,
+                seed=seed,
+                regions_per_call=batch,
+                sizes=size_conditioning,
+                canvas_pixels=tuple(side * cells for side in size),
+            ),
+            alphas=(skip_exponent, dilation_exponent, blur_exponent),
+            blur_std=blur,
+            enlarge=enlarge,
+            batch_index=batch_index,
+            noise_mask=noise_mask,
         )
         return io.NodeOutput(with_samples(reference, out))
 

@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 from ..engine.latents import samples_of
 from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from . import inputs
+from .checks import checked
 from .file_inputs import fingerprint, model_files, model_path
 from .types import ImplicitDecoder
 
@@ -50,17 +52,45 @@ class ImplicitDecode(io.ComfyNode):
             node_id="LoupeImplicitDecode",
             display_name="Implicit Decode",
             category="Loupe/latent",
-            description="Decodes a latent to a picture of any size, from a quarter to sixteen times what VAE Decode gives. The latent is decoded once; the picture is then drawn from its features a few rows at a time, so that memory does not grow with it.",
+            description=(
+                "Decodes a latent to a picture of any size, from a quarter to sixteen times what VAE Decode gives. "
+                "The latent is decoded once; the picture is then drawn from its features a few rows at a time, so "
+                "that memory does not grow with it."
+            ),
             search_aliases=["arbitrary scale", "VAE decode", "upscale", "LIIF", "any size"],
             inputs=[
                 io.Latent.Input("samples", tooltip="Finished (noise-free) latent of pictures."),
-                io.Vae.Input("vae", optional=True, tooltip="The VAE of the latent. Not needed with the authors' decoder, which has no VAE beside it."),
-                ImplicitDecoder.Input("decoder", optional=True, tooltip="A decoder trained on this VAE. Without one the VAE's picture is resized bicubically."),
-                io.Float.Input("scale_by", default=2.0, min=0.25, max=16.0, step=0.01, tooltip="Factor for both sides of the picture that VAE Decode would give; need not be an integer. Used where width and height are 0."),
-                io.Int.Input("width", default=0, min=0, max=65536, tooltip="Width of the picture in pixels, exactly. 0: follows height, or scale_by when both are 0."),
-                io.Int.Input("height", default=0, min=0, max=65536, tooltip="Height of the picture in pixels, exactly. 0: follows width, or scale_by when both are 0."),
-                io.Int.Input("tile_size", default=1024, min=0, max=8192, step=64, advanced=True, tooltip="Latents that decode to more than this many pixels a side are decoded in tiles, as in VAE Decode (Tiled). Lower it when memory runs out; 0 never tiles."),
-                io.Int.Input("overlap", default=256, min=0, max=4096, step=32, advanced=True, tooltip="Pixels that neighbouring tiles share; at most half of tile_size. Raise it where tiles show."),
+                io.Vae.Input(
+                    "vae", optional=True,
+                    tooltip="The VAE of the latent. Not needed with the authors' decoder, which has no VAE beside it.",
+                ),
+                ImplicitDecoder.Input(
+                    "decoder", optional=True,
+                    tooltip="A decoder trained on this VAE. Without one the VAE's picture is resized bicubically.",
+                ),
+                *inputs.size(
+                    least=0.25,
+                    step=None,
+                    scale_by=(
+                        "Factor for both sides of the picture that VAE Decode would give; need not be an integer. "
+                        "Used where width and height are 0."
+                    ),
+                    width="Width of the picture in pixels, exactly. 0: follows height, or scale_by when both are 0.",
+                    height="Height of the picture in pixels, exactly. 0: follows width, or scale_by when both are 0.",
+                ),
+                io.Int.Input(
+                    "tile_size", default=1024, min=0, max=8192, step=64, advanced=True,
+                    tooltip=(
+                        "Latents that decode to more than this many pixels a side are decoded in tiles, as in VAE "
+                        "Decode (Tiled). Lower it when memory runs out; 0 never tiles."
+                    ),
+                ),
+                io.Int.Input(
+                    "overlap", default=256, min=0, max=4096, step=32, advanced=True,
+                    tooltip=(
+                        "Pixels that neighbouring tiles share; at most half of tile_size. Raise it where tiles show."
+                    ),
+                ),
             ],
             outputs=[
                 io.Image.Output("image", display_name="image", tooltip="The pictures, at exactly the size asked for."),
@@ -68,11 +98,15 @@ class ImplicitDecode(io.ComfyNode):
         )
 
     @classmethod
+    @checked
     def execute(cls, samples, scale_by, width, height, tile_size, overlap, vae=None, decoder=None) -> io.NodeOutput:
         latent = samples_of(samples, "samples")
         if latent.ndim == 5:
             if latent.shape[2] != 1:
-                raise ValueError(f"samples is a video of {latent.shape[2]} latent frames; Implicit Decode makes pictures. Take single frames, or use VAE Decode.")
+                raise ValueError(
+                    f"samples is a video of {latent.shape[2]} latent frames; Implicit Decode makes pictures. "
+                    "Take single frames, or use VAE Decode."
+                )
             latent = latent[:, :, 0]
         any_scale = AnyScale(vae, decoder)
         size = any_scale.target_size(*latent.shape[-2:], scale_by, width, height)

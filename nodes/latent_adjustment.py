@@ -6,6 +6,7 @@ from ..engine import with_parts
 from ..engine.latents import samples_of
 from ..methods.latent_adjustment import PRESETS
 from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
+from .checks import checked
 
 CUSTOM = "custom"
 
@@ -17,26 +18,106 @@ class LatentAdjustmentNode(io.ComfyNode):
             node_id="LoupeLatentAdjustment",
             display_name="Latent Adjustment (LSA)",
             category="Loupe/sampling",
-            description="Trades fidelity for detail while a picture is denoised: early steps are drawn a little towards the low-resolution picture, late ones pushed away from it. Costs nothing, needs no training, and works with every model and ControlNet.",
+            description=(
+                "Trades fidelity for detail while a picture is denoised: early steps are drawn a little towards the "
+                "low-resolution picture, late ones pushed away from it. Costs nothing, needs no training, and works "
+                "with every model and ControlNet."
+            ),
             search_aliases=["ClearSR", "ControlSR", "LSA", "ELA", "LLA", "fidelity", "detail"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Latent.Input("reference", tooltip="The low-resolution picture as a latent of this model: enlarged to the target's size, then encoded. A smaller latent is enlarged as a latent, which is blurrier. With ClearSR: the reference output of Apply ClearSR."),
-                io.Combo.Input("preset", options=[*PRESETS, CUSTOM], default="ClearSR", tooltip="ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the low-resolution picture. custom: the two values below."),
-                io.Float.Input("alpha", default=0.01, min=0.0, max=0.3, step=0.001, tooltip="With custom: how far each early step moves towards the reference. At most 0.1, with target denoised 0.3. 0 is off."),
-                io.Float.Input("beta", default=0.01, min=0.0, max=0.15, step=0.001, tooltip="With custom: how far each late step moves away from it. At most 0.05, with target denoised 0.15. 0 is off."),
-                io.Float.Input("early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the early steps end. The paper picks it by eye of a quality curve; 0.2 are the first 10 of 50 steps."),
-                io.Float.Input("late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Where the late steps start. 0.8 are the last 10 of 50 steps."),
-                io.Combo.Input("boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True, tooltip="What both are fractions of. steps: the steps of the run, whatever its schedule. noise level: the model's noise levels, like the start and end percent of a ControlNet; choose it where one schedule is split between several samplers or only its end is run."),
-                io.Combo.Input("target", options=list(TARGETS), default=TARGETS[0], advanced=True, tooltip="sample: the noisy latent after each step, as we read the paper. denoised: the model's prediction, for the few samplers that cannot carry the other; it hardly acts in the early steps."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                ),
+                io.Latent.Input(
+                    "reference",
+                    tooltip=(
+                        "The low-resolution picture as a latent of this model: enlarged to the target's size, then "
+                        "encoded. A smaller latent is enlarged as a latent, which is blurrier. With ClearSR: the "
+                        "reference output of Apply ClearSR."
+                    ),
+                ),
+                io.Combo.Input(
+                    "preset", options=[*PRESETS, CUSTOM], default="ClearSR",
+                    tooltip=(
+                        "ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the "
+                        "low-resolution picture. custom: the two values below."
+                    ),
+                ),
+                io.Float.Input(
+                    "alpha", default=0.01, min=0.0, max=0.3, step=0.001,
+                    tooltip=(
+                        "With custom: how far each early step moves towards the reference. At most 0.1, with target "
+                        "denoised 0.3. 0 is off."
+                    ),
+                ),
+                io.Float.Input(
+                    "beta", default=0.01, min=0.0, max=0.15, step=0.001,
+                    tooltip=(
+                        "With custom: how far each late step moves away from it. At most 0.05, with target denoised "
+                        "0.15. 0 is off."
+                    ),
+                ),
+                io.Float.Input(
+                    "early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip=(
+                        "Where the early steps end. The paper picks it by eye of a quality curve; 0.2 are the first "
+                        "10 of 50 steps."
+                    ),
+                ),
+                io.Float.Input(
+                    "late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="Where the late steps start. 0.8 are the last 10 of 50 steps.",
+                ),
+                io.Combo.Input(
+                    "boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True,
+                    tooltip=(
+                        "What both are fractions of. steps: the steps of the run, whatever its schedule. noise level: "
+                        "the model's noise levels, like the start and end percent of a ControlNet; choose it where "
+                        "one schedule is split between several samplers or only its end is run."
+                    ),
+                ),
+                io.Combo.Input(
+                    "target", options=list(TARGETS), default=TARGETS[0], advanced=True,
+                    tooltip=(
+                        "sample: the noisy latent after each step, as we read the paper. denoised: the model's "
+                        "prediction, for the few samplers that cannot carry the other; it hardly acts in the early "
+                        "steps."
+                    ),
+                ),
             ],
-            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the adjustment, for any sampler.")],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model with the adjustment, for any sampler.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, reference, preset, alpha, beta, early_end, late_start, boundaries, target) -> io.NodeOutput:
+    @checked
+    def execute(
+        cls,
+        model,
+        reference,
+        preset,
+        alpha,
+        beta,
+        early_end,
+        late_start,
+        boundaries,
+        target,
+    ) -> io.NodeOutput:
         alpha, beta = PRESETS.get(preset, (alpha, beta))
-        adjustment = LatentAdjustment(samples_of(reference, "reference", model), alpha, beta, early_end, late_start, boundaries, target)
+        adjustment = LatentAdjustment(
+            samples_of(reference, "reference", model),
+            alpha=alpha,
+            beta=beta,
+            early_end=early_end,
+            late_start=late_start,
+            boundaries=boundaries,
+            target=target,
+        )
         return io.NodeOutput(with_parts(model, adjustment))
 
 

@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..engine.latents import samples_of, with_samples
+from ..engine.latents import samples_of, target_size, with_samples
 from ..models.lsr.loaded import LatentUpscaler
+from . import inputs
+from .checks import checked
 from .file_inputs import fingerprint, model_files, model_path
 from .types import LSR
 
@@ -47,37 +49,46 @@ class LSRUpscale(io.ComfyNode):
             node_id="LoupeLSRUpscale",
             display_name="Upscale Latent (LSR)",
             category="Loupe/latent",
-            description="Enlarges a finished latent with a trained network, by any factor or to an exact size, without decoding it. Add Region-wise Noise after it and denoise it again for new detail.",
+            description=(
+                "Enlarges a finished latent with a trained network, by any factor or to an exact size, without "
+                "decoding it. Add Region-wise Noise after it and denoise it again for new detail."
+            ),
             search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
             inputs=[
                 LSR.Input("lsr", tooltip="Latent SR model trained on this kind of latent."),
-                io.Latent.Input("samples", tooltip="Finished (noise-free) latent, picture or video; videos are enlarged frame by frame."),
-                io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides; need not be an integer. The paper's network is trained for 2 to 4. Used where width and height are 0."),
-                io.Int.Input("width", default=0, min=0, max=65536, step=8, tooltip="Target width in pixels, rounded down to a whole latent cell. 0: follows the height's factor, or scale_by when both are 0."),
-                io.Int.Input("height", default=0, min=0, max=65536, step=8, tooltip="Target height in pixels, rounded down to a whole latent cell. 0: follows the width's factor, or scale_by when both are 0."),
+                io.Latent.Input(
+                    "samples",
+                    tooltip="Finished (noise-free) latent, picture or video; videos are enlarged frame by frame.",
+                ),
+                *inputs.size(
+                    scale_by=(
+                        "Factor for both sides; need not be an integer. The paper's network is trained for 2 to 4. "
+                        "Used where width and height are 0."
+                    ),
+                    width=(
+                        "Target width in pixels, rounded down to a whole latent cell. 0: follows the height's factor, "
+                        "or scale_by when both are 0."
+                    ),
+                    height=(
+                        "Target height in pixels, rounded down to a whole latent cell. 0: follows the width's factor, "
+                        "or scale_by when both are 0."
+                    ),
+                ),
             ],
             outputs=[
-                io.Latent.Output("upscaled", display_name="latent", tooltip="The enlarged latent, with the noise mask of the small one."),
+                io.Latent.Output(
+                    "upscaled", display_name="latent",
+                    tooltip="The enlarged latent, with the noise mask of the small one.",
+                ),
             ],
         )
 
     @classmethod
+    @checked
     def execute(cls, lsr, samples, scale_by, width, height) -> io.NodeOutput:
         low = samples_of(samples, "samples")
         size = target_size(low.shape[-2:], scale_by, width, height, lsr.latent_format.spacial_downscale_ratio)
         return io.NodeOutput(with_samples(samples, lsr.upscale(low, *size)))
-
-
-def target_size(low: tuple[int, int], scale_by: float, width: int, height: int, ratio: int) -> tuple[int, int]:
-    """Target (height, width) in latent cells for a latent of `low` cells; width and height in pixels."""
-    h, w = low
-    if not width and not height:
-        size = round(h * scale_by), round(w * scale_by)
-    else:
-        size = (height // ratio if height else round(h * (width // ratio) / w)), (width // ratio if width else round(w * (height // ratio) / h))
-    if size[0] < h or size[1] < w:
-        raise ValueError(f"The target is {size[1] * ratio}x{size[0] * ratio} pixels and samples is {w * ratio}x{h * ratio}; it can only be enlarged. Raise width, height or scale_by.")
-    return size
 
 
 NODES = [LoadLSR, LSRUpscale]

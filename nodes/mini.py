@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..models.mini import loaded as mini
+from .checks import checked
 
 VARIANTS = {"text to image": mini.load_model, "arbitrary scale": mini.load_arbitrary}
 
@@ -18,16 +19,30 @@ class LoadMini(io.ComfyNode):
                         "Prompts look like: red star top left, blue house bottom right, on grass.",
             search_aliases=["loupe", "mini", "test model", "demo"],
             inputs=[
-                io.Combo.Input("variant", options=list(VARIANTS), default="text to image", optional=True, tooltip="text to image: draws from noise, native size 128 x 128. arbitrary scale: also sees the low-resolution picture that InstructPixToPixConditioning puts into the conditioning, and draws its 256 x 256 version for Implicit Decode."),
+                io.Combo.Input(
+                    "variant", options=list(VARIANTS), default="text to image", optional=True,
+                    tooltip=(
+                        "text to image: draws from noise, native size 128 x 128. arbitrary scale: also sees the "
+                        "low-resolution picture that InstructPixToPixConditioning puts into the conditioning, and "
+                        "draws its 256 x 256 version for Implicit Decode."
+                    ),
+                ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="An SDXL-type denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary scale 256 x 256."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip=(
+                        "An SDXL-type denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary "
+                        "scale 256 x 256."
+                    ),
+                ),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="Factor 8, 4 channels."),
             ],
         )
 
     @classmethod
+    @checked
     def execute(cls, variant="text to image") -> io.NodeOutput:
         return io.NodeOutput(VARIANTS[variant](), mini.load_clip(), mini.load_vae())
 

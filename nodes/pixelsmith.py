@@ -2,10 +2,13 @@
 
 from comfy_api.latest import io
 
-from ..engine.latents import samples_of, with_samples
+from ..engine.conditioning import check_prompts
+from ..engine.latents import batch_index_of, samples_of, with_samples
 from ..methods.pixelsmith_plan import ORDERS
-from ..patches.demofusion_sampler import PAPER_SCHEDULE, SCHEDULES, schedule
+from ..patches.demofusion_sampler import schedule
 from ..patches.pixelsmith import SIZES, sample
+from . import inputs
+from .checks import checked
 
 
 class PixelSmithSampler(io.ComfyNode):
@@ -15,32 +18,124 @@ class PixelSmithSampler(io.ComfyNode):
             node_id="LoupePixelSmithSampler",
             display_name="PixelSmith Sampler",
             category="Loupe/sampling",
-            description="Draws new detail into an enlarged latent, patch by patch at the model's native size, while the first steps follow the latent's structure. Needs memory for a few patches and the canvas, at any size. Enlarge the picture and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) and Region-wise Noise for LSRNA-PixelSmith.",
+            description=(
+                "Draws new detail into an enlarged latent, patch by patch at the model's native size, while the first "
+                "steps follow the latent's structure. Needs memory for a few patches and the canvas, at any size. "
+                "Enlarge the picture and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) "
+                "and Region-wise Noise for LSRNA-PixelSmith."
+            ),
             search_aliases=["PixelSmith", "LSRNA", "upscale", "high resolution", "slider", "patch denoising"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node, but without Regional Denoise or DemoFusion: PixelSmith cuts the canvas itself."),
-                io.Conditioning.Input("positive", tooltip="What the picture shows. Describe the whole picture: every patch sees it."),
+                io.Model.Input(
+                    "model",
+                    tooltip=(
+                        "The diffusion model, with any LoRA and other patches before this node, but without Regional "
+                        "Denoise or DemoFusion: PixelSmith cuts the canvas itself."
+                    ),
+                ),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="What the picture shows. Describe the whole picture: every patch sees it.",
+                ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
-                io.Latent.Input("guidance", tooltip="The picture at its final size, as a latent: a Lanczos-enlarged picture after VAE Encode (paper), or a latent after Upscale Latent (LSR) and Region-wise Noise 0.4 to 0.8. A noise mask on it limits what is redrawn."),
-                io.Int.Input("guided_steps", default=20, min=1, max=1000, tooltip="The paper's slider: how many steps, counted from the first that runs, follow the guidance. A number of steps, not a strength. More keeps the structure, fewer leave it to the model; 1 only starts from the guidance. Paper: 20 of 50 for 2x, 30 for 4x. With denoise_depth 30 of 50, the paper's 30 is 10 here."),
-                io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 50."),
-                io.Int.Input("denoise_depth", default=50, min=1, max=1000, tooltip="How many of the last steps to run, at most all. Paper: 50 of 50 for PixelSmith, 30 of 50 for LSRNA-PixelSmith."),
-                io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Guidance scale. Paper: 7.5."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True, tooltip="Seed of the noise and of the patches' places."),
-                io.Int.Input("patch_size", default=128, min=8, max=8192, step=2, tooltip="Side of a patch in latent cells: the model's native size, 128 for SDXL (1024 pixels), 64 for SD 1.5. The canvas must be at least as large in both directions."),
-                io.Combo.Input("order", options=list(ORDERS), default="random", advanced=True, tooltip="random: patches around random pixels until all are done (paper). cover: a variant with the fewest patches on a grid that moves from step to step; about 40 % fewer at 4096 x 4096, borders may show."),
-                io.Combo.Input("scheduler", options=SCHEDULES, default=PAPER_SCHEDULE, advanced=True, tooltip="Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps. Every step is an Euler step."),
-                io.Combo.Input("size_conditioning", options=list(SIZES), default="canvas", advanced=True, tooltip="What SDXL is told about the size of a patch. canvas: a crop of the canvas at the patch's place. published: as canvas, but the column is told as row and column, a mistake of the authors' code. native: a picture of the patch's size. unchanged: what the conditioning says."),
-                io.Int.Input("batch", default=0, min=0, max=256, advanced=True, tooltip="Patches in one network call. 0: as many as fit in memory. The result is the same."),
+                io.Latent.Input(
+                    "guidance",
+                    tooltip=(
+                        "The picture at its final size, as a latent: a Lanczos-enlarged picture after VAE Encode "
+                        "(paper), or a latent after Upscale Latent (LSR) and Region-wise Noise 0.4 to 0.8. A noise "
+                        "mask on it limits what is redrawn."
+                    ),
+                ),
+                io.Int.Input(
+                    "guided_steps", default=20, min=1, max=1000,
+                    tooltip=(
+                        "The paper's slider: how many steps, counted from the first that runs, follow the guidance. A "
+                        "number of steps, not a strength. More keeps the structure, fewer leave it to the model; 1 "
+                        "only starts from the guidance. Paper: 20 of 50 for 2x, 30 for 4x. With denoise_depth 30 of "
+                        "50, the paper's 30 is 10 here."
+                    ),
+                ),
+                *inputs.sampling(
+                    depth=50,
+                    denoise_depth=(
+                        "How many of the last steps to run, at most all. Paper: 50 of 50 for PixelSmith, 30 of 50 for "
+                        "LSRNA-PixelSmith."
+                    ),
+                    seed_of="Seed of the noise and of the patches' places.",
+                ),
+                io.Int.Input(
+                    "patch_size", default=128, min=8, max=8192, step=2,
+                    tooltip=(
+                        "Side of a patch in latent cells: the model's native size, 128 for SDXL (1024 pixels), 64 for "
+                        "SD 1.5. The canvas must be at least as large in both directions."
+                    ),
+                ),
+                io.Combo.Input(
+                    "order", options=list(ORDERS), default="random", advanced=True,
+                    tooltip=(
+                        "random: patches around random pixels until all are done (paper). cover: a variant with the "
+                        "fewest patches on a grid that moves from step to step; about 40 % fewer at 4096 x 4096, "
+                        "borders may show."
+                    ),
+                ),
+                inputs.scheduler(
+                    "Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps. Every step is "
+                    "an Euler step.",
+                ),
+                io.Combo.Input(
+                    "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
+                    tooltip=(
+                        "What SDXL is told about the size of a patch. canvas: a crop of the canvas at the patch's "
+                        "place. published: as canvas, but the column is told as row and column, a mistake of the "
+                        "authors' code. native: a picture of the patch's size. unchanged: what the conditioning says."
+                    ),
+                ),
+                inputs.batch("Patches in one network call. 0: as many as fit in memory. The result is the same."),
             ],
-            outputs=[io.Latent.Output("samples", display_name="latent", tooltip="The denoised latent, as large as guidance.")],
+            outputs=[
+                io.Latent.Output(
+                    "samples", display_name="latent",
+                    tooltip="The denoised latent, as large as guidance.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, positive, negative, guidance, guided_steps, steps, denoise_depth, cfg, seed, patch_size, order, scheduler, size_conditioning, batch) -> io.NodeOutput:
-        samples = samples_of(guidance, "guidance", model)
-        sigmas = schedule(model, scheduler, steps, min(denoise_depth, steps), end_at_zero=True)
-        out = sample(model, positive, negative, samples, sigmas, guided_steps, cfg, seed, patch_size, order, size_conditioning, batch, guidance.get("noise_mask"), guidance.get("batch_index"))
+    @checked
+    def execute(
+        cls,
+        model,
+        positive,
+        negative,
+        guidance,
+        guided_steps,
+        steps,
+        denoise_depth,
+        cfg,
+        seed,
+        patch_size,
+        order,
+        scheduler,
+        size_conditioning,
+        batch,
+    ) -> io.NodeOutput:
+        check_prompts(model.model, positive=positive, negative=negative)
+        out = sample(
+            model,
+            positive,
+            negative,
+            samples_of(guidance, "guidance", model),
+            schedule(model, scheduler, steps, min(denoise_depth, steps), end_at_zero=True),
+            guided_steps=guided_steps,
+            cfg=cfg,
+            seed=seed,
+            patch_size=patch_size,
+            order=order,
+            sizes=size_conditioning,
+            regions_per_call=batch,
+            noise_mask=guidance.get("noise_mask"),
+            batch_index=batch_index_of(guidance, "guidance"),
+        )
         return io.NodeOutput(with_samples(guidance, out))
 
 

@@ -2,20 +2,19 @@
 
 import os
 
-import comfy.utils
 import folder_paths
 from comfy_api.latest import io, ui
 
+from ..engine.conditioning import check_prompts
 from ..methods.region_prompts import (
     INSTRUCTION,
-    clean_caption,
     format_prompts,
-    instruction,
     parse_prompts,
 )
-from ..methods.regions import RegionLayout, crop_images
-from ..models.captioner import caption_with_clip, caption_with_folder
-from ..patches.region_prompts import encode_regions
+from ..methods.region_prompts import instruction as ask
+from ..models.captioner import caption_with_clip, caption_with_folder, captions
+from ..patches.region_prompts import crops_of, encode_regions
+from .checks import check_image, checked, rgb
 from .types import Regions
 
 FOLDER = "LLM"
@@ -34,13 +33,6 @@ def captioners() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def crops_of(image, regions: RegionLayout) -> list:
-    height, width = image.shape[1:3]
-    if abs(height * regions.width / (width * regions.height) - 1) > 0.1:
-        raise ValueError(f"image is {width}x{height} pixels and regions covers {regions.width}x{regions.height} latent cells: their aspect ratios differ. Connect the picture that is being enlarged, at any resolution.")
-    return crop_images(image, regions)
-
-
 class RegionCrops(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -48,17 +40,27 @@ class RegionCrops(io.ComfyNode):
             node_id="LoupeRegionCrops",
             display_name="Region Crops",
             category="Loupe/regions",
-            description="Cuts a picture into the regions of a layout, as a list in row-major order: to look at them, or to caption them with any node.",
+            description=(
+                "Cuts a picture into the regions of a layout, as a list in row-major order: to look at them, or to "
+                "caption them with any node."
+            ),
             search_aliases=["C-Upscale", "tiles", "split image"],
             inputs=[
                 io.Image.Input("image", tooltip="The picture that is being enlarged, at any resolution."),
                 Regions.Input("regions", tooltip="From Region Layout."),
             ],
-            outputs=[io.Image.Output("crops", display_name="crops", is_output_list=True, tooltip="One picture a region, all of one size.")],
+            outputs=[
+                io.Image.Output(
+                    "crops", display_name="crops", is_output_list=True,
+                    tooltip="One picture a region, all of one size.",
+                ),
+            ],
         )
 
     @classmethod
+    @checked
     def execute(cls, image, regions) -> io.NodeOutput:
+        check_image(image, "image")
         return io.NodeOutput(crops_of(image, regions))
 
 
@@ -69,42 +71,84 @@ class CaptionRegions(io.ComfyNode):
             node_id="LoupeCaptionRegions",
             display_name="Caption Regions",
             category="Loupe/regions",
-            description="Lets a vision-language model describe each region of a picture. The output is a JSON list that can be pasted into Region Prompts and edited there. Deterministic.",
+            description=(
+                "Lets a vision-language model describe each region of a picture. The output is a JSON list that can "
+                "be pasted into Region Prompts and edited there. Deterministic."
+            ),
             search_aliases=["C-Upscale", "RSP", "VLM", "LLaVA", "Qwen", "describe image", "interrogate"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture that is being enlarged; the enlarged one, blurred as it may be, shows the model as much. Only the first of a batch."),
+                io.Image.Input(
+                    "image",
+                    tooltip=(
+                        "The picture that is being enlarged; the enlarged one, blurred as it may be, shows the model "
+                        "as much. Only the first of a batch."
+                    ),
+                ),
                 Regions.Input("regions", tooltip="From Region Layout."),
-                io.String.Input("global_prompt", multiline=True, default="", tooltip="What the whole picture shows. Tells the model what an empty crop may be part of."),
-                io.Combo.Input("model", options=[CONNECTED, *captioners()], default=CONNECTED, tooltip="Folder in models/LLM with an instruction-tuned image-text-to-text model of transformers (LLaVA 1.6, Qwen-VL, SmolVLM, ...), or the connected clip."),
-                io.String.Input("instruction", multiline=True, default=INSTRUCTION, advanced=True, tooltip="What the model is asked about a crop; {prompt} stands for the global prompt."),
-                io.Int.Input("max_tokens", default=90, min=8, max=1024, advanced=True, tooltip="Longest answer, in the model's tokens."),
-                io.Int.Input("batch", default=1, min=1, max=64, advanced=True, tooltip="Crops at once, for a model from a folder. More is faster and needs more memory."),
-                io.Clip.Input("clip", optional=True, tooltip="A vision-language model from Load CLIP that can generate text (Qwen3-VL, Gemma 3 or 4, ...)."),
+                io.String.Input(
+                    "global_prompt", multiline=True, default="",
+                    tooltip="What the whole picture shows. Tells the model what an empty crop may be part of.",
+                ),
+                io.Combo.Input(
+                    "model", options=[CONNECTED, *captioners()], default=CONNECTED,
+                    tooltip=(
+                        "Folder in models/LLM with an instruction-tuned image-text-to-text model of transformers "
+                        "(LLaVA 1.6, Qwen-VL, SmolVLM, ...), or the connected clip."
+                    ),
+                ),
+                io.String.Input(
+                    "instruction", multiline=True, default=INSTRUCTION, advanced=True,
+                    tooltip="What the model is asked about a crop; {prompt} stands for the global prompt.",
+                ),
+                io.Int.Input(
+                    "max_tokens", default=90, min=8, max=1024, advanced=True,
+                    tooltip="Longest answer, in the model's tokens.",
+                ),
+                io.Int.Input(
+                    "batch", default=1, min=1, max=64, advanced=True,
+                    tooltip="Crops at once, for a model from a folder. More is faster and needs more memory.",
+                ),
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip=(
+                        "A vision-language model from Load CLIP that can generate text (Qwen3-VL, Gemma 3 or 4, ...)."
+                    ),
+                ),
             ],
-            outputs=[io.String.Output("prompts", display_name="prompts", tooltip="JSON list, one entry a region, for Region Prompts.")],
+            outputs=[
+                io.String.Output(
+                    "prompts", display_name="prompts",
+                    tooltip="JSON list, one entry a region, for Region Prompts.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, image, regions, global_prompt, model, instruction, max_tokens, batch, clip=None) -> io.NodeOutput:
-        prompts = caption(image, regions, global_prompt, model, instruction, max_tokens, batch, clip)
+    @checked
+    def execute(
+        cls,
+        image,
+        regions,
+        global_prompt,
+        model,
+        instruction,
+        max_tokens,
+        batch,
+        clip=None,
+    ) -> io.NodeOutput:
+        if model == CONNECTED and clip is None:
+            raise ValueError(
+                "model is 'connected clip', but clip is not connected. "
+                "Connect a vision-language model, or choose a folder in models/LLM."
+            )
+        crops = crops_of(rgb(image, "image")[:1], regions)
+        question = ask(global_prompt, instruction)
+        if model == CONNECTED:
+            answers = caption_with_clip(clip, crops, question, max_tokens)
+        else:
+            answers = caption_with_folder(captioners()[model], model, crops, question, max_tokens, batch)
+        prompts = format_prompts(captions(answers, len(crops)))
         return io.NodeOutput(prompts, ui=ui.PreviewText(prompts))
-
-
-def caption(image, regions, global_prompt, model, template, max_tokens, batch, clip) -> str:
-    if model == CONNECTED and clip is None:
-        raise ValueError("model is 'connected clip', but clip is not connected. Connect a vision-language model, or choose a folder in models/LLM.")
-    crops = crops_of(image[:1], regions)
-    question = instruction(global_prompt, template)
-    if model == CONNECTED:
-        answers = caption_with_clip(clip, crops, question, max_tokens)
-    else:
-        answers = caption_with_folder(captioners()[model], model, crops, question, max_tokens, batch)
-    bar = comfy.utils.ProgressBar(len(crops))
-    prompts = []
-    for answer in answers:
-        prompts.append(clean_caption(answer))
-        bar.update(1)
-    return format_prompts(prompts)
 
 
 class RegionPrompts(io.ComfyNode):
@@ -114,20 +158,45 @@ class RegionPrompts(io.ComfyNode):
             node_id="LoupeRegionPrompts",
             display_name="Region Prompts (RSP)",
             category="Loupe/regions",
-            description="Gives every region a prompt of its own. Regional Denoise then shows each region only its prompt; other samplers mix the prompts by region masks.",
+            description=(
+                "Gives every region a prompt of its own. Regional Denoise then shows each region only its prompt; "
+                "other samplers mix the prompts by region masks."
+            ),
             search_aliases=["C-Upscale", "RSP", "regional prompting", "regional conditioning"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the model that draws."),
                 Regions.Input("regions", tooltip="From Region Layout; Regional Denoise should get the same."),
-                io.Conditioning.Input("conditioning", tooltip="The prompt of the whole picture. Regions with an empty prompt use it, and its ControlNets apply to all regions."),
-                io.String.Input("prompts", multiline=True, default="", tooltip='One line a region, row by row; or JSON: a list of texts, or an object {"3": "..."} for single regions, counted from 1. Empty ones use the prompt of the whole picture.'),
-                io.Int.Input("max_tokens", default=75, min=0, max=1024, advanced=True, tooltip="Longest prompt in tokens, cut at a word: 75 for CLIP, 120 for PixArt. 0: no limit."),
+                io.Conditioning.Input(
+                    "conditioning",
+                    tooltip=(
+                        "The prompt of the whole picture. Regions with an empty prompt use it, and its ControlNets "
+                        "apply to all regions."
+                    ),
+                ),
+                io.String.Input(
+                    "prompts", multiline=True, default="",
+                    tooltip=(
+                        'One line a region, row by row; or JSON: a list of texts, or an object {"3": "..."} for '
+                        "single regions, counted from 1. Empty ones use the prompt of the whole picture."
+                    ),
+                ),
+                io.Int.Input(
+                    "max_tokens", default=75, min=0, max=1024, advanced=True,
+                    tooltip="Longest prompt in tokens, cut at a word: 75 for CLIP, 120 for PixArt. 0: no limit.",
+                ),
             ],
-            outputs=[io.Conditioning.Output("positive", display_name="conditioning", tooltip="Positive conditioning for the sampler.")],
+            outputs=[
+                io.Conditioning.Output(
+                    "positive", display_name="conditioning",
+                    tooltip="Positive conditioning for the sampler.",
+                ),
+            ],
         )
 
     @classmethod
+    @checked
     def execute(cls, clip, regions, conditioning, prompts, max_tokens) -> io.NodeOutput:
+        check_prompts(None, conditioning=conditioning)
         texts = parse_prompts(prompts, len(regions.regions))
         if not any(texts):
             return io.NodeOutput(conditioning)

@@ -4,8 +4,9 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.positions import POSITIONS
-from ..methods.regions import BLENDS
 from ..patches.regional_denoise import SIZES, RegionalDenoise
+from . import inputs
+from .checks import checked
 from .types import Regions
 
 
@@ -16,27 +17,105 @@ class RegionalDenoiseNode(io.ComfyNode):
             node_id="LoupeRegionalDenoise",
             display_name="Regional Denoise",
             category="Loupe/sampling",
-            description="Shows the model a large latent in overlapping regions of its native size and averages what it sees, at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each region.",
+            description=(
+                "Shows the model a large latent in overlapping regions of its native size and averages what it sees, "
+                "at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each "
+                "region."
+            ),
             search_aliases=["tiled diffusion", "MultiDiffusion", "tiled sampling", "views"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Int.Input("region_width", default=128, min=8, max=8192, tooltip="Region width in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to the model's patch size (2 cells for most transformers). A region as large as the latent changes nothing."),
-                io.Int.Input("region_height", default=128, min=8, max=8192, tooltip="Region height in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to the model's patch size (2 cells for most transformers)."),
-                io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, tooltip="Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster and shows seams earlier. The step from region to region is rounded down to the model's patch size."),
-                io.Combo.Input("blend", options=list(BLENDS), default="uniform", tooltip="Weights in the overlaps. uniform: plain average, as the papers do. gaussian: the middle of a region counts most. linear: a ramp across the overlap."),
-                io.Boolean.Input("jitter", default=True, tooltip="Move the regions by up to a quarter of the overlap, differently at every step, so that no seam stays in one place (DemoFusion). Off: regions stay on their grid."),
-                io.Int.Input("jitter_seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, advanced=True, tooltip="Seed of the movement; the sampler's seed does not change it."),
-                io.Combo.Input("size_conditioning", options=list(SIZES), default="native", advanced=True, tooltip="What models with size conditioning (SDXL, PixArt, HunyuanDiT) are told about a region. native: a picture of the region's size. canvas: a crop of the whole canvas at the region's place, as DemoFusion does. unchanged: what the conditioning says."),
-                io.Int.Input("batch", default=0, min=0, max=256, advanced=True, tooltip="Regions in one network call. 0: as many as fit in memory. Halved when memory runs out. The result is the same."),
-                io.Combo.Input("positions", options=list(POSITIONS), default="region", advanced=True, optional=True, tooltip="Where Flux, Qwen-Image, Lumina and Z-Image believe a region to lie. region: a picture of its own, as in training. canvas: its place on the canvas; a canvas much larger than the model was trained on may suffer. Lumina and Z-Image then take the regions one by one."),
-                Regions.Input("regions", optional=True, tooltip="Layout from Region Layout, instead of the region and overlap settings here. It must be made from the latent that is sampled."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                ),
+                *inputs.regions(
+                    region_width=(
+                        "Region width in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to "
+                        "the model's patch size (2 cells for most transformers). A region as large as the latent "
+                        "changes nothing."
+                    ),
+                    region_height=(
+                        "Region height in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to "
+                        "the model's patch size (2 cells for most transformers)."
+                    ),
+                    overlap=(
+                        "Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster "
+                        "and shows seams earlier. The step from region to region is rounded down to the model's patch "
+                        "size."
+                    ),
+                    blend=(
+                        "Weights in the overlaps. uniform: plain average, as the papers do. gaussian: the middle of a "
+                        "region counts most. linear: a ramp across the overlap."
+                    ),
+                ),
+                inputs.jitter(
+                    "Move the regions by up to a quarter of the overlap, differently at every step, so that no seam "
+                    "stays in one place (DemoFusion). Off: regions stay on their grid.",
+                ),
+                inputs.own_seed("jitter_seed", "Seed of the movement; the sampler's seed does not change it."),
+                io.Combo.Input(
+                    "size_conditioning", options=list(SIZES), default="native", advanced=True,
+                    tooltip=(
+                        "What models with size conditioning (SDXL, PixArt, HunyuanDiT) are told about a region. "
+                        "native: a picture of the region's size. canvas: a crop of the whole canvas at the region's "
+                        "place, as DemoFusion does. unchanged: what the conditioning says."
+                    ),
+                ),
+                inputs.batch(
+                    "Regions in one network call. 0: as many as fit in memory. Halved when memory runs out. The "
+                    "result is the same.",
+                ),
+                io.Combo.Input(
+                    "positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
+                    tooltip=(
+                        "Where Flux, Qwen-Image, Lumina and Z-Image believe a region to lie. region: a picture of its "
+                        "own, as in training. canvas: its place on the canvas; a canvas much larger than the model "
+                        "was trained on may suffer. Lumina and Z-Image then take the regions one by one."
+                    ),
+                ),
+                Regions.Input(
+                    "regions", optional=True,
+                    tooltip=(
+                        "Layout from Region Layout, instead of the region and overlap settings here. It must be made "
+                        "from the latent that is sampled."
+                    ),
+                ),
             ],
-            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model, which now sees large latents region by region; for any sampler.")],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model, which now sees large latents region by region; for any sampler.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, region_width, region_height, overlap, blend, jitter, jitter_seed, size_conditioning, batch, positions="region", regions=None) -> io.NodeOutput:
-        regional = RegionalDenoise((region_height, region_width), overlap, blend, regions, jitter, jitter_seed, batch, size_conditioning, None, positions)
+    @checked
+    def execute(
+        cls,
+        model,
+        region_width,
+        region_height,
+        overlap,
+        blend,
+        jitter,
+        jitter_seed,
+        size_conditioning,
+        batch,
+        positions="region",
+        regions=None,
+    ) -> io.NodeOutput:
+        regional = RegionalDenoise(
+            region=(region_height, region_width),
+            overlap=overlap,
+            blend=blend,
+            layout=regions,
+            jitter=jitter,
+            seed=jitter_seed,
+            regions_per_call=batch,
+            sizes=size_conditioning,
+            positions=positions,
+        )
         return io.NodeOutput(with_parts(model, regional))
 
 

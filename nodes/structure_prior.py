@@ -6,6 +6,7 @@ from ..engine import with_parts
 from ..engine.latents import samples_of
 from ..methods.structure_prior import SCHEDULES, WAVELETS
 from ..patches.structure_prior import DIRECTIONS, StructurePrior
+from .checks import checked
 
 MODES = ("paper", "kappa")
 KERNELS = ("bicubic", "bilinear", "area")
@@ -18,27 +19,102 @@ class StructurePriorNode(io.ComfyNode):
             node_id="LoupeStructurePrior",
             display_name="Structure Prior (GSP)",
             category="Loupe/sampling",
-            description="Keeps the composition of a small picture while a large one is denoised: at every step the coarse structure of the prediction is pulled to that of the reference. Costs next to nothing and works with every model.",
+            description=(
+                "Keeps the composition of a small picture while a large one is denoised: at every step the coarse "
+                "structure of the prediction is pulled to that of the reference. Costs next to nothing and works with "
+                "every model."
+            ),
             search_aliases=["C-Upscale", "GSP", "wavelet", "low frequency", "structure guidance"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
-                io.Latent.Input("reference", tooltip="The small picture as a latent of this model, any size of the same aspect ratio."),
-                io.Float.Input("weight", default=0.2, min=0.0, max=10.0, step=0.01, tooltip="How far a step goes. Paper: 0.2; 1.0 shows artefacts. 0 changes nothing."),
-                io.Combo.Input("schedule", options=list(SCHEDULES), default="cosine", tooltip="How the weight changes while noise goes down. cosine (paper) and linear fade out; increasing holds on to the end and blurs."),
-                io.Combo.Input("strength", options=list(MODES), default="paper", advanced=True, tooltip="paper: the paper's gradient step, stronger at high noise. kappa: weight is the share of the deviation that a step removes; try it where paper is too weak (v-prediction). Flow models are pulled more in both."),
-                io.Boolean.Input("clamp", default=True, advanced=True, tooltip="Never remove more than the whole deviation. Without it, large weights overshoot and the picture breaks."),
-                io.Combo.Input("compare", options=list(DIRECTIONS), default=DIRECTIONS[0], advanced=True, tooltip="enlarge reference: on the large canvas. shrink prediction: at the reference's size, which leaves more freedom to the model."),
-                io.Combo.Input("kernel", options=list(KERNELS), default="bicubic", advanced=True, tooltip="How the reference is enlarged. Shrinking always averages areas."),
-                io.Combo.Input("wavelet", options=list(WAVELETS), default="haar", advanced=True, tooltip="Wavelet whose low band is compared. Paper: haar."),
-                io.Int.Input("levels", default=1, min=1, max=6, advanced=True, tooltip="Wavelet levels: each halves what counts as coarse. Paper: 1."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                ),
+                io.Latent.Input(
+                    "reference",
+                    tooltip="The small picture as a latent of this model, any size of the same aspect ratio.",
+                ),
+                io.Float.Input(
+                    "weight", default=0.2, min=0.0, max=10.0, step=0.01,
+                    tooltip="How far a step goes. Paper: 0.2; 1.0 shows artefacts. 0 changes nothing.",
+                ),
+                io.Combo.Input(
+                    "schedule", options=list(SCHEDULES), default="cosine",
+                    tooltip=(
+                        "How the weight changes while noise goes down. cosine (paper) and linear fade out; increasing "
+                        "holds on to the end and blurs."
+                    ),
+                ),
+                io.Combo.Input(
+                    "strength", options=list(MODES), default="paper", advanced=True,
+                    tooltip=(
+                        "paper: the paper's gradient step, stronger at high noise. kappa: weight is the share of the "
+                        "deviation that a step removes; try it where paper is too weak (v-prediction). Flow models "
+                        "are pulled more in both."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "clamp", default=True, advanced=True,
+                    tooltip=(
+                        "Never remove more than the whole deviation. Without it, large weights overshoot and the "
+                        "picture breaks."
+                    ),
+                ),
+                io.Combo.Input(
+                    "compare", options=list(DIRECTIONS), default=DIRECTIONS[0], advanced=True,
+                    tooltip=(
+                        "enlarge reference: on the large canvas. shrink prediction: at the reference's size, which "
+                        "leaves more freedom to the model."
+                    ),
+                ),
+                io.Combo.Input(
+                    "kernel", options=list(KERNELS), default="bicubic", advanced=True,
+                    tooltip="How the reference is enlarged. Shrinking always averages areas.",
+                ),
+                io.Combo.Input(
+                    "wavelet", options=list(WAVELETS), default="haar", advanced=True,
+                    tooltip="Wavelet whose low band is compared. Paper: haar.",
+                ),
+                io.Int.Input(
+                    "levels", default=1, min=1, max=6, advanced=True,
+                    tooltip="Wavelet levels: each halves what counts as coarse. Paper: 1.",
+                ),
             ],
-            outputs=[io.Model.Output("patched", display_name="model", tooltip="The model with the prior, for any sampler but the few that cannot carry step edits.")],
+            outputs=[
+                io.Model.Output(
+                    "patched", display_name="model",
+                    tooltip="The model with the prior, for any sampler but the few that cannot carry step edits.",
+                ),
+            ],
         )
 
     @classmethod
-    def execute(cls, model, reference, weight, schedule, strength, clamp, compare, kernel, wavelet, levels) -> io.NodeOutput:
-        samples = samples_of(reference, "reference", model)
-        return io.NodeOutput(with_parts(model, StructurePrior(samples, weight, schedule, strength, clamp, compare, kernel, wavelet, levels)))
+    @checked
+    def execute(
+        cls,
+        model,
+        reference,
+        weight,
+        schedule,
+        strength,
+        clamp,
+        compare,
+        kernel,
+        wavelet,
+        levels,
+    ) -> io.NodeOutput:
+        prior = StructurePrior(
+            samples_of(reference, "reference", model),
+            weight=weight,
+            schedule=schedule,
+            mode=strength,
+            clamp=clamp,
+            direction=compare,
+            kernel=kernel,
+            wavelet=wavelet,
+            levels=levels,
+        )
+        return io.NodeOutput(with_parts(model, prior))
 
 
 NODES = [StructurePriorNode]

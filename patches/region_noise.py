@@ -6,6 +6,7 @@ import comfy.sampler_helpers
 import comfy.sd
 import torch
 
+from ..engine.latents import same_aspect
 from ..methods.noise import seeded_noise, stream
 from ..methods.region_noise import edges, strength_map
 
@@ -27,7 +28,12 @@ def add_region_noise(
     N is 1, B, or B times the frames. Where `noise_mask`, of any size, is 0 nothing is added. Returns the noised samples and the strength maps (N, H, W).
     """
     size = tuple(samples.shape[-2:])
-    _check_aspect(reference, size)
+    height, width = reference.shape[1:3]
+    if not same_aspect((height, width), size):
+        raise ValueError(
+            f"reference is {width}x{height} pixels and samples {size[1]}x{size[0]} latent cells: their aspect ratios "
+            "differ. Connect the decoded picture that the latent was enlarged from."
+        )
     maps = torch.stack([strength_map(edges(picture[..., :3], *canny), size, e_min, e_max) for picture in reference])
     scaled = seeded_noise(samples.shape, stream(seed, "region-wise noise"), batch_index) * _spread(maps, samples)
     if noise_mask is not None:
@@ -56,12 +62,6 @@ def _casts_its_weights(network):
     """Whether every layer is one of ComfyUI's; what others multiply or add cell by cell takes any precision."""
     own = (module for module in network.modules() if not hasattr(module, "comfy_cast_weights"))
     return all(parameter.numel() == max(parameter.shape, default=1) for module in own for parameter in module.parameters(recurse=False))
-
-
-def _check_aspect(reference, size):
-    height, width = reference.shape[1:3]
-    if abs(height * size[1] / (width * size[0]) - 1) > 0.1:
-        raise ValueError(f"reference is {width}x{height} pixels and samples {size[1]}x{size[0]} latent cells: their aspect ratios differ. Connect the decoded picture that the latent was enlarged from.")
 
 
 def _spread(maps, samples):

@@ -5,11 +5,23 @@ import comfy.utils
 import torch
 
 from ..engine.conditioning import REGION, REGION_CANVAS
-from ..methods.regions import RegionLayout
+from ..engine.latents import same_aspect
+from ..methods.regions import RegionLayout, crop_images
 
 # what limits a prompt to a place or a time, and would limit its regions to the same
 PLACES = ("mask", "mask_strength", "set_area_to_bounds", "area", "strength")
 TIMES = ("start_percent", "end_percent", "clip_start_percent", "clip_end_percent")
+
+
+def crops_of(image: torch.Tensor, regions: RegionLayout) -> list[torch.Tensor]:
+    """The regions of images (B, h, w, C) of the canvas; see `crop_images`. Raises ValueError for another aspect ratio."""
+    height, width = image.shape[1:3]
+    if not same_aspect((height, width), (regions.height, regions.width)):
+        raise ValueError(
+            f"image is {width}x{height} pixels and regions covers {regions.width}x{regions.height} latent cells: "
+            "their aspect ratios differ. Connect the picture that is being enlarged, at any resolution."
+        )
+    return crop_images(image, regions)
 
 
 def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning: list, max_tokens: int = 75) -> list:

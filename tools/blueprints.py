@@ -192,7 +192,7 @@ def make_subgraph(name, blueprint, workflow, info):
 def make_blueprint(name, blueprint, workflow, info):
     """The blueprint as the page saves a published subgraph (version 0.4): one node, and what is behind it.
 
-    workflow: API format. info: the server's /object_info.
+    workflow: API format. info: `definitions_of` the server.
     """
     subgraph = make_subgraph(name, blueprint, workflow, info)
     number = subgraph["state"]["lastNodeId"] + 1

@@ -21,13 +21,17 @@ OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empt
 
 TITLE, SLOT, WIDGET = 30, 20, 24
 WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
-MAP, PLOT = 264, 134  # what js/ draws below the widgets of these nodes
-PANELS = {
-    "LoupeRegionLayout": MAP, "LoupeRegionPrompts": MAP, "LoupeDemoFusion": PLOT, "LoupeDemoFusionSampler": PLOT,
-    "LoupeStructurePrior": PLOT, "LoupePixelSmithSampler": PLOT, "LoupeLatentAdjustment": PLOT,
-}
+MARGIN = 4  # around what js/ draws below the widgets of a node
 PREVIEW = 220  # of a sampler while it runs, below its widgets
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
+
+
+def definitions_of(client):
+    """The server's /object_info, with the `panel` of each node that the pack draws one in."""
+    info = client.get_json("/object_info")
+    for name, panel in client.get_json("/loupe/panels").items():
+        info[name]["panel"] = panel
+    return info
 
 
 def inputs_of(definition):
@@ -95,7 +99,7 @@ def slots(definition):
 
 
 def size_of(node, definition):
-    """Width and height without the title bar."""
+    """Width and height without the title bar. definition: of `definitions_of`."""
     inputs = [(kind, options) for _, kind, options, _ in inputs_of(definition)]
     if definition["output_node"] or any(options.get("image_upload") for _, options in inputs):
         return PICTURE
@@ -103,7 +107,8 @@ def size_of(node, definition):
     texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6
     widgets = len(widget_values(node, definition)) - texts
-    height += PANELS.get(node["class_type"], 0)
+    if "panel" in definition:
+        height += definition["panel"]["height"] + MARGIN
     return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
 
 

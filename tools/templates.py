@@ -18,6 +18,7 @@ from .graph import (
     GAP,
     TITLE,
     ancestors,
+    definitions_of,
     in_order,
     make_links,
     make_nodes,
@@ -152,7 +153,7 @@ def make_note(number, order, text, rectangle):
 def make_template(workflow, info, note):
     """The workflow as the page saves it (version 0.4).
 
-    workflow: API format. info: the server's /object_info. note: text of the note node.
+    workflow: API format. info: `definitions_of` the server. note: text of the note node.
     """
     places, groups, rectangle = layout(workflow, info)
     nodes = make_nodes(workflow, info, places)
@@ -226,7 +227,7 @@ def stand_in(name, workflows):
 
 def make_all(client, names, thumbnails):
     """Write the templates, and the thumbnails that show the same runs, of `names` or all workflows."""
-    info = client.get_json("/object_info")
+    info = definitions_of(client)
     workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((WORKFLOWS / "api").glob("*.json"))}
     if not set(names) <= set(workflows):
         raise ValueError(f"workflows/api has {', '.join(workflows)}; unknown: {', '.join(set(names) - set(workflows))}")

@@ -185,7 +185,7 @@ def test_what_does_not_fit_together_is_refused(vae):
         decode(z / 0, vae, decoder)
 
 
-@pytest.mark.parametrize("target", [{"scale_by": 0.2}, {"scale_by": 17.0}, {"width": 7}, {"height": 600}, {"width": 32, "height": 600}])
+@pytest.mark.parametrize("target", [{"width": 7}, {"height": 600}, {"width": 32, "height": 600}])
 def test_targets_out_of_reach_are_refused(target):
     with pytest.raises(ValueError, match=r"samples decodes to 32x32; a side can become 0.25 to 16 times as long"):
         decode(tiny.noise((1, 4, 4, 4)), mini.load_vae(), **target)

@@ -193,7 +193,7 @@ def test_videos():
         ({"alpha": 0.2}, "alpha is 0.2; with target 'sample' it goes from 0 to 0.1"),
         ({"beta": 0.06}, "beta is 0.06; with target 'sample' it goes from 0 to 0.05"),
         ({"alpha": -0.01}, "alpha is -0.01"),
-        ({"alpha": 0.4, "target": "denoised"}, "alpha is 0.4; with target 'denoised' it goes from 0 to 0.3"),
+        ({"alpha": 0.4, "target": "denoised"}, "alpha is 0.4; expected 0.0 to 0.3"),
         ({"early_end": 0.9}, "early_end is 0.9 and late_start 0.8"),
         ({"reference": torch.zeros(1, 16, 4, 4)}, "reference has 16 channels, the model's latents have 4"),
     ],

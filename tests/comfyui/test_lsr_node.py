@@ -6,10 +6,11 @@ import folder_paths
 import pytest
 import tiny
 import torch
+from loupe.engine.latents import target_size
 from loupe.models.lsr import LSR, save
 from loupe.models.lsr.file import LatentSpace
 from loupe.models.lsr.loaded import LatentUpscaler
-from loupe.nodes.lsr import FOLDER, LoadLSR, LSRUpscale, lsr_files, target_size
+from loupe.nodes.lsr import FOLDER, LoadLSR, LSRUpscale, lsr_files
 from tolerance import close
 
 pytestmark = pytest.mark.numerics

@@ -4,9 +4,10 @@ import tiny
 import torch
 from loupe.engine.conditioning import REGION, REGION_CANVAS
 from loupe.engine.evaluation import with_parts
+from loupe.engine.preview import draw
 from loupe.methods.regions import Region, RegionLayout
 from loupe.nodes.estimate import PlanNode
-from loupe.nodes.region_layout import RegionLayoutNode, draw
+from loupe.nodes.region_layout import RegionLayoutNode
 from loupe.patches.regional_denoise import RegionalDenoise
 
 import nodes

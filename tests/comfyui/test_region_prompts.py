@@ -260,8 +260,8 @@ def test_cancel_stops_within_an_answer(folder, monkeypatch):
 
 def test_progress_counts_regions(installed, monkeypatch):
     sent = []
-    monkeypatch.setattr(region_prompts.comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: sent.append((value, total)))
-    monkeypatch.setattr(region_prompts.comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: sent.append((value, total)))
+    monkeypatch.setattr(comfy.utils, "PROGRESS_THROTTLE_MIN_INTERVAL", 0)
     captions(installed)
     assert sent == [(1, 2), (2, 2)]
 

@@ -1,0 +1,78 @@
+"""Groups of inputs that several nodes have: their ranges and defaults; what each node says about them it says itself."""
+
+from comfy_api.latest import io
+
+from ..methods.regions import BLENDS
+from ..patches.demofusion_sampler import PAPER_SCHEDULE, SCHEDULES
+
+LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
+
+
+def size(*, scale_by: str, width: str, height: str, least: float = 1.0, step: int | None = 8) -> list[io.Input]:
+    """The size of a result: a factor, or pixels."""
+    return [
+        io.Float.Input("scale_by", default=2.0, min=least, max=16.0, step=0.01, tooltip=scale_by),
+        io.Int.Input("width", default=0, min=0, max=65536, step=step, tooltip=width),
+        io.Int.Input("height", default=0, min=0, max=65536, step=step, tooltip=height),
+    ]
+
+
+def regions(*, region_width: str, region_height: str, overlap: str, blend: str, least: int = 8, advanced: bool | None = None) -> list[io.Input]:
+    """How a canvas is cut. `advanced`: overlap and blend, which the method prescribes."""
+    return [
+        io.Int.Input("region_width", default=128, min=least, max=8192, tooltip=region_width),
+        io.Int.Input("region_height", default=128, min=least, max=8192, tooltip=region_height),
+        io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, advanced=advanced, tooltip=overlap),
+        io.Combo.Input("blend", options=list(BLENDS), default="uniform", advanced=advanced, tooltip=blend),
+    ]
+
+
+def jitter(tooltip: str, advanced: bool | None = None) -> io.Input:
+    return io.Boolean.Input("jitter", default=True, advanced=advanced, tooltip=tooltip)
+
+
+def batch(tooltip: str) -> io.Input:
+    """Images in one network call."""
+    return io.Int.Input("batch", default=0, min=0, max=256, advanced=True, tooltip=tooltip)
+
+
+def seed(tooltip: str) -> io.Input:
+    return io.Int.Input("seed", default=0, min=0, max=LARGEST_SEED, control_after_generate=True, tooltip=tooltip)
+
+
+def own_seed(name: str, tooltip: str) -> io.Input:
+    """Of something that the sampler's seed does not change."""
+    return io.Int.Input(name, default=0, min=0, max=LARGEST_SEED, advanced=True, tooltip=tooltip)
+
+
+def cfg(tooltip: str) -> io.Input:
+    return io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
+
+
+def sampling(*, depth: int, denoise_depth: str, seed_of: str) -> list[io.Input]:
+    """A run along the last steps of a schedule, `depth` of them by default."""
+    return [
+        io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 50."),
+        io.Int.Input("denoise_depth", default=depth, min=1, max=1000, tooltip=denoise_depth),
+        cfg("Guidance scale. Paper: 7.5."),
+        seed(seed_of),
+    ]
+
+
+def scheduler(tooltip: str) -> io.Input:
+    return io.Combo.Input("scheduler", options=SCHEDULES, default=PAPER_SCHEDULE, advanced=True, tooltip=tooltip)
+
+
+def strengths(*, e_min: str, e_max: str) -> list[io.Input]:
+    """Noise added in flat parts and at edges."""
+    return [
+        io.Float.Input("e_min", default=0.0, min=0.0, max=10.0, step=0.01, tooltip=e_min),
+        io.Float.Input("e_max", default=1.2, min=0.0, max=10.0, step=0.01, tooltip=e_max),
+    ]
+
+
+def canny(*, canny_low: str, canny_high: str) -> list[io.Input]:
+    return [
+        io.Int.Input("canny_low", default=0, min=0, max=2000, advanced=True, tooltip=canny_low),
+        io.Int.Input("canny_high", default=255, min=0, max=2000, advanced=True, tooltip=canny_high),
+    ]
