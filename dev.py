@@ -55,9 +55,6 @@ INSTRUCTIONS = {
     "SSE4": {"ATEN_CPU_CAPABILITY": "default", "DNNL_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
 }
 
-ROOMS = {"train": "training", "bench": "benchmarks"}
-
-
 class SetupError(Exception):
     pass
 
@@ -224,52 +221,37 @@ def use_existing(comfyui, python, testing):
 # Inside the environment
 
 
-def load_package(name, folder):
-    """Import a folder of this checkout as top-level package `name`, without putting anything on sys.path."""
-    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
-    package = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(package)
-    return package
+def load_pack():
+    """Import this checkout as package `loupe`, without putting it on sys.path: `nodes` and `models` are ComfyUI's names."""
+    spec = importlib.util.spec_from_file_location("loupe", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    pack = sys.modules["loupe"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pack)
 
 
-def import_pack(comfyui):
-    """Import this checkout as package `loupe` in the ComfyUI at `comfyui`, as its server would on this machine."""
-    import torch
-
-    sys.path.insert(0, str(comfyui))
-    import comfy.options
-
-    comfy.options.enable_args_parsing(False)
-    from comfy.cli_args import args
-
-    args.cpu = not torch.cuda.is_available()
-    args.use_pytorch_cross_attention = True
-    return load_package("loupe", ROOT)
-
-
-def run_room(command, names):
-    """Run `main(argv)` of a module that training/ or benchmarks/ lists in COMMANDS."""
-    room = f"loupe.{ROOMS[command]}"
-    commands = importlib.import_module(room).COMMANDS
+def bench(names):
+    """Run `main(argv)` of a module that benchmarks/ lists in COMMANDS."""
+    commands = importlib.import_module("loupe.benchmarks").COMMANDS
     if not names or names[0] not in commands:
-        print(f"usage: python dev.py {command} NAME ...\nNAME is one of: {', '.join(commands)}", file=sys.stderr)
+        print(f"usage: python dev.py bench NAME ...\nNAME is one of: {', '.join(commands)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"{room}.{commands[names[0]]}").main(names[1:])
+    return importlib.import_module(f"loupe.benchmarks.{commands[names[0]]}").main(names[1:])
 
 
 def inside(comfyui, command, arguments):
-    """Run one command inside the environment, with ROOT off sys.path: `nodes` and `models` are ComfyUI's names."""
+    """Run one command inside the environment, with ROOT off sys.path."""
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
     if command == "pytest":
         return importlib.import_module("pytest").main(arguments)
     options, rest = parse([command, *arguments])
-    if not (ROOT / ROOMS.get(command, "tools")).is_dir():
-        raise SetupError(f"{ROOMS[command]}/ is not in the published archive; use a checkout of the repository")
-    if command in ROOMS:
-        import_pack(comfyui)
-        return run_room(command, rest)
-    load_package("loupe_tools", ROOT / "tools")
-    return importlib.import_module(f"loupe_tools.{command}").main(comfyui, options, rest)
+    load_pack()
+    if command not in ("train", "bench"):
+        return importlib.import_module(f"loupe.tools.{command}").main(comfyui, options, rest)
+    sys.path.insert(0, str(comfyui))
+    pack = importlib.import_module("loupe.__main__")
+    if command == "train":
+        return pack.train(rest)
+    pack.use_comfyui()
+    return bench(rest)
 
 
 def enter(python, comfyui, arguments):
@@ -390,8 +372,8 @@ def parse(arguments):
     serve.add_argument("--port", type=int, default=8188)
     test = commands.add_parser("test", parents=[existing], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
     test.add_argument("--browser", action="store_true", help="only the tests in Chromium; an error where there is none")
-    for name in ROOMS:
-        commands.add_parser(name, parents=[existing], allow_abbrev=False, add_help=False, help=f"run a command of {ROOMS[name]}/")
+    commands.add_parser("train", parents=[existing], allow_abbrev=False, add_help=False, help="train a bundled network")
+    commands.add_parser("bench", parents=[existing], allow_abbrev=False, add_help=False, help="run a benchmark")
     commands.add_parser("run", parents=[existing], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
     commands.add_parser("pack", parents=[existing], allow_abbrev=False, add_help=False, help="make the registry's archive")
     commands.add_parser("templates", parents=[existing], allow_abbrev=False, add_help=False, help="make the template browser's workflows")

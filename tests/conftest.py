@@ -1,5 +1,4 @@
-"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no ComfyUI, and tools/ as
-`loupe_tools`."""
+"""Loads the pack as the package `loupe` without running its entry point, so that unit tests need no ComfyUI."""
 
 import importlib.util
 import json
@@ -19,10 +18,9 @@ torch.set_num_threads(1)
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-for name, folder in (("loupe", ROOT), ("loupe_tools", ROOT / "tools")):
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
-        sys.modules[name] = importlib.util.module_from_spec(spec)
+if "loupe" not in sys.modules:
+    spec = importlib.util.spec_from_file_location("loupe", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    sys.modules["loupe"] = importlib.util.module_from_spec(spec)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import json
 import uuid
 from typing import NamedTuple
 
-from .client import find_node
+from ..headless.client import find_node
 from .graph import (
     GAP,
     SLOT,

@@ -8,7 +8,7 @@ import time
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .client import Client, WorkflowError, find_node, node_title
+from ..headless.client import Client, WorkflowError, find_node, node_title
 from .server import PACK, Server, ServerError
 
 WORKFLOW = PACK / "workflows" / "api" / "lsrna_demofusion.json"

@@ -1,6 +1,6 @@
 """Nodes and links of an API workflow as the page saves them."""
 
-from .client import node_title
+from ..headless.client import node_title
 
 # what does not come with Loupe: (folder, address, and SHA256 where it is known)
 MODELS = {

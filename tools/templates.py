@@ -12,8 +12,8 @@ import tempfile
 
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
+from ..headless.client import Client, WorkflowError, node_title
 from . import blueprints
-from .client import Client, WorkflowError, node_title
 from .graph import (
     GAP,
     TITLE,

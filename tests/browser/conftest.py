@@ -10,8 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from loupe_tools.client import Client
-from loupe_tools.server import Server
+from loupe.tools.server import Server
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +42,6 @@ def server(tmp_path_factory):
     (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS))
     with Server(comfyui, base) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def client(server):
-    return Client(server.url)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from loupe.methods.pixelsmith import follows
 from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.methods.structure_prior import kappa, schedule_weight
-from loupe_tools.graph import TRAINED
-from loupe_tools.templates import TITLES
+from loupe.tools.graph import TRAINED
+from loupe.tools.templates import TITLES
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
@@ -300,8 +300,8 @@ def test_help_is_shown(page, screenshot):
     screenshot("help")
 
 
-def test_template_browser_lists_the_pack(page, client, screenshot):
-    listed = client.get_json("/workflow_templates")
+def test_template_browser_lists_the_pack(page, server, screenshot):
+    listed = page.page.request.get(f"{server.url}/workflow_templates").json()
     (name,) = [name for name, files in listed.items() if TITLES["cupscale"] in files]
     page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.get_by_text(name).first.click()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loupe_tools.client import Client
-from loupe_tools.server import Server
+from loupe.headless.client import Client
+from loupe.tools.server import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 

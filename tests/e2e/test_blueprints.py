@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loupe_tools.blueprints import BLUEPRINTS
-from loupe_tools.client import Client, find_node
-from loupe_tools.graph import TRAINED
+from loupe.headless.client import Client, find_node
+from loupe.tools.blueprints import BLUEPRINTS
+from loupe.tools.graph import TRAINED
 from page import declared, fits, widgets_of
 
 ROOT = Path(__file__).resolve().parents[2]

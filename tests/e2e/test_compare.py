@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loupe_tools.client import find_node
+from loupe.headless.client import find_node
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "api" / "compare.json"
 SHEET = ["Enlarge", "LSR", "Regions alone", "LSRNA-DemoFusion", "PixelSmith", "C-Upscale"]

@@ -11,14 +11,14 @@ import zipfile
 
 import numpy as np
 import pytest
-from loupe_tools import blueprints, pack, run, templates
-from loupe_tools.client import Client, find_node
-from loupe_tools.server import PACK, Server
+from loupe.headless.client import Client, find_node
+from loupe.tools import blueprints, pack, run, templates
+from loupe.tools.server import PACK, Server
 from PIL import Image
 
 TRACKED = shutil.which("git") and (PACK / ".git").exists()
-KEPT = {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "dev.py"}
-ROOMS = {"browser", "docs", "engine", "js", "locales", "methods", "models", "nodes", "patches", "subgraphs", "tools", "training", "workflows"}
+KEPT = {"__init__.py", "__main__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"}
+ROOMS = {"browser", "docs", "engine", "headless", "js", "locales", "methods", "models", "nodes", "patches", "subgraphs", "training", "workflows"}
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
     "2": {"class_type": "LoupeLoadMini", "inputs": {}},

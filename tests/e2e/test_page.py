@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from loupe_tools import demo
-from loupe_tools.client import find_node
+from loupe.headless.client import find_node
+from loupe.tools import demo
 
 
 def ask(client, path, **values):

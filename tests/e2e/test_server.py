@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from loupe_tools.client import Client, find_node
+from loupe.headless.client import Client, find_node
 
 NODES = [
     "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",

@@ -5,9 +5,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from loupe_tools.client import Client
-from loupe_tools.graph import TRAINED
-from loupe_tools.templates import TITLES
+from loupe.headless.client import Client
+from loupe.tools.graph import TRAINED
+from loupe.tools.templates import TITLES
 from page import SCALARS, declared, fits, widgets_of
 from PIL import Image
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from loupe_tools.client import WorkflowError, find_node
+from loupe.headless.client import WorkflowError, find_node
 from PIL import Image
 
 API = Path(__file__).resolve().parents[2] / "workflows" / "api"
@@ -122,9 +122,9 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
 
 
 def test_picture_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
+    from loupe.tools.demo import use_picture
     from loupe.training.mini.render import render
     from loupe.training.mini.scenes import caption, sample_scene
-    from loupe_tools.demo import use_picture
 
     scene = sample_scene(7_000_003)
     Image.fromarray(render(scene, 450, 1)[75:375]).save(tmp_path / "mine.png")

@@ -216,9 +216,3 @@ def test_train_imports_the_pack_in_its_comfyui():
     )
     assert finished.returncode == 2
     assert "mini-unet" in finished.stderr
-
-
-def test_the_published_archive_says_what_it_lacks(tmp_path, monkeypatch):
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
-    with pytest.raises(dev.SetupError, match="benchmarks/ is not in the published archive"):
-        dev.inside(tmp_path, "bench", [])

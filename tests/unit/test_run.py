@@ -1,16 +1,18 @@
-"""What `dev.py run` makes of its arguments, and how it hands out pictures, without a server."""
+"""What a run makes of its arguments, and how it hands out pictures, without a server."""
 
 import importlib.util
 import json
+import re
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from loupe_tools import run
-from loupe_tools.client import Refused, ServerLost, WorkflowError
-from loupe_tools.jobs import PICTURE, Job, Mistake, plan
-from loupe_tools.results import Results
-from loupe_tools.workers import dispatch
+from loupe.headless import run
+from loupe.headless.client import Refused, ServerLost, WorkflowError
+from loupe.headless.jobs import PICTURE, Job, UsageError, plan
+from loupe.headless.results import Results
+from loupe.headless.workers import dispatch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,16 +67,16 @@ def test_once_without_pictures(folder):
     ],
 )
 def test_a_wrong_setting_is_named(folder, setting, message):
-    with pytest.raises(Mistake, match=message):
+    with pytest.raises(UsageError, match=message):
         plan(options(folder, "--set", setting))
 
 
 def test_two_nodes_of_one_title(folder):
     twice = {**WORKFLOW, "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
     (folder / "workflow.json").write_text(json.dumps(twice))
-    with pytest.raises(Mistake, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
+    with pytest.raises(UsageError, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
         plan(options(folder, "--set", "LoadImage.image=y.png"))
-    with pytest.raises(Mistake, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
+    with pytest.raises(UsageError, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
         plan(options(folder))
     job = plan(options(folder, "--set", "5.image={picture}"))[0]
     assert job.workflow["5"]["inputs"]["image"] == PICTURE and job.workflow["1"]["inputs"]["image"] == "x.png"
@@ -88,20 +90,20 @@ def test_two_nodes_of_one_title(folder):
 def test_a_wrong_workflow_is_named(folder, text, message):
     file = folder / "workflow.json"
     file.unlink() if text is None else file.write_text(text)
-    with pytest.raises(Mistake, match=message):
+    with pytest.raises(UsageError, match=message):
         plan(options(folder))
 
 
 def test_wrong_folders_are_named(folder):
-    with pytest.raises(Mistake, match="--output is the folder of --input"):
+    with pytest.raises(UsageError, match="--output is the folder of --input"):
         plan(options(folder, "--output", str(folder / "in")))
     Image.new("RGB", (8, 8)).save(folder / "in" / "A.png")
-    with pytest.raises(Mistake, match="would get the same results"):
+    with pytest.raises(UsageError, match="would get the same results"):
         plan(options(folder))
-    with pytest.raises(Mistake, match="no such folder"):
+    with pytest.raises(UsageError, match="no such folder"):
         plan(options(folder, "--input", str(folder / "none")))
     (folder / "empty").mkdir()
-    with pytest.raises(Mistake, match="no pictures"):
+    with pytest.raises(UsageError, match="no pictures"):
         plan(options(folder, "--input", str(folder / "empty")))
 
 
@@ -194,5 +196,50 @@ def test_an_interrupted_run_cancels_what_is_running(folder):
 def test_ray_is_asked_for_plainly(folder, capsys):
     if importlib.util.find_spec("ray"):
         pytest.skip("ray is installed")
-    assert run.main(ROOT, None, [str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"]) == 2
+    assert run.main([str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"], start=no_server) == 2
     assert "--ray needs the package ray" in capsys.readouterr().err
+
+
+def no_server():
+    raise AssertionError("nothing is to be started")
+
+
+def test_workers_are_the_servers_that_are_named(folder):
+    with run.workers(options(folder, "--server", "http://a:1/", "http://b:2", "--server", "http://a:1"), no_server) as found:
+        assert [worker.name for worker in found] == ["http://a:1", "http://b:2"]
+
+
+def test_without_a_way_to_start_one_the_running_server_is_asked(folder):
+    with run.workers(options(folder), None) as found:
+        assert [worker.name for worker in found] == [run.RUNNING]
+
+
+def test_without_servers_one_is_started_and_stopped(folder):
+    states = []
+
+    @contextmanager
+    def start():
+        states.append("started")
+        yield "http://own:1"
+        states.append("stopped")
+
+    with run.workers(options(folder), start) as found:
+        assert [worker.name for worker in found] == ["http://own:1"] and states == ["started"]
+    assert states == ["started", "stopped"]
+
+
+def test_ray_needs_a_way_to_start_servers(folder, capsys):
+    with pytest.raises(SystemExit):
+        run.main([str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"])
+    assert "needs a checkout" in capsys.readouterr().err
+
+
+def test_a_server_that_is_not_there_is_named(folder, capsys):
+    assert run.main([str(folder / "workflow.json"), "--output", str(folder / "out"), "--server", "http://127.0.0.1:9"]) == 2
+    assert "http://127.0.0.1:9: no ComfyUI answers there" in capsys.readouterr().err
+
+
+def test_nothing_that_ships_starts_programs_or_opens_sockets():
+    shipped = [path for path in (ROOT / "headless").glob("*.py")]
+    found = {path.name for path in shipped for name in ("subprocess", "socket", "urllib") if re.search(rf"\b(import|from) {name}\b", path.read_text())}
+    assert shipped and not found

@@ -1,4 +1,4 @@
-"""What `dev.py run` is asked to do: the workflow with its settings, and a job for every picture."""
+"""What a run is asked to do: the workflow with its settings, and a job for every picture."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ PICTURE = "{picture}"  # stands for the picture of a job in an input of the work
 FORMATS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-class Mistake(Exception):
+class UsageError(Exception):
     """Something in the command that has to be changed before anything can start."""
 
 
@@ -21,13 +21,13 @@ def read_workflow(file):
     try:
         workflow = json.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
-        raise Mistake(f"{file}: {error.strerror}") from error
+        raise UsageError(f"{file}: {error.strerror}") from error
     except ValueError as error:
-        raise Mistake(f"{file} is not JSON: {error}") from error
+        raise UsageError(f"{file} is not JSON: {error}") from error
     if isinstance(workflow, dict) and "nodes" in workflow:
-        raise Mistake(f"{file} is a workflow of the page. Export it in API format (File > Export (API)).")
+        raise UsageError(f"{file} is a workflow of the page. Export it in API format (File > Export (API)).")
     if not workflow or not isinstance(workflow, dict) or not all(isinstance(node, dict) and {"class_type", "inputs"} <= set(node) for node in workflow.values()):
-        raise Mistake(f"{file} is not a workflow in API format: it must map node ids to class_type and inputs")
+        raise UsageError(f"{file} is not a workflow in API format: it must map node ids to class_type and inputs")
     return workflow
 
 
@@ -38,19 +38,19 @@ def find_input(workflow, target):
         name, key = target[:dot], target[dot + 1 :]
         found = [name] if name in workflow else [node_id for node_id in workflow if node_title(workflow, node_id) == name]
         if len(found) > 1:
-            raise Mistake(f"--set {target}: {len(found)} nodes are called '{name}'. Name one by its id: {', '.join(found)}")
+            raise UsageError(f"--set {target}: {len(found)} nodes are called '{name}'. Name one by its id: {', '.join(found)}")
         if found:
             inputs = workflow[found[0]]["inputs"]
             if key not in inputs:
-                raise Mistake(f"--set {target}: '{name}' has no input '{key}' in this workflow. It has: {', '.join(inputs) or 'none'}")
+                raise UsageError(f"--set {target}: '{name}' has no input '{key}' in this workflow. It has: {', '.join(inputs) or 'none'}")
             return found[0], key
-    raise Mistake(f"--set {target}: no such node. Write NODE.INPUT=VALUE with an id or a title: {', '.join(f'{key} ({node_title(workflow, key)})' for key in workflow)}")
+    raise UsageError(f"--set {target}: no such node. Write NODE.INPUT=VALUE with an id or a title: {', '.join(f'{key} ({node_title(workflow, key)})' for key in workflow)}")
 
 
 def parse_value(target, text, now):
     """The text as the type of the value that the workflow has now."""
     if isinstance(now, list):
-        raise Mistake(f"--set {target}: this input is a link from node {now[0]}. Set an input of that node.")
+        raise UsageError(f"--set {target}: this input is a link from node {now[0]}. Set an input of that node.")
     if isinstance(now, str):
         return text
     try:
@@ -58,9 +58,9 @@ def parse_value(target, text, now):
     except ValueError:
         value = text
     if isinstance(now, bool) and not isinstance(value, bool):
-        raise Mistake(f"--set {target}: '{text}' is not true or false")
+        raise UsageError(f"--set {target}: '{text}' is not true or false")
     if isinstance(now, (int, float)) and (not isinstance(value, (int, float)) or isinstance(value, bool) != isinstance(now, bool) or not math.isfinite(value)):
-        raise Mistake(f"--set {target}: '{text}' is not a number")
+        raise UsageError(f"--set {target}: '{text}' is not a number")
     return value
 
 
@@ -69,7 +69,7 @@ def set_inputs(workflow, settings):
     for setting in settings:
         target, equals, text = setting.partition("=")
         if not equals:
-            raise Mistake(f"--set {setting}: write NODE.INPUT=VALUE")
+            raise UsageError(f"--set {setting}: write NODE.INPUT=VALUE")
         node_id, name = find_input(workflow, target)
         workflow[node_id]["inputs"][name] = text if text == PICTURE else parse_value(target, text, workflow[node_id]["inputs"][name])
 
@@ -85,22 +85,22 @@ def place_picture(workflow):
     loaders = [node_id for node_id, node in workflow.items() if node["class_type"] == "LoadImage"]
     if len(loaders) != 1:
         named = ", ".join(f"{node_id} ({node_title(workflow, node_id)})" for node_id in loaders)
-        raise Mistake(f"the workflow has {f'several Load Image nodes: {named}' if loaders else 'no Load Image node'}. Say which input takes the picture: --set NODE.INPUT={PICTURE}")
+        raise UsageError(f"the workflow has {f'several Load Image nodes: {named}' if loaders else 'no Load Image node'}. Say which input takes the picture: --set NODE.INPUT={PICTURE}")
     workflow[loaders[0]]["inputs"]["image"] = PICTURE
 
 
 def find_pictures(folder):
     folder = Path(folder)
     if not folder.is_dir():
-        raise Mistake(f"--input {folder}: no such folder")
+        raise UsageError(f"--input {folder}: no such folder")
     pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS and not file.name.startswith("."))
     if not pictures:
-        raise Mistake(f"--input {folder}: no pictures ({', '.join(sorted(FORMATS))}) in this folder")
+        raise UsageError(f"--input {folder}: no pictures ({', '.join(sorted(FORMATS))}) in this folder")
     names = {}
     for file in pictures:
         other = names.setdefault(file.stem.casefold(), file)
         if other is not file:
-            raise Mistake(f"--input {folder}: {other.name} and {file.name} would get the same results. Rename one.")
+            raise UsageError(f"--input {folder}: {other.name} and {file.name} would get the same results. Rename one.")
     return pictures
 
 
@@ -120,18 +120,18 @@ class Job:
 
 
 def plan(options):
-    """The jobs that the command asks for. Raises Mistake."""
+    """The jobs that the command asks for. Raises UsageError."""
     workflow = read_workflow(options.workflow)
     set_inputs(workflow, options.set)
     if options.input is None:
         if takes_picture(workflow):
-            raise Mistake(f"--set NODE.INPUT={PICTURE} needs --input DIR")
+            raise UsageError(f"--set NODE.INPUT={PICTURE} needs --input DIR")
         return [Job(Path(options.workflow).stem, workflow)]
     pictures = find_pictures(options.input)
     if Path(options.output).resolve() == Path(options.input).resolve():
-        raise Mistake("--output is the folder of --input: results would be taken for pictures. Give another one.")
+        raise UsageError("--output is the folder of --input: results would be taken for pictures. Give another one.")
     place_picture(workflow)
     try:
         return [Job(file.stem, workflow, file) for file in pictures]
     except OSError as error:
-        raise Mistake(f"--input {error.filename}: {error.strerror}") from error
+        raise UsageError(f"--input {error.filename}: {error.strerror}") from error

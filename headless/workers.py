@@ -1,22 +1,16 @@
-"""ComfyUI servers that run the jobs of `dev.py run`, and how jobs are handed out to them."""
+"""ComfyUI servers that run jobs, and how jobs are handed out to them."""
 
 import asyncio
 import hashlib
 import sys
-import tempfile
 import time
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.error import HTTPError
 
 import aiohttp
 
 from .client import Client, Refused, ServerLost, WorkflowError, node_title
-from .jobs import PICTURE, Mistake
-from .serve import BASE, model_folders
-from .server import PACK, Server
+from .jobs import PICTURE, UsageError
 
 
 class ServerWorker:
@@ -29,11 +23,11 @@ class ServerWorker:
     def check(self, workflow):
         try:
             known = self.client.get_json("/object_info")
-        except (OSError, ValueError) as error:
-            raise Mistake(f"--server {self.name}: no ComfyUI answers there ({getattr(error, 'reason', error)})") from error
+        except (OSError, ValueError, asyncio.TimeoutError, aiohttp.ClientError) as error:
+            raise UsageError(f"--server {self.name}: no ComfyUI answers there ({error}). Start it, or name one that runs.") from error
         missing = sorted({node["class_type"] for node in workflow.values()} - set(known))
         if missing:
-            raise Mistake(f"--server {self.name} has no node {', '.join(missing)}")
+            raise UsageError(f"--server {self.name} has no node {', '.join(missing)}")
 
     def run(self, job):
         """Everything that the run saved, [(title, file name, bytes)]; where it saved nothing, its previews."""
@@ -43,7 +37,7 @@ class ServerWorker:
             raise WorkflowError(str(error)) from error
         try:
             return self.saved(job, data)
-        except (HTTPError, aiohttp.ClientResponseError) as error:
+        except aiohttp.ClientResponseError as error:
             raise WorkflowError(f"the server answered: {error}") from error
         except (OSError, asyncio.TimeoutError, aiohttp.ClientError) as error:
             raise ServerLost(f"the server does not answer: {error}") from error
@@ -65,31 +59,6 @@ class ServerWorker:
 
     def cancel(self):
         self.client.cancel()
-
-
-@contextmanager
-def own_server(comfyui):
-    """A server of its own, with the models of `comfyui` and of `dev.py serve`."""
-    (PACK / ".cache").mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
-        print(f"run: starting ComfyUI from {comfyui}", file=sys.stderr, flush=True)
-        with Server(comfyui, base, arguments=model_folders(Path(base), comfyui, BASE)) as server:
-            yield [ServerWorker(server.url)]
-
-
-@contextmanager
-def servers(urls):
-    yield [ServerWorker(url.rstrip("/")) for url in dict.fromkeys(urls)]
-
-
-def workers(comfyui, options):
-    if options.ray is not None:
-        try:
-            from . import ray_cluster
-        except ModuleNotFoundError as error:
-            raise Mistake(f"--ray needs the package ray: {sys.executable} -m pip install ray") from error
-        return ray_cluster.machines(comfyui, options.ray)
-    return servers(options.server) if options.server else own_server(comfyui)
 
 
 def dispatch(jobs, workers, retries):

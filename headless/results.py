@@ -1,11 +1,11 @@
-"""The output folder of `dev.py run`, where nothing is written twice or half."""
+"""The output folder of a run, where nothing is written twice or half."""
 
 import json
 import os
 import re
 from pathlib import Path
 
-from .jobs import Mistake
+from .jobs import UsageError
 
 
 class Results:
@@ -17,7 +17,7 @@ class Results:
         try:
             self.notes.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Mistake(f"--output {folder}: {error.strerror}") from error
+            raise UsageError(f"--output {folder}: {error.strerror}") from error
 
     def note(self, job):
         return self.notes / f"{job.label}.json"

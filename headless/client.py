@@ -4,8 +4,6 @@ import asyncio
 import io
 import json
 import time
-import urllib.parse
-import urllib.request
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,8 +11,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from PIL import Image
 
-OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback never goes through a proxy
-TIMEOUT = 60  # seconds
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)  # seconds
 HEARTBEAT = 120  # seconds; a server that leaves a ping unanswered for half of them is gone
 
 
@@ -77,16 +74,18 @@ class Client:
         self.task = None
 
     def get(self, path, **query):
-        with OPENER.open(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=TIMEOUT) as answer:
-            return answer.read()
+        return asyncio.run(self._ask("GET", path, params={name: str(value) for name, value in query.items()}))
 
     def get_json(self, path, **query):
         return json.loads(self.get(path, **query))
 
     def post_json(self, path, data):
-        request = urllib.request.Request(self.url + path, json.dumps(data).encode(), {"Content-Type": "application/json"})
-        with OPENER.open(request) as answer:
-            return answer.read()
+        return asyncio.run(self._ask("POST", path, json=data))
+
+    async def _ask(self, method, path, **request):
+        async with aiohttp.ClientSession(self.url, timeout=TIMEOUT) as session, session.request(method, path, **request) as answer:
+            answer.raise_for_status()
+            return await answer.read()
 
     def interrupt(self):
         self.post_json("/interrupt", {})
@@ -128,7 +127,7 @@ class Client:
     async def _run(self, workflow, watch):
         self.task = asyncio.current_task()
         started = time.monotonic()
-        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0, heartbeat=HEARTBEAT) as socket:
+        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0, heartbeat=HEARTBEAT) as events:
             async with session.post("/prompt", json={"prompt": workflow, "client_id": self.id}) as answer:
                 accepted = await answer.json()
             if accepted.get("error") or accepted["node_errors"]:
@@ -137,7 +136,7 @@ class Client:
                 raise Refused(refusal(workflow, accepted))
             run = Run(accepted["prompt_id"])
             try:
-                await self._follow(socket, workflow, run, watch)
+                await self._follow(events, workflow, run, watch)
             except asyncio.CancelledError:
                 with suppress(aiohttp.ClientError):  # the server may be on its way out too
                     await self._drop(session, run.prompt_id)
@@ -151,8 +150,8 @@ class Client:
         await session.post("/queue", json={"delete": [prompt_id]})
         await session.post("/interrupt", json={"prompt_id": prompt_id})
 
-    async def _follow(self, socket, workflow, run, watch):
-        async for message in socket:
+    async def _follow(self, events, workflow, run, watch):
+        async for message in events:
             if message.type is not aiohttp.WSMsgType.TEXT:  # previews are binary
                 continue
             event = json.loads(message.data)
