@@ -3,11 +3,13 @@
 COMMANDS = {
     "any-scale": "any_scale",
     "arbitrary": "arbitrary",
+    "attention-cost": "attention_cost",
     "clearsr": "clearsr",
     "cupscale": "cupscale",
     "implicit-decode": "implicit_decode",
     "latent-adjustment": "latent_adjustment",
     "mini-world": "mini_world",
     "pixelsmith": "pixelsmith",
+    "pixelsmith-calls": "pixelsmith_calls",
     "upscaling": "upscaling",
 }

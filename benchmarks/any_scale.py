@@ -15,26 +15,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import comfy.utils
-import cv2
-import numpy as np
 import torch
 
-from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
-from ..models.lsr.loaded import LatentUpscaler
-from ..models.mini import loaded as mini
+from ..models.implicit_decoder.loaded import AnyScale
 from ..models.mini.world import FOLDER, NATIVE_SIZE
 from . import peak_memory
 from .mini_world import bicubic, held_out
-from .scoring import frechet_distance, gradient_error, load_detector, psnr, to_arrays
+from .scoring import frechet_distance, gradient_error, psnr, signed_to_arrays
+from .world import World, write_sheet
 
 Method = Callable[[torch.Tensor, int], torch.Tensor]
 
 
-def methods(decoder: Path) -> dict[str, Method]:
+def methods(world: World, decoder: Path) -> dict[str, Method]:
     """Name -> function of an unscaled latent (1, 4, h, w) and a side in pixels to the picture (1, side, side, 3)."""
-    vae = mini.load_vae()
-    upscaler = LatentUpscaler.from_file(str(FOLDER / "mini_lsr.safetensors"), "mini_lsr.safetensors")
-    plain, learned = AnyScale(vae, None), AnyScale(vae, LoadedDecoder.from_file(str(decoder), decoder.name))
+    vae, upscaler = world.vae, world.upscaler
+    plain, learned = AnyScale(vae, None), world.any_scale(decoder)
 
     def lanczos(z: torch.Tensor, side: int) -> torch.Tensor:
         return comfy.utils.common_upscale(vae.decode(z).movedim(-1, 1), side, side, "lanczos", "disabled").movedim(1, -1)
@@ -49,36 +45,31 @@ def methods(decoder: Path) -> dict[str, Method]:
 
 @torch.inference_mode()
 def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    known = methods(options.decoder)
+    world = World()
+    known = methods(world, options.decoder)
     held = {}
     for scale in options.scales:  # first, while this process holds no buffers that a fork could use again
         for name, method in known.items():
             held[scale, name], _ = peak_memory.peak(lambda: method(torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE))
     truth = held_out(options.scenes, 512)
-    latents = mini.load_vae().encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
-    detector, results, pictures = load_detector(), {}, {}
+    latents = world.vae.encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
+    results, pictures = {}, {}
     for scale in options.scales:
         side = scale * NATIVE_SIZE
         true = truth if side == 512 else bicubic(truth, side)
-        arrays = to_arrays(true)
+        arrays = signed_to_arrays(true)
         for name, method in known.items():
             started = time.process_time()
             drawn = torch.cat([method(z[None], side) for z in latents]).float().movedim(-1, 1) * 2 - 1
             seconds = (time.process_time() - started) / len(latents)
-            pictures[scale, name] = to_arrays(drawn)
+            pictures[scale, name] = signed_to_arrays(drawn)
             results[f"{scale}x, {name}"] = {"psnr": psnr(drawn, true), "gradient_error": gradient_error(drawn, true),
-                                            "frechet": frechet_distance(detector, pictures[scale, name], arrays), "seconds": seconds, "memory": held[scale, name]}
+                                            "frechet": frechet_distance(world.detector, pictures[scale, name], arrays), "seconds": seconds, "memory": held[scale, name]}
         pictures[scale, "true picture"] = arrays
     if options.sheet:
-        write_sheet(options.sheet, pictures, max(options.scales))
+        columns = [drawn[:3] for (scale, _), drawn in pictures.items() if scale == max(options.scales)]
+        write_sheet(options.sheet, list(zip(*columns)))
     return results
-
-
-def write_sheet(path: Path, pictures: dict, scale: int, rows: int = 3) -> None:
-    """A row a scene: every method's picture and the true one, at the largest scale."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [np.concatenate(drawn[:rows]) for (s, _), drawn in pictures.items() if s == scale]
-    cv2.imwrite(str(path), np.concatenate(columns, 1)[..., ::-1])
 
 
 def main(argv: list[str]) -> None:

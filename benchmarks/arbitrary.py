@@ -17,71 +17,58 @@ from pathlib import Path
 
 import comfy.sample
 import comfy.utils
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from safetensors.torch import load_file
 
-from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
 from ..models.mini import loaded as mini
-from ..models.mini.world import FOLDER
 from ..training.mini.low_resolution import SIDE, low_resolution
 from ..training.mini.render import render, shrink
-from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
+from ..training.mini.scenes import HELD_OUT_SEED, caption
+from ..training.mini.vae import to_tensor
 from .scoring import (
     frechet_distance,
     gradient_error,
-    load_detector,
     psnr,
     score_pictures,
     self_ssim,
+    signed_to_arrays,
     ssim,
-    to_arrays,
 )
+from .world import World, held_out_scenes, to_image, write_sheet
 
 CONSISTENT_SIDES = (256, 474, 1024)  # 2x, 3.7x and 8x of 128 px
-
-
-def to_tensor(pictures: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(pictures)).movedim(-1, 1).float() / 127.5 - 1
 
 
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.scenes = [sample_scene(options.seed + i) for i in range(options.scenes)]
+        self.scenes = held_out_scenes(options.scenes, options.seed)
         large = [render(scene, 2 * SIDE, 1) for scene in self.scenes]
         self.truth = {2 * SIDE: large, SIDE: [shrink(picture, SIDE) for picture in large]}
         self.low = {low: [low_resolution(picture, low) for picture in self.truth[SIDE]] for low in options.low}
-        self.model, self.clip, self.vae = mini.load_arbitrary(), mini.load_clip(), mini.load_vae()
-        self.decoder = AnyScale(self.vae, LoadedDecoder.from_file(str(FOLDER / "mini_decoder.safetensors"), "mini_decoder.safetensors"))
-        self.detector = load_detector()
-
-    def prompt(self, text: str):
-        return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
+        self.world = World(mini.load_arbitrary)
+        self.vae, self.decoder = self.world.vae, self.world.any_scale()
 
     def use(self, weights: Path | None) -> None:
         if weights:
-            self.model.model.diffusion_model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
+            self.world.model.model.diffusion_model.load_state_dict({k: v.float() for k, v in load_file(weights).items()})
 
     def draw(self, low: int, denoise: float) -> torch.Tensor:
         """Unscaled latents (B, 4, 32, 32), drawn as a workflow draws them: from noise alone with denoise 1, else from the
         low-resolution picture's latent with noise on it."""
         found = []
         for i, (scene, picture) in enumerate(zip(self.scenes, self.low[low])):
-            prompts = self.prompt(caption(scene)), self.prompt("")
-            image = torch.from_numpy(picture)[None].float() / 255
+            prompts = self.world.prompt(caption(scene)), self.world.empty
+            image = to_image([picture])
             positive, negative, empty = InstructPixToPixConditioning.execute(*prompts, image, self.vae).result
             start = empty["samples"] if denoise == 1 else positive[0][1]["concat_latent_image"]
             noise = comfy.sample.prepare_noise(start, i)
-            found.append(comfy.sample.sample(self.model, noise, self.options.steps, self.options.cfg, self.options.sampler, "normal", positive, negative, start,
+            found.append(comfy.sample.sample(self.world.model, noise, self.options.steps, self.options.cfg, self.options.sampler, "normal", positive, negative, start,
                                              denoise=denoise, disable_pbar=True, seed=i))
         return torch.cat(found)
-
-    def encode(self, pictures: list[np.ndarray]) -> torch.Tensor:
-        return self.vae.encode(torch.from_numpy(np.stack(pictures)).float() / 255)
 
     def decode(self, latents: torch.Tensor, side: int) -> torch.Tensor:
         """(B, 3, side, side) in [-1, 1]; at the autoencoder's own size its own picture, at others the implicit decoder's."""
@@ -94,11 +81,11 @@ class Bench:
         return comfy.utils.common_upscale(pictures, side, side, "lanczos", "disabled") * 2 - 1
 
     def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
-        true = to_tensor(self.truth[side])
+        true = to_tensor(np.stack(self.truth[side]))
         pictures = pictures.clamp(-1, 1)
-        scores = score_pictures(self.detector, to_arrays(pictures), self.scenes)
+        scores = score_pictures(self.world.detector, signed_to_arrays(pictures), self.scenes)
         return {"psnr": psnr(pictures, true), "gradient_error": gradient_error(pictures, true), "ssim": ssim(pictures, true).mean().item(),
-                "frechet": frechet_distance(self.detector, to_arrays(pictures), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
+                "frechet": frechet_distance(self.world.detector, signed_to_arrays(pictures), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
 
     def table(self, name: str, latents: torch.Tensor) -> dict[str, dict[str, float]]:
         rows = {f"{name}, {side} px": self.quality(self.decode(latents, side), side) for side in self.truth}
@@ -108,12 +95,12 @@ class Bench:
 @torch.inference_mode()
 def measure(options) -> dict[str, dict[str, float]]:
     bench = Bench(options)
-    results = bench.table("autoencoder on the true picture", bench.encode(bench.truth[SIDE])) if options.baselines else {}
+    results = bench.table("autoencoder on the true picture", bench.world.encode(bench.truth[SIDE])) if options.baselines else {}
     for low, pictures in bench.low.items() if options.baselines else ():
-        shrunk = to_tensor([shrink(picture, low) for picture in bench.truth[SIDE]])
+        shrunk = to_tensor(np.stack([shrink(picture, low) for picture in bench.truth[SIDE]]))
         for side in bench.truth:
             results[f"{low} px, bicubic, {side} px"] = bench.quality(F.interpolate(shrunk, (side, side), mode="bicubic"), side)
-        results |= bench.table(f"{low} px, through the autoencoder", bench.encode(pictures))
+        results |= bench.table(f"{low} px, through the autoencoder", bench.world.encode(pictures))
     for weights in (None, *options.weights):
         bench.use(weights)
         for low, denoise in itertools.product(bench.low, options.denoise):
@@ -121,19 +108,13 @@ def measure(options) -> dict[str, dict[str, float]]:
             latents = bench.draw(low, denoise)
             results |= bench.table(name, latents)
             if options.sheet:
-                write_sheet(options.sheet.with_stem(f"{options.sheet.stem}_{len(results)}"), bench, low, latents)
+                drawn = signed_to_arrays(bench.decode(latents, SIDE))
+                write_sheet(options.sheet.with_stem(f"{options.sheet.stem}_{len(results)}"), list(zip(bench.low[low], drawn, bench.truth[SIDE]))[:6])
             if options.consistent:
                 few = latents[:options.consistent]
                 pairs = self_ssim({side: bench.decode(few, side) for side in CONSISTENT_SIDES})
                 results[f"{name}, SelfSSIM"] = {f"{a} and {b} px": v for (a, b), v in pairs.items()}
     return results
-
-
-def write_sheet(path: Path, bench: Bench, low: int, latents: torch.Tensor) -> None:
-    """Rows of low-resolution picture, denoiser's picture and truth."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    columns = [np.concatenate(row, 1) for row in zip(bench.low[low], to_arrays(bench.decode(latents, SIDE)), bench.truth[SIDE])]
-    cv2.imwrite(str(path), np.concatenate(columns[:6])[..., ::-1])
 
 
 def main(argv: list[str]) -> None:

@@ -17,32 +17,18 @@ import cv2
 import numpy as np
 import torch
 
-from ..engine.evaluation import with_parts
+from ..engine import with_parts
 from ..models.clearsr.loaded import ClearSRControl
-from ..models.mini import loaded as mini
 from ..models.mini.world import FOLDER
 from ..patches.clearsr import patch_decoder, with_control
 from ..patches.latent_adjustment import LatentAdjustment
 from ..training.degradation import degrade
 from ..training.mini.render import render
-from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from .scoring import load_detector, psnr, score_pictures, sharpness
+from ..training.mini.scenes import HELD_OUT_SEED
+from .scoring import detail, psnr, score_pictures, sharpness
+from .world import World, held_out_scenes, to_arrays, to_image, write_sheet
 
 NATIVE = 128
-
-
-def images(pictures: list[np.ndarray]) -> torch.Tensor:
-    """IMAGE (B, H, W, 3) in [0, 1] of uint8 pictures."""
-    return torch.from_numpy(np.stack(pictures)).float() / 255
-
-
-def pixels(image: torch.Tensor) -> list[np.ndarray]:
-    return list((image.clamp(0, 1) * 255).round().byte().numpy())
-
-
-def detail(image: torch.Tensor) -> float:
-    """Mean energy of what a Gaussian blur of 1.5 pixels takes away."""
-    return float(np.mean([np.square(p - cv2.GaussianBlur(p, (0, 0), 1.5)).mean() for p in image.numpy()]))
 
 
 class Bench:
@@ -50,43 +36,46 @@ class Bench:
 
     def __init__(self, options):
         self.options = options
-        self.scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(options.scenes)]
+        self.scenes = held_out_scenes(options.scenes)
         true = [render(scene, NATIVE) for scene in self.scenes]
         low = [degrade(p, np.random.RandomState(HELD_OUT_SEED + i), options.scale, options.strength) for i, p in enumerate(true)]
-        self.true = images(true)
-        self.low = images([cv2.resize(p, (NATIVE, NATIVE), interpolation=cv2.INTER_CUBIC) for p in low])
-        self.model, clip, self.vae = mini.load_model(), mini.load_clip(), mini.load_vae()
-        self.empty, *self.captions = (clip.encode_from_tokens_scheduled(clip.tokenize(words)) for words in ("", *map(caption, self.scenes)))
+        self.true = to_image(true)
+        self.low = to_image([cv2.resize(p, (NATIVE, NATIVE), interpolation=cv2.INTER_CUBIC) for p in low])
+        self.world = World()
+        self.vae = self.world.vae
         self.control = ClearSRControl.from_file(str(options.file))
-        self.detector = load_detector()
 
     def score(self, image: torch.Tensor) -> dict[str, float]:
-        found = score_pictures(self.detector, pixels(image), self.scenes)
-        return {"psnr": psnr(image.movedim(-1, 1) * 2 - 1, self.true.movedim(-1, 1) * 2 - 1), "shape": found["shape"], "colour": found["colour"], "extra": found["extra"], "detail": detail(image) / detail(self.true), "sharp": float(np.mean([sharpness(255 * p) for p in image.numpy()]))}
+        found = score_pictures(self.world.detector, to_arrays(image), self.scenes)
+        return {"psnr": psnr(image.movedim(-1, 1) * 2 - 1, self.true.movedim(-1, 1) * 2 - 1), "shape": found["shape"], "colour": found["colour"], "extra": found["extra"], "detail": mean(detail, image) / mean(detail, self.true), "sharp": mean(sharpness, 255 * image)}
 
     def sample(self, model, positive, latent, denoise=1.0) -> torch.Tensor:
         o = self.options
         noise = comfy.sample.prepare_noise(latent, o.seed)
-        out = comfy.sample.sample(model, noise, o.steps, 1.0, o.sampler, o.scheduler, positive, self.empty, latent, denoise=denoise, disable_pbar=True, seed=o.seed)
+        out = comfy.sample.sample(model, noise, o.steps, 1.0, o.sampler, o.scheduler, positive, self.world.empty, latent, denoise=denoise, disable_pbar=True, seed=o.seed)
         return self.vae.decode(out)
 
     def alone(self, denoise) -> torch.Tensor:
         """The mini world without control, from the low-quality picture's latent."""
-        return self.sample(self.model, self.empty, self.vae.encode(self.low), denoise)
+        return self.sample(self.world.model, self.world.empty, self.vae.encode(self.low), denoise)
 
     def clearsr(self, lsa=None, gspm=True, decoder_lora=True, encoder_lora=True, strength=1.0, denoise=1.0) -> torch.Tensor:
         """lsa: alpha and beta of Latent Adjustment. A part that is off was there in training."""
         control = self.control.copy().set_cond_hint(self.low.movedim(-1, 1), strength, vae=self.vae)
         control.vae = control.vae if encoder_lora else self.vae
         latent = self.vae.encode(self.low)
-        model = patch_decoder(self.model, self.control) if decoder_lora else self.model
+        model = patch_decoder(self.world.model, self.control) if decoder_lora else self.world.model
         if lsa is not None:
             model = with_parts(model, LatentAdjustment(control.vae.encode(self.low), *lsa))
         network = control.control_model
         kept, network.gspm = network.gspm, network.gspm if gspm else None
-        restored = self.sample(model, with_control(self.empty, control, {}), latent, denoise)
+        restored = self.sample(model, with_control(self.world.empty, control, {}), latent, denoise)
         network.gspm = kept
         return restored
+
+
+def mean(score, image: torch.Tensor) -> float:
+    return float(np.mean([score(one) for one in image.numpy()]))
 
 
 def rows(bench: Bench):
@@ -125,9 +114,9 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     bench = Bench(options)
-    sheet = [np.concatenate(pixels(bench.true[:8]), 1)]
+    sheet = [to_arrays(bench.true[:8])]
     for name, image in rows(bench):
         print(json.dumps({"row": name, **{k: round(v, 3) for k, v in bench.score(image).items()}}), flush=True)
-        sheet.append(np.concatenate(pixels(image[:8]), 1))
+        sheet.append(to_arrays(image[:8]))
     if options.sheet:
-        cv2.imwrite(str(options.sheet), np.concatenate(sheet)[..., ::-1])
+        write_sheet(options.sheet, sheet)

@@ -13,8 +13,8 @@ import torch
 from ..models.implicit_decoder import HybridDecoder
 from ..models.implicit_decoder import loaded as implicit_decoder
 from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
-from ..models.mini import loaded as mini
 from . import peak_memory
+from .world import World
 
 
 def measure(any_scale: AnyScale, z: torch.Tensor, side: int, queries: int) -> tuple[float, float]:
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--hidden", type=int, nargs="*", default=[16, 16], help="widths of the head; the paper's is 256 256 256 256, and over a hundred times slower")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    vae = mini.load_vae()
+    vae = World().vae
     any_scale = AnyScale(vae, LoadedDecoder(HybridDecoder.of(vae.first_stage_model, options.hidden), "bench"))
     z = torch.randn(1, 4, options.latent, options.latent, generator=torch.Generator().manual_seed(0))
     any_scale.decode(z[..., :8, :8], 64, 64, 128, 32)

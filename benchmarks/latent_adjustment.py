@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 
-import comfy.sample
-import comfy.samplers
 import cv2
 import numpy as np
 import torch
 
-from ..engine.evaluation import with_parts
-from ..methods.noise import seeded_noise
-from ..patches.demofusion_sampler import PAPER_SCHEDULE, schedule
+from ..engine import with_parts
 from ..patches.latent_adjustment import LatentAdjustment
 from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.render import render
-from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from .cupscale import REGION, SCALE, STEPS, Bench, psnr
-from .scoring import load_detector, score_pictures, sharpness
+from ..training.mini.scenes import caption
+from .scoring import psnr_of_arrays, score_pictures, sharpness
+from .world import NATIVE_CELLS as REGION
+from .world import STEPS, World, held_out_scenes
+
+SCALE = 2
 
 METHODS = {
     "off": None,
@@ -39,33 +38,28 @@ METHODS = {
 }
 
 
-def enlarge(bench: Bench, scene, start: torch.Tensor, seed: int, settings: dict | None) -> np.ndarray:
-    model = with_parts(bench.model, RegionalDenoise((REGION, REGION), jitter=False, regions_per_call=9))
+def enlarge(world: World, scene, start: torch.Tensor, seed: int, settings: dict | None, sigmas: torch.Tensor, cfg: float) -> np.ndarray:
+    model = with_parts(world.model, RegionalDenoise((REGION, REGION), jitter=False, regions_per_call=9))
     if settings is not None:
         model = with_parts(model, LatentAdjustment(start, **settings))
-    sampler = comfy.samplers.sampler_object("ddpm")
-    out = comfy.sample.sample_custom(model, seeded_noise(start.shape, seed), bench.cfg, sampler, bench.sigmas, bench.encode(caption(scene)), bench.negative, start, disable_pbar=True, seed=seed)
-    return bench.picture(out)
+    return world.decode(world.denoise(model, world.prompt(caption(scene)), start, seed, sigmas, cfg, "ddpm"))[0]
 
 
 @torch.inference_mode()
 def run(captions: int, depth: int, cfg: float) -> None:
-    bench = Bench(cfg)
-    bench.rows, bench.network, bench.small = 0, 0.0, 0.0
-    bench.sigmas = schedule(bench.model, PAPER_SCHEDULE, STEPS, depth, True)
-    scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(captions)]
-    detector, size = load_detector(), 128 * SCALE
+    world, scenes, size = World(), held_out_scenes(captions), 128 * SCALE
+    sigmas = world.schedule(depth)
     print(f"Mini world, {SCALE}x, {captions} held-out scenes, last {depth} of {STEPS} ddpm steps, guidance scale {cfg}\n")
     print(f"{'':30} {'base':>6} {'truth':>6} {'sharp':>6} {'colour':>6} {'extra':>6}")
     for name, settings in METHODS.items():
         rows, pictures = [], []
         for seed, scene in enumerate(scenes):
             small, truth = render(scene, 128), render(scene, size)
-            start = bench.latent(cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC))
-            pictures.append(enlarge(bench, scene, start, seed, settings))
+            start = world.encode([cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)])
+            pictures.append(enlarge(world, scene, start, seed, settings, sigmas, cfg))
             shrunk = cv2.resize(pictures[-1], (128, 128), interpolation=cv2.INTER_AREA)
-            rows.append((psnr(shrunk, small), psnr(pictures[-1], truth), sharpness(pictures[-1]) / sharpness(truth)))
-        scores = score_pictures(detector, pictures, scenes)
+            rows.append((psnr_of_arrays(shrunk, small), psnr_of_arrays(pictures[-1], truth), sharpness(pictures[-1]) / sharpness(truth)))
+        scores = score_pictures(world.detector, pictures, scenes)
         print(f"{name:30}" + "".join(f" {value:6.2f}" for value in (*np.mean(rows, 0), scores["colour"], scores["extra"])), flush=True)
 
 

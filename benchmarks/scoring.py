@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from ..methods.regions import RegionLayout
 from ..models.mini.detector import Detection, Detector, detect
 from ..models.mini.world import FOLDER
 from ..training.mini.scenes import COLOURS, SHAPES, Scene, place
@@ -72,7 +73,7 @@ def frechet_distance(net: Detector, pictures: list[np.ndarray], truth: list[np.n
     return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
 
 
-def to_arrays(pictures: torch.Tensor) -> list[np.ndarray]:
+def signed_to_arrays(pictures: torch.Tensor) -> list[np.ndarray]:
     """uint8 RGB of pictures (B, 3, H, W) in [-1, 1]."""
     return list(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
 
@@ -82,9 +83,26 @@ def sharpness(picture: np.ndarray) -> float:
     return float(np.abs(cv2.Laplacian(picture.astype(np.float32), cv2.CV_32F)).mean())
 
 
+def detail(picture: np.ndarray) -> float:
+    """Mean energy of what a Gaussian blur of 1.5 pixels takes away from an image (H, W, 3) in [0, 1]."""
+    return float(np.square(picture - cv2.GaussianBlur(picture, (0, 0), 1.5)).mean())
+
+
+def seam(picture: np.ndarray, layout: RegionLayout, pixels_per_cell: int) -> float:
+    """Mean absolute step across the vertical lines where regions begin or end, relative to all lines."""
+    steps = np.abs(np.diff(picture.astype(float), axis=1)).mean((0, 2))
+    lines = sorted({edge * pixels_per_cell - 1 for region in layout.regions for edge in (region.x, region.x + region.width)} - {-1, len(steps)})
+    return float(steps[lines].mean() / steps.mean())
+
+
 def gradient_error(pictures: torch.Tensor, true: torch.Tensor) -> float:
     """Mean absolute difference of the gradients, as a share of the true pictures' gradients."""
     return sum(((pictures.diff(dim=d) - true.diff(dim=d)).abs().mean() / true.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
+
+
+def psnr_of_arrays(a: np.ndarray, b: np.ndarray) -> float:
+    """PSNR in dB of two uint8 images."""
+    return float(10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2)))
 
 
 def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
