@@ -24,10 +24,10 @@ from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from safetensors.torch import load_file
 
 from ..models.mini import loaded as mini
+from ..training.images import shrink, to_tensor
 from ..training.mini.low_resolution import SIDE, low_resolution
-from ..training.mini.render import render, shrink
+from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption
-from ..training.mini.vae import to_tensor
 from .scoring import (
     frechet_distance,
     gradient_error,

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 
 from ..models import lsr
 from ..models.mini.world import FOLDER
+from ..training.images import to_tensor
 from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from ..training.mini.vae import to_tensor
 from .scoring import load_detector, psnr, score_pictures
 
 

@@ -34,15 +34,13 @@ from ..models.clearsr.file import UNET_LORA, VAE_LORA
 from ..models.clearsr.image_prompt import ImagePrompt
 from ..models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
 from .degradation import degrade
-from .images import report, scan
+from .images import report, scan, shrink, to_tensor
 from .loop import Loop, launch, options_parser, provenance
 from .lora import LoRA
 from .mini.denoiser import attention, attention_override, load_vae
-from .mini.render import shrink
 from .mini.scenes import caption, crop_caption, sample_scene
 from .mini.shards import Pictures
 from .mini.text import Vocabulary, encode_text, load_text_model
-from .mini.vae import to_tensor
 
 IMAGE_PROMPT_DROPOUT = 0.1
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from ..methods.regions import axis_starts
-from .images import Picture, report, scan, shrink
+from . import vae
+from .images import Picture, report, scan, shrink_bicubic
 from .loop import Loop, require_tensorboard
 
 
@@ -45,12 +46,19 @@ def finish_options(options: argparse.Namespace, command: str, folder: str) -> No
     options.out.mkdir(parents=True, exist_ok=True)
 
 
-def usable_pictures(options: argparse.Namespace, smallest: int, rank: int) -> dict[str, Picture]:
-    """Those of --images with `smallest` pixels a side, by name; says what is skipped."""
+def begin(options: argparse.Namespace, smallest: int, rank: int) -> tuple[dict[str, Picture], vae.FrozenVAE]:
+    """The pictures of --images with `smallest` pixels a side, by name, and the VAE on its device; says what is skipped."""
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
     found = scan(options.images, smallest)
     if rank == 0:
         report(options.images, found, smallest)
-    return found.usable
+    return found.usable, vae.load(options.vae, options.latent_format).to(options.device)
+
+
+def samples_due(options: argparse.Namespace, rank: int, step: int) -> bool:
+    """Whether this rank writes a sample sheet after `step`."""
+    return rank == 0 and ((step + 1) % options.sample_every == 0 or step + 1 == options.steps)
 
 
 def make_loop(modules: dict[str, torch.nn.Module], rank: int, options: argparse.Namespace) -> Loop:
@@ -63,7 +71,7 @@ def halvings(picture: np.ndarray, octaves: int) -> Iterator[np.ndarray]:
     for octave in range(octaves):
         if octave:
             height, width = (side // 2 * 2 for side in picture.shape[:2])
-            picture = shrink(picture[:height, :width], 2)
+            picture = shrink_bicubic(picture[:height, :width], 2)
         yield picture
 
 

@@ -1,10 +1,11 @@
-"""A user's folder of pictures: what can be learned from, what is skipped and why."""
+"""Images to learn from: those of a user's folder, what is skipped and why; made smaller, and as tensors."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ def report(folder: Path, found: Folder, smallest: int) -> None:
     print(f"{len(found.usable)} pictures to learn from")
 
 
-def shrink(picture: np.ndarray, factor: int) -> np.ndarray:
+def shrink_bicubic(picture: np.ndarray, factor: int) -> np.ndarray:
     """uint8 (H, W, 3) to (H / factor, W / factor, 3): antialiased bicubic (a = -0.5) with symmetric borders, values
     truncated to 8 bit, as in LSRNA's data preparation."""
     margin = 2 * factor
@@ -90,6 +91,16 @@ def shrink(picture: np.ndarray, factor: int) -> np.ndarray:
     return y[0, :, 2:-2, 2:-2].clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def to_tensor(picture: np.ndarray) -> torch.Tensor:
+def shrink(picture: np.ndarray, side: int) -> np.ndarray:
+    """uint8 (H, W, 3) to (side, side, 3) by area averages."""
+    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+    """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1], channels last."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+
+
+def to_unit_tensor(picture: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255

@@ -20,7 +20,15 @@ from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
 from . import images as pictures
 from . import vae
-from .data import add_options, cut, finish_options, halvings, make_loop, usable_pictures
+from .data import (
+    add_options,
+    begin,
+    cut,
+    finish_options,
+    halvings,
+    make_loop,
+    samples_due,
+)
 from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Shards
@@ -35,7 +43,7 @@ def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
     def make(name: str, pixels):
         for picture in halvings(pixels, options.octaves):
             for square in cut(picture, options.square):
-                latents = {str(reduction): frozen.encode(pictures.to_tensor(pictures.shrink(square, reduction)))[0].half() for reduction in options.reductions}
+                latents = {str(reduction): frozen.encode(pictures.to_unit_tensor(pictures.shrink_bicubic(square, reduction)))[0].half() for reduction in options.reductions}
                 yield {}, {**latents, "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
 
     return make
@@ -91,11 +99,8 @@ def write_sheet(path: Path, net: HybridDecoder | ImplicitDecoder, frozen: vae.Fr
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
     device = options.device
-    usable = usable_pictures(options, options.square, rank)
-    frozen = vae.load(options.vae, options.latent_format).to(device)
+    usable, frozen = begin(options, options.square, rank)
     if multiple := [r for r in options.reductions if options.square % (r * frozen.ratio)]:
         raise SystemExit(f"--square {options.square}: reduced by {multiple[0]} it is no multiple of {frozen.ratio} pixels, the size of a latent cell.")
     net = network(options, frozen).to(device).train()
@@ -115,7 +120,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
             out = net.query(features(net, frozen, latents.to(device)), size, region).float()
         error = out - target
         loop.update(error.abs().mean(), psnr=10 * (4 / error.detach().square().mean()).log10().item())
-        if rank == 0 and ((step + 1) % options.sample_every == 0 or step + 1 == options.steps):
+        if samples_due(options, rank, step):
             write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
     if rank == 0:
         loop.load_average()

@@ -23,7 +23,15 @@ from ..models.lsr import load as load_lsr
 from ..models.lsr import save as save_lsr
 from . import images as pictures
 from . import vae
-from .data import add_options, cut, finish_options, halvings, make_loop, usable_pictures
+from .data import (
+    add_options,
+    begin,
+    cut,
+    finish_options,
+    halvings,
+    make_loop,
+    samples_due,
+)
 from .loop import launch, options_parser, provenance
 from .plots import sheet
 from .shards import Entry, Shards
@@ -57,9 +65,9 @@ def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
                 continue
             margin = (len(square) - high) // 2
             large = square[margin:margin + high, margin:margin + high]
-            for picture in (large, pictures.shrink(large, scale)):
+            for picture in (large, pictures.shrink_bicubic(large, scale)):
                 if str(len(picture)) not in latents:
-                    latents[str(len(picture))] = frozen.encode(pictures.to_tensor(picture))[0].half()
+                    latents[str(len(picture))] = frozen.encode(pictures.to_unit_tensor(picture))[0].half()
             pairs.append((scale, high))
         return {"pairs": pairs}, latents
 
@@ -126,12 +134,9 @@ def network(options: argparse.Namespace, space: vae.LatentSpace) -> LSR:
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
     device = options.device
     kind = torch.device(device).type
-    usable = usable_pictures(options, options.square[1], rank)
-    frozen = vae.load(options.vae, options.latent_format).to(device)
+    usable, frozen = begin(options, options.square[1], rank)
     settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "scales": options.scales,
                 "octaves": options.octaves, "crop": options.crop, "seed": options.seed}
     shards = Shards(options.data, settings)
@@ -158,7 +163,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
                 loss = loss + options.pixel_weight * pixels
                 figures["pixels"] = pixels.item()
         loop.update(loss, **figures)
-        if rank == 0 and ((step + 1) % options.sample_every == 0 or step + 1 == options.steps):
+        if samples_due(options, rank, step):
             write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
     if rank == 0:
         loop.load_average()

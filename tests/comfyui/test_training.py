@@ -22,7 +22,7 @@ from loupe.models.mini import loaded as mini
 from loupe.nodes.implicit_decoder import decoder_files
 from loupe.nodes.lsr import LoadLSR, lsr_files
 from loupe.training import implicit_decoder, lsr, vae
-from loupe.training.images import shrink, to_tensor
+from loupe.training.images import shrink_bicubic, to_unit_tensor
 from loupe.training.shards import Shards
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -139,8 +139,8 @@ def test_pairs_are_encoded_apart(taesd, images):
     mine = [entry for entry in shards.entries if entry.facts["picture"] == "0.png"]
     assert [entry.facts["pairs"] for entry in mine] == [[[2, 80]]] * 2
     square = picture[:, 8:88]
-    for side, pixels in ((80, square), (40, shrink(square, 2))):
-        expected = frozen.encode(to_tensor(pixels))[0]
+    for side, pixels in ((80, square), (40, shrink_bicubic(square, 2))):
+        expected = frozen.encode(to_unit_tensor(pixels))[0]
         assert torch.allclose(shards.read(mine[1], str(side)).float(), expected, atol=2e-3 * expected.abs().max().item())
 
 

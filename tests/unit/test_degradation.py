@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from loupe.benchmarks.scoring import psnr_of_arrays
 from loupe.training.degradation import degrade, gaussian_kernel, jpeg, sinc_kernel
 
 
@@ -8,10 +9,6 @@ def scene(size=96):
     y, x = np.mgrid[:size, :size] / size
     waves = np.stack([np.sin(20 * x), np.cos(17 * y), np.sin(11 * (x + y))], -1)
     return ((waves * 0.4 + 0.5) * 255).astype(np.uint8)
-
-
-def psnr(a, b):
-    return 10 * np.log10(255**2 / np.mean((a.astype(float) - b) ** 2))
 
 
 def enlarged(picture, size=96):
@@ -35,7 +32,7 @@ def test_sizes(shape, scale, expected):
 
 
 def test_strength_orders_the_damage():
-    quality = [np.mean([psnr(enlarged(degrade(scene(), np.random.RandomState(seed), 2, strength)), scene()) for seed in range(24)]) for strength in (0.1, 0.5, 1.0)]
+    quality = [np.mean([psnr_of_arrays(enlarged(degrade(scene(), np.random.RandomState(seed), 2, strength)), scene()) for seed in range(24)]) for strength in (0.1, 0.5, 1.0)]
     assert quality[0] > quality[1] + 1 > quality[2] + 2
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from loupe.training.images import report, scan, shrink, to_tensor
+from loupe.training.images import report, scan, shrink_bicubic, to_unit_tensor
 from loupe.training.plots import plot_log, sheet
 from PIL import Image
 
@@ -24,7 +24,7 @@ def weights(length, factor):
 def test_shrink_is_antialiased_bicubic_truncated(factor):
     picture = np.random.RandomState(factor).randint(0, 256, (8 * factor, 11 * factor, 3)).astype(np.uint8)
     exact = np.einsum("ya,xb,abc->yxc", weights(picture.shape[0], factor), weights(picture.shape[1], factor), picture.astype(float))
-    small = shrink(picture, factor)
+    small = shrink_bicubic(picture, factor)
     assert small.shape == (8, 11, 3) and small.dtype == np.uint8
     # float32 may fall to the other side of a whole number
     assert (small == np.floor(exact.clip(0, 255))).mean() > 0.999
@@ -32,7 +32,7 @@ def test_shrink_is_antialiased_bicubic_truncated(factor):
 
 
 def test_flat_pictures_stay_flat():
-    assert (shrink(np.full((24, 24, 3), 200, np.uint8), 4) >= 199).all()
+    assert (shrink_bicubic(np.full((24, 24, 3), 200, np.uint8), 4) >= 199).all()
 
 
 def test_a_picture_is_turned_as_its_exif_says(tmp_path):
@@ -64,7 +64,7 @@ def test_what_a_folder_holds(tmp_path, capsys):
 
 def test_pixels_keep_their_places():
     picture = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert torch.equal(to_tensor(picture[:, ::-1]), to_tensor(picture).flip(-1))
+    assert torch.equal(to_unit_tensor(picture[:, ::-1]), to_unit_tensor(picture).flip(-1))
 
 
 def test_curves_and_sheets_are_pictures(tmp_path):

@@ -23,12 +23,11 @@ from ...methods.schedules import alphas_cumprod, diffused
 from ...models.files import write
 from ...models.mini.vae import MiniVAE
 from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
+from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
-from .render import shrink
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
 from .text import UNKNOWN_ROW, Vocabulary, encode_text, load_text_model
-from .vae import to_tensor
 
 FILE = "mini_unet.safetensors"
 CROPS_PER_SCENE = 10

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from ...models.files import write
 from ...models.mini.detector import RADIUS_UNIT, STRIDE, Detector
 from ...models.mini.world import FOLDER
+from ..images import to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .scenes import COLOURS, SHAPES, sample_scene
 from .shards import Pictures
-from .vae import to_tensor
 
 SIZE = 128
 LARGEST_RADIUS = 44

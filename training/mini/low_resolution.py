@@ -12,12 +12,11 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from ..images import shrink, to_tensor
 from .denoiser import encode, load_vae
-from .render import shrink
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Pictures
 from .text import Vocabulary
-from .vae import to_tensor
 
 SIDE = 256  # pixels; 32 x 32 latent cells
 LOW_SIDES = (64, 128)

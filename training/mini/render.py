@@ -21,8 +21,3 @@ def render(scene: Scene, size: int, supersample: int = 2) -> np.ndarray:
     if supersample > 1:
         picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
     return (picture * 255 + 0.5).astype(np.uint8)
-
-
-def shrink(picture: np.ndarray, size: int) -> np.ndarray:
-    """Area-averaged resize to (size, size)."""
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)

@@ -12,17 +12,12 @@ import torch.nn.functional as F
 
 from ...models.files import write
 from ...models.mini.vae import MiniVAE
+from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
-from .render import shrink
 from .shards import Pictures
 
 SIZE = 128
 WEIGHTS = Path(__file__).parents[2] / "models" / "mini" / "mini_vae.safetensors"
-
-
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1], channels last."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
 
 
 def training_crop(rng: np.random.RandomState, base: Pictures, large: Pictures) -> np.ndarray:
