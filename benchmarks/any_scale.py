@@ -1,8 +1,8 @@
 """`bench any-scale`: the implicit decoder against what else enlarges, on held-out scenes of the mini world.
 
-A 128 px picture is encoded; its latent becomes a picture at 2x, 3x and 4x. PSNR to the true picture (dB), gradient
-error (share of the true gradients' mean), Fréchet distance of detector features to the true pictures, processor
-seconds a picture (one thread, so that other work on the machine hardly counts), and the memory that one picture takes
+A 128 px image is encoded; its latent becomes an image at 2x, 3x and 4x. PSNR to the true image (dB), gradient
+error (share of the true gradients' mean), Fréchet distance of detector features to the true images, processor
+seconds an image (one thread, so that other work on the machine hardly counts), and the memory that one image takes
 beside the networks (MiB, of a fork of this process; Linux).
 """
 
@@ -28,7 +28,7 @@ Method = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def methods(world: World, decoder: Path) -> dict[str, Method]:
-    """Name -> function of an unscaled latent (1, 4, h, w) and a side in pixels to the picture (1, side, side, 3)."""
+    """Name -> function of an unscaled latent (1, 4, h, w) and a side in pixels to the image (1, side, side, 3)."""
     vae, upscaler = world.vae, world.upscaler
     plain, learned = AnyScale(vae, None), world.any_scale(decoder)
 
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             held[scale, name], _ = peak_memory.peak(lambda: method(torch.zeros(1, 4, NATIVE_SIZE // 8, NATIVE_SIZE // 8), scale * NATIVE_SIZE))
     truth = held_out(options.scenes, 512)
     latents = world.vae.encode(bicubic(truth, NATIVE_SIZE).add(1).div(2).movedim(1, -1))
-    results, pictures = {}, {}
+    results, images = {}, {}
     for scale in options.scales:
         side = scale * NATIVE_SIZE
         true = truth if side == 512 else bicubic(truth, side)
@@ -62,12 +62,12 @@ def run(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             started = time.process_time()
             drawn = torch.cat([method(z[None], side) for z in latents]).float().movedim(-1, 1) * 2 - 1
             seconds = (time.process_time() - started) / len(latents)
-            pictures[scale, name] = signed_to_arrays(drawn)
+            images[scale, name] = signed_to_arrays(drawn)
             results[f"{scale}x, {name}"] = {"psnr": psnr(drawn, true), "gradient_error": gradient_error(drawn, true),
-                                            "frechet": frechet_distance(world.detector, pictures[scale, name], arrays), "seconds": seconds, "memory": held[scale, name]}
-        pictures[scale, "true picture"] = arrays
+                                            "frechet": frechet_distance(world.detector, images[scale, name], arrays), "seconds": seconds, "memory": held[scale, name]}
+        images[scale, "true picture"] = arrays
     if options.sheet:
-        columns = [drawn[:3] for (scale, _), drawn in pictures.items() if scale == max(options.scales)]
+        columns = [drawn[:3] for (scale, _), drawn in images.items() if scale == max(options.scales)]
         write_sheet(options.sheet, list(zip(*columns)))
     return results
 

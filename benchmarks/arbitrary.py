@@ -1,11 +1,11 @@
 """`bench arbitrary`: arbitrary-scale upsampling on held-out scenes of the mini world, one latent decoded to several sizes.
 
-A low-resolution picture of a scene (`--low` px) leads the denoiser to one 32 x 32 latent, which the frozen autoencoder
-decodes at 256 px and the implicit decoder at any size. Beside it: the low-resolution picture enlarged (bicubic), the
-same through the autoencoder, and the autoencoder on the true picture, which no denoiser can beat; and, for the implicit
-decoder, the autoencoder's 256 px picture enlarged (Lanczos). PSNR to the true render (dB), gradient error (share of the
+A low-resolution image of a scene (`--low` px) leads the denoiser to one 32 x 32 latent, which the frozen autoencoder
+decodes at 256 px and the implicit decoder at any size. Beside it: the low-resolution image enlarged (bicubic), the
+same through the autoencoder, and the autoencoder on the true image, which no denoiser can beat; and, for the implicit
+decoder, the autoencoder's 256 px image enlarged (Lanczos). PSNR to the true render (dB), gradient error (share of the
 true gradients' mean), adherence to the caption, Fréchet distance of detector features to true renders of the same
-scenes, and SelfSSIM: similarity of one latent's pictures at two sizes.
+scenes, and SelfSSIM: similarity of one latent's images at two sizes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .scoring import (
     frechet_distance,
     gradient_error,
     psnr,
-    score_pictures,
+    score_images,
     self_ssim,
     signed_to_arrays,
     ssim,
@@ -47,8 +47,8 @@ class Bench:
         self.options = options
         self.scenes = held_out_scenes(options.scenes, options.seed)
         large = [render(scene, 2 * SIDE, 1) for scene in self.scenes]
-        self.truth = {2 * SIDE: large, SIDE: [shrink(picture, SIDE) for picture in large]}
-        self.low = {low: [low_resolution(picture, low) for picture in self.truth[SIDE]] for low in options.low}
+        self.truth = {2 * SIDE: large, SIDE: [shrink(image, SIDE) for image in large]}
+        self.low = {low: [low_resolution(image, low) for image in self.truth[SIDE]] for low in options.low}
         self.world = World(mini.load_arbitrary)
         self.vae, self.decoder = self.world.vae, self.world.any_scale()
 
@@ -58,12 +58,11 @@ class Bench:
 
     def draw(self, low: int, denoise: float) -> torch.Tensor:
         """Unscaled latents (B, 4, 32, 32), drawn as a workflow draws them: from noise alone with denoise 1, else from the
-        low-resolution picture's latent with noise on it."""
+        low-resolution image's latent with noise on it."""
         found = []
-        for i, (scene, picture) in enumerate(zip(self.scenes, self.low[low])):
+        for i, (scene, image) in enumerate(zip(self.scenes, self.low[low])):
             prompts = self.world.prompt(caption(scene)), self.world.empty
-            image = to_image([picture])
-            positive, negative, empty = InstructPixToPixConditioning.execute(*prompts, image, self.vae).result
+            positive, negative, empty = InstructPixToPixConditioning.execute(*prompts, to_image([image]), self.vae).result
             start = empty["samples"] if denoise == 1 else positive[0][1]["concat_latent_image"]
             noise = comfy.sample.prepare_noise(start, i)
             found.append(comfy.sample.sample(self.world.model, noise, self.options.steps, self.options.cfg, self.options.sampler, "normal", positive, negative, start,
@@ -71,21 +70,21 @@ class Bench:
         return torch.cat(found)
 
     def decode(self, latents: torch.Tensor, side: int) -> torch.Tensor:
-        """(B, 3, side, side) in [-1, 1]; at the autoencoder's own size its own picture, at others the implicit decoder's."""
-        pictures = self.vae.decode(latents) if side == SIDE else self.decoder.decode(latents, side, side, 128, 32)
-        return pictures.movedim(-1, 1) * 2 - 1
+        """(B, 3, side, side) in [-1, 1]; at the autoencoder's own size its own image, at others the implicit decoder's."""
+        images = self.vae.decode(latents) if side == SIDE else self.decoder.decode(latents, side, side, 128, 32)
+        return images.movedim(-1, 1) * 2 - 1
 
     def resize(self, latents: torch.Tensor, side: int) -> torch.Tensor:
-        """The autoencoder's own picture, enlarged."""
-        pictures = self.vae.decode(latents).movedim(-1, 1)
-        return comfy.utils.common_upscale(pictures, side, side, "lanczos", "disabled") * 2 - 1
+        """The autoencoder's own image, enlarged."""
+        images = self.vae.decode(latents).movedim(-1, 1)
+        return comfy.utils.common_upscale(images, side, side, "lanczos", "disabled") * 2 - 1
 
-    def quality(self, pictures: torch.Tensor, side: int) -> dict[str, float]:
+    def quality(self, images: torch.Tensor, side: int) -> dict[str, float]:
         true = to_tensor(np.stack(self.truth[side]))
-        pictures = pictures.clamp(-1, 1)
-        scores = score_pictures(self.world.detector, signed_to_arrays(pictures), self.scenes)
-        return {"psnr": psnr(pictures, true), "gradient_error": gradient_error(pictures, true), "ssim": ssim(pictures, true).mean().item(),
-                "frechet": frechet_distance(self.world.detector, signed_to_arrays(pictures), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
+        images = images.clamp(-1, 1)
+        scores = score_images(self.world.detector, signed_to_arrays(images), self.scenes)
+        return {"psnr": psnr(images, true), "gradient_error": gradient_error(images, true), "ssim": ssim(images, true).mean().item(),
+                "frechet": frechet_distance(self.world.detector, signed_to_arrays(images), self.truth[side]), "colour": scores["colour"], "extra": scores["extra"]}
 
     def table(self, name: str, latents: torch.Tensor) -> dict[str, dict[str, float]]:
         rows = {f"{name}, {side} px": self.quality(self.decode(latents, side), side) for side in self.truth}
@@ -96,11 +95,11 @@ class Bench:
 def measure(options) -> dict[str, dict[str, float]]:
     bench = Bench(options)
     results = bench.table("autoencoder on the true picture", bench.world.encode(bench.truth[SIDE])) if options.baselines else {}
-    for low, pictures in bench.low.items() if options.baselines else ():
-        shrunk = to_tensor(np.stack([shrink(picture, low) for picture in bench.truth[SIDE]]))
+    for low, images in bench.low.items() if options.baselines else ():
+        shrunk = to_tensor(np.stack([shrink(image, low) for image in bench.truth[SIDE]]))
         for side in bench.truth:
             results[f"{low} px, bicubic, {side} px"] = bench.quality(F.interpolate(shrunk, (side, side), mode="bicubic"), side)
-        results |= bench.table(f"{low} px, through the autoencoder", bench.world.encode(pictures))
+        results |= bench.table(f"{low} px, through the autoencoder", bench.world.encode(images))
     for weights in (None, *options.weights):
         bench.use(weights)
         for low, denoise in itertools.product(bench.low, options.denoise):

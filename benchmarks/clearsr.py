@@ -1,8 +1,8 @@
 """`bench clearsr`: what ClearSR restores on the mini world (held-out scenes), with its parts and Latent Adjustment.
 
-Pictures of 128 px are degraded as in training (`training/degradation.py`), enlarged to their old size and restored by
-ComfyUI's own sampling. Fidelity is PSNR to the true picture and the detector's adherence to the scene; detail is the
-energy of the picture's fine band relative to the true picture's; sharp, which needs no true picture, is its mean
+Images of 128 px are degraded as in training (`training/degradation.py`), enlarged to their old size and restored by
+ComfyUI's own sampling. Fidelity is PSNR to the true image and the detector's adherence to the scene; detail is the
+energy of the image's fine band relative to the true image's; sharp, which needs no true image, is its mean
 absolute Laplacian in 8-bit levels.
 """
 
@@ -25,14 +25,14 @@ from ..patches.latent_adjustment import LatentAdjustment
 from ..training.degradation import degrade
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED
-from .scoring import detail, psnr, score_pictures, sharpness
+from .scoring import detail, psnr, score_images, sharpness
 from .world import World, held_out_scenes, to_arrays, to_image, write_sheet
 
 NATIVE = 128
 
 
 class Bench:
-    """Held-out scenes, their degraded pictures, and the mini world to restore them."""
+    """Held-out scenes, their degraded images, and the mini world to restore them."""
 
     def __init__(self, options):
         self.options = options
@@ -46,7 +46,7 @@ class Bench:
         self.control = ClearSRControl.from_file(str(options.file))
 
     def score(self, image: torch.Tensor) -> dict[str, float]:
-        found = score_pictures(self.world.detector, to_arrays(image), self.scenes)
+        found = score_images(self.world.detector, to_arrays(image), self.scenes)
         return {"psnr": psnr(image.movedim(-1, 1) * 2 - 1, self.true.movedim(-1, 1) * 2 - 1), "shape": found["shape"], "colour": found["colour"], "extra": found["extra"], "detail": mean(detail, image) / mean(detail, self.true), "sharp": mean(sharpness, 255 * image)}
 
     def sample(self, model, positive, latent, denoise=1.0) -> torch.Tensor:
@@ -56,7 +56,7 @@ class Bench:
         return self.vae.decode(out)
 
     def alone(self, denoise) -> torch.Tensor:
-        """The mini world without control, from the low-quality picture's latent."""
+        """The mini world without control, from the low-quality image's latent."""
         return self.sample(self.world.model, self.world.empty, self.vae.encode(self.low), denoise)
 
     def clearsr(self, lsa=None, gspm=True, decoder_lora=True, encoder_lora=True, strength=1.0, denoise=1.0) -> torch.Tensor:
@@ -79,7 +79,7 @@ def mean(score, image: torch.Tensor) -> float:
 
 
 def rows(bench: Bench):
-    """(name, restored pictures) of every row."""
+    """(name, restored images) of every row."""
     yield "bicubic", bench.low
     yield "bicubic through the autoencoder", bench.vae.decode(bench.vae.encode(bench.low))
     yield "true picture through the autoencoder", bench.vae.decode(bench.vae.encode(bench.true))

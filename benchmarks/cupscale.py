@@ -1,17 +1,17 @@
 """`bench cupscale`: C-Upscale's priors, alone and together, on held-out scenes of the mini world.
 
-The true 128 px picture of a scene is enlarged twice; every method starts from the same noise and runs the last 22 of
+The true 128 px image of a scene is enlarged twice; every method starts from the same noise and runs the last 22 of
 50 steps. Columns:
 
   low      RMS difference of the Haar low bands of result and reference, scaled latent units (x 1000)
-  base     PSNR of the shrunk picture to the 128 px one (dB)
-  truth    PSNR to the true 256 px picture (dB)
-  sharp    mean absolute Laplacian, as a share of the true picture's
+  base     PSNR of the shrunk image to the 128 px one (dB)
+  truth    PSNR to the true 256 px image (dB)
+  sharp    mean absolute Laplacian, as a share of the true image's
   shape, colour, slot   shares of the scene's things that the detector finds
-  extra    things a picture that nobody asked for
+  extra    things an image that nobody asked for
   rows     network rows a step, one image and one guidance branch each
   GSP      processor time of the structure prior, as a share of the network's
-  RAP      network time on the small picture a step, in times of one region (two rows)
+  RAP      network time on the small image a step, in times of one region (two rows)
 
 The second table has the seams: mean absolute step across the lines where regions begin, relative to all lines.
 """
@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import torch
 
-from ..engine import with_parts
+from ..engine import Part, with_parts
 from ..engine.latents import resize
 from ..methods.regions import RegionLayout
 from ..methods.structure_prior import low_band
@@ -37,7 +37,7 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption, crop_caption
-from .scoring import psnr_of_arrays, score_pictures, seam, sharpness
+from .scoring import psnr_of_arrays, score_images, seam, sharpness
 from .world import STEPS, World, held_out_scenes, write_sheet
 
 SCALE, REGION, DEPTH = 2, 16, 22
@@ -54,8 +54,8 @@ OVERLAPS = (0.0, 0.25, 0.5, 0.75)
 
 
 @dataclass
-class Timed:
-    """A step edit, and the processor time of its callbacks."""
+class Timed(Part):
+    """Another part, and the processor time of its callbacks."""
 
     edit: StructurePrior
     seconds: float = 0.0
@@ -63,8 +63,8 @@ class Timed:
     def __post_init__(self):
         self.key, self.rank = self.edit.key, self.edit.rank
 
-    def __call__(self, run):
-        edits = self.edit(run)
+    def edits(self, run):
+        edits = self.edit.edits(run)
 
         def callback(*args):
             start = time.process_time()
@@ -125,7 +125,7 @@ def run(captions: int, overlaps: int, cfg: float, scored: bool, sheet: Path | No
     detector = bench.detector if scored else None
     size = 128 * SCALE
     table = {name: [] for name in METHODS}
-    pictures = {name: [] for name in METHODS}
+    images = {name: [] for name in METHODS}
     seams = {overlap: [] for overlap in OVERLAPS}
     inputs = []
     for scene in scenes:
@@ -135,18 +135,18 @@ def run(captions: int, overlaps: int, cfg: float, scored: bool, sheet: Path | No
     for seed, (scene, (small, truth, reference, start)) in enumerate(zip(scenes, inputs)):
         for name, settings in METHODS.items():
             out = bench.enlarge(scene, reference, start, seed, **settings)
-            (picture,) = bench.decode(out)
-            pictures[name].append(picture)
-            shrunk = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
+            (image,) = bench.decode(out)
+            images[name].append(image)
+            shrunk = cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
             region = (bench.network - bench.small) / (9 * DEPTH)
-            table[name].append((low_error(bench, out, reference), psnr_of_arrays(shrunk, small), psnr_of_arrays(picture, truth), sharpness(picture) / sharpness(truth),
+            table[name].append((low_error(bench, out, reference), psnr_of_arrays(shrunk, small), psnr_of_arrays(image, truth), sharpness(image) / sharpness(truth),
                                 bench.rows / DEPTH, bench.structure / bench.network, bench.small / DEPTH / region))
         if seed < overlaps:
             for overlap in OVERLAPS:
                 layout = RegionLayout.from_overlap(*start.shape[-2:], REGION, REGION, overlap)
-                (picture,) = bench.decode(bench.enlarge(scene, reference, start, seed, overlap))
-                seams[overlap].append((seam(picture, layout, 8), bench.network))
-    show(table, pictures, scenes, detector, cfg)
+                (image,) = bench.decode(bench.enlarge(scene, reference, start, seed, overlap))
+                seams[overlap].append((seam(image, layout, 8), bench.network))
+    show(table, images, scenes, detector, cfg)
     truth_seam = [seam(truth, RegionLayout.from_overlap(32, 32, REGION, REGION, 0.5), 8) for _, truth, *_ in inputs]
     print(f"\n{'overlap':16} {'regions':>7} {'seam':>6} {'network seconds':>16}   ({np.mean(truth_seam):.3f} in the true pictures)")
     for overlap, rows in seams.items():
@@ -154,16 +154,16 @@ def run(captions: int, overlaps: int, cfg: float, scored: bool, sheet: Path | No
             count = len(RegionLayout.from_overlap(32, 32, REGION, REGION, overlap).regions)
             print(f"{overlap:<16} {count:7} {np.mean([row[0] for row in rows]):6.3f} {np.mean([row[1] for row in rows]):16.1f}")
     if sheet:
-        write_sheet(sheet, [[cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), truth, *(pictures[name][i] for name in METHODS)] for i, (small, truth, *_) in enumerate(inputs)])
+        write_sheet(sheet, [[cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC), truth, *(images[name][i] for name in METHODS)] for i, (small, truth, *_) in enumerate(inputs)])
 
 
-def show(table, pictures, scenes, detector, cfg):
+def show(table, images, scenes, detector, cfg):
     print(f"Mini world, {SCALE}x, {len(scenes)} held-out scenes, last {DEPTH} of {STEPS} steps, guidance scale {cfg}\n")
     found = ("shape", "colour", "slot", "extra") if detector else ()
     print(f"{'':16} {'low':>6} {'base':>6} {'truth':>6} {'sharp':>6} " + "".join(f"{name:>7}" for name in found) + f" {'rows':>7} {'GSP':>6} {'RAP':>6}")
     for name, rows in table.items():
         low, base, truth, sharp, network, structure, attention = np.mean(rows, 0)
-        scores = score_pictures(detector, pictures[name], scenes) if detector else {}
+        scores = score_images(detector, images[name], scenes) if detector else {}
         print(f"{name:16} {low:6.1f} {base:6.2f} {truth:6.2f} {sharp:6.2f} " + "".join(f"{scores[key]:7.2f}" for key in found) + f" {network:7.1f} {structure:6.2%} {attention:6.2f}", flush=True)
 
 

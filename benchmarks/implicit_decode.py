@@ -1,7 +1,7 @@
-"""`bench implicit-decode`: memory and time of Implicit Decode as the picture grows and the chunk does not.
+"""`bench implicit-decode`: memory and time of Implicit Decode as the image grows and the chunk does not.
 
-A 64 x 64 latent of the mini world becomes pictures of every size, each in a process of its own. The figure is the most
-memory (MiB, resident) that the process held above what it held before, less the picture itself.
+A 64 x 64 latent of the mini world becomes images of every size, each in a process of its own. The figure is the most
+memory (MiB, resident) that the process held above what it held before, less the image itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .world import World
 
 
 def measure(any_scale: AnyScale, z: torch.Tensor, side: int, queries: int) -> tuple[float, float]:
-    """(MiB beside the picture, seconds) of one picture."""
+    """(MiB beside the image, seconds) of one image."""
     implicit_decoder.QUERIES_PER_CHUNK = queries
     grown, seconds = peak_memory.peak(lambda: any_scale.decode(z, side, side, 128, 32))
     return grown - side * side * 12 / 2**20, seconds
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     any_scale = AnyScale(vae, LoadedDecoder(HybridDecoder.of(vae.first_stage_model, options.hidden), "bench"))
     z = torch.randn(1, 4, options.latent, options.latent, generator=torch.Generator().manual_seed(0))
     any_scale.decode(z[..., :8, :8], 64, 64, 128, 32)
-    print(f"{'picture':>12} {'its MiB':>8} {'queries':>8} {'MiB beside':>11} {'seconds':>8}")
+    print(f"{'image':>12} {'its MiB':>8} {'queries':>8} {'MiB beside':>11} {'seconds':>8}")
     for queries in options.queries:
         for side in options.sizes:
             beside, seconds = measure(any_scale, z, side, queries)

@@ -1,11 +1,11 @@
 """`bench latent-adjustment`: ClearSR's latent adjustment on held-out scenes of the mini world, without ClearSR.
 
-The true 128 px picture of a scene is enlarged twice in pixels and redrawn region by region, the last `--depth` of 50
-steps of ComfyUI's ddpm; the adjustment's reference is the enlarged picture's latent. Columns:
+The true 128 px image of a scene is enlarged twice in pixels and redrawn region by region, the last `--depth` of 50
+steps of ComfyUI's ddpm; the adjustment's reference is the enlarged image's latent. Columns:
 
-  base     PSNR of the shrunk picture to the 128 px one (dB)
-  truth    PSNR to the true 256 px picture (dB)
-  sharp    mean absolute Laplacian, as a share of the true picture's
+  base     PSNR of the shrunk image to the 128 px one (dB)
+  truth    PSNR to the true 256 px image (dB)
+  sharp    mean absolute Laplacian, as a share of the true image's
   colour, extra   share of the scene's things that the detector finds in the right colour, things that nobody asked for
 """
 
@@ -22,7 +22,7 @@ from ..patches.latent_adjustment import LatentAdjustment
 from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
-from .scoring import psnr_of_arrays, score_pictures, sharpness
+from .scoring import psnr_of_arrays, score_images, sharpness
 from .world import NATIVE_CELLS as REGION
 from .world import STEPS, World, held_out_scenes
 
@@ -52,14 +52,14 @@ def run(captions: int, depth: int, cfg: float) -> None:
     print(f"Mini world, {SCALE}x, {captions} held-out scenes, last {depth} of {STEPS} ddpm steps, guidance scale {cfg}\n")
     print(f"{'':30} {'base':>6} {'truth':>6} {'sharp':>6} {'colour':>6} {'extra':>6}")
     for name, settings in METHODS.items():
-        rows, pictures = [], []
+        rows, images = [], []
         for seed, scene in enumerate(scenes):
             small, truth = render(scene, 128), render(scene, size)
             start = world.encode([cv2.resize(small, (size, size), interpolation=cv2.INTER_CUBIC)])
-            pictures.append(enlarge(world, scene, start, seed, settings, sigmas, cfg))
-            shrunk = cv2.resize(pictures[-1], (128, 128), interpolation=cv2.INTER_AREA)
-            rows.append((psnr_of_arrays(shrunk, small), psnr_of_arrays(pictures[-1], truth), sharpness(pictures[-1]) / sharpness(truth)))
-        scores = score_pictures(world.detector, pictures, scenes)
+            images.append(enlarge(world, scene, start, seed, settings, sigmas, cfg))
+            shrunk = cv2.resize(images[-1], (128, 128), interpolation=cv2.INTER_AREA)
+            rows.append((psnr_of_arrays(shrunk, small), psnr_of_arrays(images[-1], truth), sharpness(images[-1]) / sharpness(truth)))
+        scores = score_images(world.detector, images, scenes)
         print(f"{name:30}" + "".join(f" {value:6.2f}" for value in (*np.mean(rows, 0), scores["colour"], scores["extra"])), flush=True)
 
 

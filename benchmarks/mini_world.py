@@ -17,7 +17,7 @@ from ..training.images import to_tensor
 from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
-from .scoring import load_detector, psnr, score_pictures
+from .scoring import load_detector, psnr, score_images
 
 
 def bicubic(x: torch.Tensor, side: int) -> torch.Tensor:
@@ -80,7 +80,7 @@ def sampling(count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str
         cv2.imwrite(str(sheet), np.concatenate(rows)[..., ::-1])
     net = load_detector()
     truth = [render(scene, 128) for scene in scenes]
-    return {"samples": score_pictures(net, pictures, scenes), "true renders": score_pictures(net, truth, scenes)}
+    return {"samples": score_images(net, pictures, scenes), "true renders": score_images(net, truth, scenes)}
 
 
 def main(argv: list[str]) -> None:

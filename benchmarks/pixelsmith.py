@@ -22,7 +22,7 @@ from ..patches.pixelsmith import sample
 from ..patches.region_noise import add_region_noise
 from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.scenes import caption
-from .scoring import psnr, score_pictures
+from .scoring import psnr, score_images
 from .world import NATIVE_CELLS as NATIVE
 from .world import World, held_out_scenes, to_arrays, write_sheet
 
@@ -30,36 +30,36 @@ BASE_STEPS = 30
 
 
 def methods(world: World, scale: int, cfg: float) -> dict[str, Callable]:
-    """name -> function(reference latent, its picture, positive, negative, seed) that returns the enlarged latent."""
+    """name -> function(reference latent, its image, positive, negative, seed) that returns the enlarged latent."""
     model, native, side = world.model, (NATIVE, NATIVE), scale * NATIVE
     whole, last = world.schedule(), world.schedule(30)
     guided_steps = 20 if scale == 2 else 30
 
-    def lanczos(picture, size):
-        enlarged = comfy.utils.common_upscale(picture.movedim(-1, 1), 8 * size, 8 * size, "lanczos", "disabled")
+    def lanczos(image, size):
+        enlarged = comfy.utils.common_upscale(image.movedim(-1, 1), 8 * size, 8 * size, "lanczos", "disabled")
         return world.vae.encode(enlarged.movedim(1, -1))
 
-    def upscaled(latent, picture, e_min, e_max, seed):
-        return add_region_noise(model, world.upscaler.upscale(latent, side, side), picture, e_min, e_max, seed)[0]
+    def upscaled(latent, image, e_min, e_max, seed):
+        return add_region_noise(model, world.upscaler.upscale(latent, side, side), image, e_min, e_max, seed)[0]
 
-    def pixelsmith(latent, picture, positive, negative, seed, order="random"):
-        return sample(model, positive, negative, lanczos(picture, side), whole, guided_steps, cfg, seed, NATIVE, order)
+    def pixelsmith(latent, image, positive, negative, seed, order="random"):
+        return sample(model, positive, negative, lanczos(image, side), whole, guided_steps, cfg, seed, NATIVE, order)
 
-    def lsrna_pixelsmith(latent, picture, positive, negative, seed):
-        return sample(model, positive, negative, upscaled(latent, picture, 0.4, 0.8, seed), last, max(1, guided_steps - 20), cfg, seed, NATIVE)
+    def lsrna_pixelsmith(latent, image, positive, negative, seed):
+        return sample(model, positive, negative, upscaled(latent, image, 0.4, 0.8, seed), last, max(1, guided_steps - 20), cfg, seed, NATIVE)
 
     def fused(latent, positive, negative, seed, sizes, sigmas, **enlarge):
         regional = RegionalDenoise(native, jitter=True, seed=seed, sizes="canvas", canvas_pixels=(8 * side, 8 * side))
         return sample_demofusion(model, positive, negative, latent, sizes, sigmas, cfg, seed, regional, **enlarge)
 
-    def demofusion(latent, picture, positive, negative, seed):
+    def demofusion(latent, image, positive, negative, seed):
         return fused(latent, positive, negative, seed, phase_sizes(native, (side, side), progressive=True), whole)
 
-    def lsrna_demofusion(latent, picture, positive, negative, seed):
-        return fused(latent, positive, negative, seed, [(side, side)], last, enlarge=lambda samples, size: upscaled(samples, picture, 0.0, 1.2, seed))
+    def lsrna_demofusion(latent, image, positive, negative, seed):
+        return fused(latent, positive, negative, seed, [(side, side)], last, enlarge=lambda samples, size: upscaled(samples, image, 0.0, 1.2, seed))
 
     return {
-        "Lanczos": lambda latent, picture, *_: lanczos(picture, side),
+        "Lanczos": lambda latent, image, *_: lanczos(image, side),
         "LSR": lambda latent, *_: world.upscaler.upscale(latent, side, side),
         "PixelSmith": pixelsmith,
         "PixelSmith, cover": lambda *args: pixelsmith(*args, order="cover"),
@@ -71,7 +71,7 @@ def methods(world: World, scale: int, cfg: float) -> dict[str, Callable]:
 
 @torch.inference_mode()
 def evaluate(count: int, scale: int, cfg: float, sheet: Path | None) -> None:
-    """Adherence of the enlarged pictures, likeness to the base picture and cost, for every method."""
+    """Adherence of the enlarged images, likeness to the base image and cost, for every method."""
     comfy.utils.set_progress_bar_enabled(False)
     world, scenes = World(), held_out_scenes(count)
     negative = world.empty
@@ -81,20 +81,20 @@ def evaluate(count: int, scale: int, cfg: float, sheet: Path | None) -> None:
         latent = comfy.sample.sample(world.model, comfy.sample.prepare_noise(latent, seed), BASE_STEPS, cfg, "euler", "ddim_uniform", positive, negative, latent, disable_pbar=True, seed=seed)
         base.append((positive, latent, world.vae.decode(latent)))
 
-    references = torch.cat([picture for *_, picture in base]).movedim(-1, 1)
+    references = torch.cat([image for *_, image in base]).movedim(-1, 1)
     columns = [references]
     print(f"\nMini world, {scale}x, {count} held-out captions, guidance scale {cfg}\n")
     print(f"{'':18} {'shape':>6} {'colour':>6} {'slot':>6} {'extra':>6} {'PSNR to base':>12} {'calls':>6} {'rows':>8} {'seconds':>8}")
-    show("base", world, score_pictures(world.detector, images_of(references), scenes))
+    show("base", world, score_images(world.detector, images_of(references), scenes))
     for name, method in methods(world, scale, cfg).items():
         world.calls.clear()
         start = time.perf_counter()
-        latents = [method(latent, picture, positive, negative, seed) for seed, (positive, latent, picture) in enumerate(base)]
+        latents = [method(latent, image, positive, negative, seed) for seed, (positive, latent, image) in enumerate(base)]
         seconds = time.perf_counter() - start
-        pictures = torch.cat([world.vae.decode(latent) for latent in latents]).movedim(-1, 1)
-        likeness = psnr(torch.nn.functional.interpolate(pictures, references.shape[-2:], mode="area") * 2 - 1, references * 2 - 1)
-        show(name, world, score_pictures(world.detector, images_of(pictures), scenes), f"{likeness:12.2f}", seconds / count, count)
-        columns.append(pictures)
+        images = torch.cat([world.vae.decode(latent) for latent in latents]).movedim(-1, 1)
+        likeness = psnr(torch.nn.functional.interpolate(images, references.shape[-2:], mode="area") * 2 - 1, references * 2 - 1)
+        show(name, world, score_images(world.detector, images_of(images), scenes), f"{likeness:12.2f}", seconds / count, count)
+        columns.append(images)
     if sheet:
         enlarged = [torch.nn.functional.interpolate(column, columns[-1].shape[-2:], mode="nearest") for column in columns]
         write_sheet(sheet, list(zip(*map(images_of, enlarged))))
@@ -106,8 +106,8 @@ def show(name, world, scores, likeness=" " * 12, seconds=0.0, count=1):
     print(f"{name:18} {adherence} {likeness} {cost}", flush=True)
 
 
-def images_of(pictures: torch.Tensor) -> list[np.ndarray]:
-    return to_arrays(pictures.movedim(1, -1))
+def images_of(images: torch.Tensor) -> list[np.ndarray]:
+    return to_arrays(images.movedim(1, -1))
 
 
 def main(argv: list[str]) -> None:

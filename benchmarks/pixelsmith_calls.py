@@ -15,12 +15,12 @@ RUNS = (("50 steps, 20 guided", 50, 20), ("50 steps, 30 guided", 50, 30), ("30 s
 def count_calls(batch: int, runs: int, size: int = 128) -> None:
     """Patches one by one against planned calls, for the whole run, mean of `runs` seeds."""
     print(f"Patches of {size} cells, at most {batch} in a call, mean of {runs} runs\n")
-    print(f"{'canvas':14} {'run':22} {'one by one':>10} {'planned':>8} {'share':>6} {'a sweep':>9} {'levels of a guided sweep':>25}")
+    print(f"{'canvas':14} {'run':22} {'one by one':>10} {'planned':>8} {'share':>6} {'a sweep':>9} {'waves of a guided sweep':>25}")
     for canvas, (height, width) in CANVASES.items():
         for name, steps, guided_steps in RUNS:
             sweeps = [sweep for seed in range(runs) for sweep in plan(height, width, size, steps, guided_steps, seed)]
             patches, calls = sum(len(sweep.patches) for sweep in sweeps) / runs, sum(sweep.calls(batch) for sweep in sweeps) / runs
-            guided = [len(sweep.levels) for i, sweep in enumerate(sweeps) if 0 < i % steps < guided_steps]
+            guided = [len(sweep.waves) for i, sweep in enumerate(sweeps) if 0 < i % steps < guided_steps]
             print(f"{canvas:14} {name:22} {patches:10.0f} {calls:8.0f} {calls / patches:6.1%} {patches / steps:9.1f} {np.mean(guided):25.1f}")
 
 

@@ -1,4 +1,4 @@
-"""Scores of pictures against the mini-world scenes they should show."""
+"""Scores of images against the mini-world scenes they should show."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def load_detector() -> Detector:
 
 
 def adherence(detections: list[Detection], scene: Scene, size: int) -> Adherence:
-    """Match every prompted thing to the detection of its shape that fits best; `size` is the picture's side in pixels."""
+    """Match every prompted thing to the detection of its shape that fits best; `size` is the image's side in pixels."""
     left, shape, colour, slot = list(detections), 0, 0, 0
     colours = list(COLOURS)
     for thing in scene.things:
@@ -49,55 +49,55 @@ def adherence(detections: list[Detection], scene: Scene, size: int) -> Adherence
 
 
 @torch.no_grad()
-def score_pictures(net: Detector, pictures: list[np.ndarray], scenes: list[Scene]) -> dict[str, float]:
-    """Shares of prompted things (shape, colour, slot) and extra things a picture, over uint8 RGB pictures."""
+def score_images(net: Detector, images: list[np.ndarray], scenes: list[Scene]) -> dict[str, float]:
+    """Shares of prompted things (shape, colour, slot) and extra things an image, over uint8 RGB images."""
     totals = np.zeros(5)
-    for picture, scene in zip(pictures, scenes):
-        size = picture.shape[0]
+    for image, scene in zip(images, scenes):
+        size = image.shape[0]
         levels = tuple(2 ** i for i in range(1 + int(np.log2(size / 128))))
-        totals += adherence(detect(net, picture, levels), scene, size)
+        totals += adherence(detect(net, image, levels), scene, size)
     shape, colour, slot, extra, prompted = totals
-    return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(pictures)}
+    return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(images)}
 
 
 @torch.no_grad()
-def frechet_distance(net: Detector, pictures: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    """Fréchet distance between detector features (averaged over 16 x 16 cells) of two sets of equally large pictures."""
+def frechet_distance(net: Detector, images: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Fréchet distance between detector features (averaged over 16 x 16 cells) of two sets of equally large images."""
     def moments(images):
         rows = [F.avg_pool2d(net.features(torch.from_numpy(im).permute(2, 0, 1)[None].float() / 127.5 - 1), 16, 8).flatten(2)[0].T for im in images]
         features = torch.cat(rows).double()
         return features.mean(0), features.T.cov()
 
-    (mean1, cov1), (mean2, cov2) = moments(pictures), moments(truth)
+    (mean1, cov1), (mean2, cov2) = moments(images), moments(truth)
     cross = torch.linalg.eigvals(cov1 @ cov2).real.clamp(min=0).sqrt().sum()
     return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
 
 
-def signed_to_arrays(pictures: torch.Tensor) -> list[np.ndarray]:
-    """uint8 RGB of pictures (B, 3, H, W) in [-1, 1]."""
-    return list(((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
+def signed_to_arrays(images: torch.Tensor) -> list[np.ndarray]:
+    """uint8 RGB of images (B, 3, H, W) in [-1, 1]."""
+    return list(((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
 
 
-def sharpness(picture: np.ndarray) -> float:
-    """Mean absolute Laplacian of a picture (H, W, 3) in 8-bit levels."""
-    return float(np.abs(cv2.Laplacian(picture.astype(np.float32), cv2.CV_32F)).mean())
+def sharpness(image: np.ndarray) -> float:
+    """Mean absolute Laplacian of an image (H, W, 3) in 8-bit levels."""
+    return float(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)).mean())
 
 
-def detail(picture: np.ndarray) -> float:
+def detail(image: np.ndarray) -> float:
     """Mean energy of what a Gaussian blur of 1.5 pixels takes away from an image (H, W, 3) in [0, 1]."""
-    return float(np.square(picture - cv2.GaussianBlur(picture, (0, 0), 1.5)).mean())
+    return float(np.square(image - cv2.GaussianBlur(image, (0, 0), 1.5)).mean())
 
 
-def seam(picture: np.ndarray, layout: RegionLayout, pixels_per_cell: int) -> float:
+def seam(image: np.ndarray, layout: RegionLayout, pixels_per_cell: int) -> float:
     """Mean absolute step across the vertical lines where regions begin or end, relative to all lines."""
-    steps = np.abs(np.diff(picture.astype(float), axis=1)).mean((0, 2))
+    steps = np.abs(np.diff(image.astype(float), axis=1)).mean((0, 2))
     lines = sorted({edge * pixels_per_cell - 1 for region in layout.regions for edge in (region.x, region.x + region.width)} - {-1, len(steps)})
     return float(steps[lines].mean() / steps.mean())
 
 
-def gradient_error(pictures: torch.Tensor, true: torch.Tensor) -> float:
-    """Mean absolute difference of the gradients, as a share of the true pictures' gradients."""
-    return sum(((pictures.diff(dim=d) - true.diff(dim=d)).abs().mean() / true.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
+def gradient_error(images: torch.Tensor, true: torch.Tensor) -> float:
+    """Mean absolute difference of the gradients, as a share of the true images' gradients."""
+    return sum(((images.diff(dim=d) - true.diff(dim=d)).abs().mean() / true.diff(dim=d).abs().mean()).item() for d in (-1, -2)) / 2
 
 
 def psnr_of_arrays(a: np.ndarray, b: np.ndarray) -> float:
@@ -112,7 +112,7 @@ def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Structural similarity (Wang et al., 2004) of (B, C, H, W) pictures in [-1, 1], at least 11 px wide, for each picture (B,).
+    """Structural similarity (Wang et al., 2004) of (B, C, H, W) images in [-1, 1], at least 11 px wide, for each image (B,).
 
     Gaussian window of 11 px, deviation 1.5 px; mean over channels and the positions where the window fits.
     """
@@ -131,11 +131,11 @@ def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return values.flatten(1).mean(1)
 
 
-def self_ssim(pictures: dict[int, torch.Tensor]) -> dict[tuple[int, int], float]:
-    """Scale consistency (Kim & Kim, CVPR 2024): SSIM of one scene's pictures at two sizes, the larger one reduced (antialiased bicubic).
+def self_ssim(images: dict[int, torch.Tensor]) -> dict[tuple[int, int], float]:
+    """Scale consistency (Kim & Kim, CVPR 2024): SSIM of one scene's images at two sizes, the larger one reduced (antialiased bicubic).
 
-    pictures: side -> (B, C, side, side) in [-1, 1], of the same scenes. Returns the mean over scenes by pair of sides.
+    images: side -> (B, C, side, side) in [-1, 1], of the same scenes. Returns the mean over scenes by pair of sides.
     """
-    sides = sorted(pictures)
+    sides = sorted(images)
     pairs = [(low, high) for i, low in enumerate(sides) for high in sides[i + 1:]]
-    return {(low, high): ssim(pictures[low], F.interpolate(pictures[high], (low, low), mode="bicubic", antialias=True)).mean().item() for low, high in pairs}
+    return {(low, high): ssim(images[low], F.interpolate(images[high], (low, low), mode="bicubic", antialias=True)).mean().item() for low, high in pairs}

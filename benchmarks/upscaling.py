@@ -1,8 +1,8 @@
 """`bench upscaling`: LSRNA-DemoFusion and what it is made of, on held-out captions of the mini world.
 
 Every method enlarges the same base sample. Paired columns, so differences are meaningful sooner than the values:
-adherence to the caption (shape, colour), things nobody asked for a picture, PSNR of the shrunk result to the base
-picture (dB), Fréchet distance of detector features to true renders of other scenes with the same grounds, network
+adherence to the caption (shape, colour), things nobody asked for an image, PSNR of the shrunk result to the base
+image (dB), Fréchet distance of detector features to true renders of other scenes with the same grounds, network
 rows (one image and one guidance branch each) and seconds.
 """
 
@@ -24,7 +24,7 @@ from ..patches.region_noise import add_region_noise
 from ..patches.regional_denoise import RegionalDenoise
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption
-from .scoring import frechet_distance, psnr_of_arrays, score_pictures
+from .scoring import frechet_distance, psnr_of_arrays, score_images
 from .world import World, held_out_scenes, to_image, write_sheet
 
 CFG = 4.0
@@ -48,18 +48,18 @@ class Bench(World):
         return sample_demofusion(self.model, positive, self.empty, base, sizes, sigmas, CFG, seed, regional, **extra)
 
     def methods(self):
-        """Name -> function of (positive, base latent, base picture, seed) to the enlarged latent."""
+        """Name -> function of (positive, base latent, base image, seed) to the enlarged latent."""
         bicubic = lambda latent, size: resize(latent, *size)
         lsr = lambda latent, size: self.upscaler.upscale(latent, *size)
         target = lambda base: tuple(side * self.scale for side in base.shape[-2:])
 
-        def in_pixels(picture):
-            enlarged = cv2.resize(picture, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_LANCZOS4)
+        def in_pixels(image):
+            enlarged = cv2.resize(image, None, fx=self.scale, fy=self.scale, interpolation=cv2.INTER_LANCZOS4)
             return lambda latent, size: self.encode([enlarged])
 
-        def with_noise(picture, seed):
-            image = to_image([picture])
-            return lambda latent, size: add_region_noise(self.model, lsr(latent, size), image, 0.0, 1.2, seed)[0]
+        def with_noise(image, seed):
+            reference = to_image([image])
+            return lambda latent, size: add_region_noise(self.model, lsr(latent, size), reference, 0.0, 1.2, seed)[0]
 
         def img2img(positive, base, seed, sizes):
             model = with_parts(self.model, RegionalDenoise(REGION, 0.5, "uniform", None, True, seed, 0, sizes))
@@ -82,24 +82,24 @@ class Bench(World):
 def run(scale: int, captions: int, first: int, sheet: Path | None) -> dict[str, dict[str, float]]:
     bench = Bench(scale)
     scenes = held_out_scenes(captions, first)
-    table = {name: {"pictures": [], "fidelity": [], "rows": 0, "seconds": 0.0} for name in bench.methods()}
+    table = {name: {"images": [], "fidelity": [], "rows": 0, "seconds": 0.0} for name in bench.methods()}
     rows = []
     for i, scene in enumerate(scenes):
         positive = bench.prompt(caption(scene))
         base = bench.sample(bench.model, positive, torch.zeros(1, 4, 16, 16), i, bench.schedule())
-        (base_picture,) = bench.decode(base)
-        row = [cv2.resize(base_picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)]
+        (base_image,) = bench.decode(base)
+        row = [cv2.resize(base_image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)]
         for name, method in bench.methods().items():
             entry = table[name]
             bench.calls.clear()
             started = time.monotonic()
-            (picture,) = bench.decode(method(positive, base, base_picture, i))
+            (image,) = bench.decode(method(positive, base, base_image, i))
             entry["seconds"] += time.monotonic() - started
             entry["rows"] += bench.rows
-            shrunk = cv2.resize(picture, base_picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-            entry["fidelity"].append(psnr_of_arrays(shrunk, base_picture))
-            entry["pictures"].append(picture)
-            row.append(picture)
+            shrunk = cv2.resize(image, base_image.shape[1::-1], interpolation=cv2.INTER_AREA)
+            entry["fidelity"].append(psnr_of_arrays(shrunk, base_image))
+            entry["images"].append(image)
+            row.append(image)
         rows.append(row)
     if sheet:
         write_sheet(sheet, rows)
@@ -107,9 +107,9 @@ def run(scale: int, captions: int, first: int, sheet: Path | None) -> dict[str, 
     truth = [render(scene, side, 1) for scene in held_out_scenes(4 * captions, first + 500)]
     return {
         name: {
-            **score_pictures(bench.detector, entry["pictures"], scenes),
+            **score_images(bench.detector, entry["images"], scenes),
             "fidelity": float(np.mean(entry["fidelity"])),
-            "frechet": frechet_distance(bench.detector, entry["pictures"], truth),
+            "frechet": frechet_distance(bench.detector, entry["images"], truth),
             "rows": entry["rows"] / captions,
             "seconds": entry["seconds"] / captions,
         }

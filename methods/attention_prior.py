@@ -1,7 +1,7 @@
 """C-Upscale's regional attention prior (RAP; Qian et al., IJCV 2025).
 
-The paper interpolates the cross-attention maps of the low-resolution picture to the canvas, crops a
-region's window and applies it to the values. Interpolation acts on the picture's positions and the
+The paper interpolates the cross-attention maps of the low-resolution image to the canvas, crops a
+region's window and applies it to the values. Interpolation acts on the image's positions and the
 values belong to the prompt, so it is exact, and far smaller, to interpolate the attended values; as
 its weights sum to 1, also after the output projection.
 """
@@ -28,7 +28,7 @@ def token_centres(offset: float, step: float, cells: int, tokens: int, canvas: i
 
 
 def attended_region(values: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Attended values of the whole picture read at the tokens of regions.
+    """Attended values of the whole image read at the tokens of regions.
 
     values: (B, h, w, C). rows (N, i, h) and columns (N, j, w): `bilinear_weights` of the regions'
     tokens. Returns (N * B, i * j, C), region-major.

@@ -1,6 +1,6 @@
 """ClearSR's latent space adjustment (LSA; arXiv 2410.14279).
 
-Early steps pull the latent towards that of the low-resolution picture (ELA), which keeps it faithful;
+Early steps pull the latent towards that of the low-resolution image (ELA), which keeps it faithful;
 late steps push it away (LLA), which sharpens detail. Both are (1 - c) x + c x_lr, with c = alpha early
 and c = -beta late.
 """

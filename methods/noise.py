@@ -16,7 +16,7 @@ def seeded_noise(shape: Sequence[int], seed: int, batch_index: Sequence[int] | N
     """N(0, 1) of `shape` (B, ...), float32 on the CPU, from a generator of its own.
 
     Samples are drawn one after another; `batch_index` names the draw of each sample, so that one
-    picture taken out of a batch gets the noise that it had in the batch.
+    image taken out of a batch gets the noise that it had in the batch.
     """
     generator = torch.Generator().manual_seed(seed)
     batch_index = list(batch_index or range(shape[0]))

@@ -68,8 +68,8 @@ def denoise(
 ) -> torch.Tensor:
     """The canvas denoised along `sigmas`, one sweep a step.
 
-    predict(pictures, regions, step) is the network with guidance applied: denoised predictions of
-    pictures at noise level sigmas[step], in a batch of any size. guidance, noise: (B, C, ..., H, W).
+    predict(images, regions, step) is the network with guidance applied: denoised predictions of
+    images at noise level sigmas[step], in a batch of any size. guidance, noise: (B, C, ..., H, W).
     sigmas: one more than sweeps, the last 0 as published. guided_steps: how many steps from the
     first take from the guidance (1 only starts from it). callback(step, x, denoised) runs after each
     sweep with the predictions that were kept. Returns x at the last sigma.
@@ -87,21 +87,21 @@ def denoise(
         advanced = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)
 
         def seen(region):
-            picture = region.crop(before)
+            image = region.crop(before)
             if not mixes:
-                return picture
+                return image
             done = region.crop(advanced)
             current = region.crop(x)
             mixed = phase_mix(torch.where(done, current * rescale, current), region.crop(reference))
-            return torch.where(done, picture, mixed)
+            return torch.where(done, image, mixed)
 
-        for level in sweep.levels:
-            patches = [sweep.patches[k] for k in level]
+        for wave in sweep.waves:
+            patches = [sweep.patches[k] for k in wave]
             regions = [patch.region for patch in patches]
-            pictures = [seen(region) for region in regions]
-            for patch, picture, prediction in zip(patches, pictures, predict(pictures, regions, i), strict=True):
+            images = [seen(region) for region in regions]
+            for patch, image, prediction in zip(patches, images, predict(images, regions, i), strict=True):
                 region = patch.region
-                stepped = picture + (sigma_next - sigma) / sigma * (picture - prediction)
+                stepped = image + (sigma_next - sigma) / sigma * (image - prediction)
                 if overwrites:
                     stepped = torch.where(checkerboard(region.height, patch.shift, x.device), region.crop(reference_next), stepped)
                 todo = ~region.crop(advanced)

@@ -28,16 +28,16 @@ class Patch(NamedTuple):
 class Sweep(NamedTuple):
     """All patches that take every pixel one step on, in their order, and the indices that run together.
 
-    Running the levels one after another, each reading before any of it writes, equals running the
+    Running the waves one after another, each reading before any of it writes, equals running the
     patches one by one.
     """
 
     patches: list[Patch]
-    levels: list[list[int]]
+    waves: list[list[int]]
 
     def calls(self, batch: int) -> int:
         """Network calls for at most `batch` patches each; the method as published makes len(patches)."""
-        return sum(-(-len(level) // batch) for level in self.levels)
+        return sum(-(-len(wave) // batch) for wave in self.waves)
 
 
 def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed: int, order: str = "random") -> list[Sweep]:
@@ -64,7 +64,7 @@ def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed
     for step in range(steps):
         regions = random_regions(height, width, size, generator) if order == "random" else cover_regions(height, width, size, step % 2)
         patches = [Patch(region, int(torch.randint(2, (1,), generator=generator))) for region in regions]
-        sweeps.append(Sweep(patches, levels(patches, height, width, mixes=0 < step < guided_steps)))
+        sweeps.append(Sweep(patches, waves(patches, height, width, mixes=0 < step < guided_steps)))
     return sweeps
 
 
@@ -95,16 +95,16 @@ def even_starts(length: int, size: int, moved: int) -> list[int]:
     return sorted({min(max(start - half, 0), length - size) for start in axis_starts(length + 2 * half, size, size)})
 
 
-def levels(patches: Sequence[Patch], height: int, width: int, mixes: bool) -> list[list[int]]:
-    """Indices of `patches` by the level at which they can run.
+def waves(patches: Sequence[Patch], height: int, width: int, mixes: bool) -> list[list[int]]:
+    """Indices of `patches` by the wave at which they can run.
 
     mixes: the sweep mixes phases, so that a patch reads what earlier ones wrote. Otherwise the
-    network only sees the state before the sweep, and one level holds them all.
+    network only sees the state before the sweep, and one wave holds them all.
     """
     if not mixes:
         return [list(range(len(patches)))]
     left = np.ones((height, width), dtype=np.uint8)
-    # per pixel, the last level that wrote it and the last that read it, counted from 1
+    # per pixel, the last wave that wrote it and the last that read it, counted from 1
     written = np.zeros((height, width), dtype=np.int32)
     read = np.zeros_like(written)
     kernel = np.ones((2 * RING + 1, 2 * RING + 1), dtype=np.uint8)
@@ -113,11 +113,11 @@ def levels(patches: Sequence[Patch], height: int, width: int, mixes: bool) -> li
         own = patch.region.crop(left)
         writes = cv2.dilate(own, kernel).astype(bool)
         wrote, reads = patch.region.crop(written), patch.region.crop(read)
-        level = max(wrote.max() + 1, reads[writes].max())
-        wrote[writes] = level
-        np.maximum(reads, level, out=reads)
+        wave = max(wrote.max() + 1, reads[writes].max())
+        wrote[writes] = wave
+        np.maximum(reads, wave, out=reads)
         own[:] = 0
-        if level > len(out):
+        if wave > len(out):
             out.append([])
-        out[level - 1].append(i)
+        out[wave - 1].append(i)
     return out

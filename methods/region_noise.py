@@ -1,4 +1,4 @@
-"""Region-wise noise addition of LSRNA (Jeong et al., CVPR 2025): more noise where the picture has edges."""
+"""Region-wise noise addition of LSRNA (Jeong et al., CVPR 2025): more noise where the image has edges."""
 
 import cv2
 import numpy as np
@@ -7,9 +7,9 @@ import torch.nn.functional as F
 
 
 def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tensor:
-    """OpenCV's Canny edges of a picture (h, w, 3), RGB, 0..1, as (h, w) float32 of 0 and 255.
+    """OpenCV's Canny edges of an image (h, w, 3), RGB, 0..1, as (h, w) float32 of 0 and 255.
 
-    low, high: hysteresis thresholds on the L1 gradient of the 8-bit grey picture.
+    low, high: hysteresis thresholds on the L1 gradient of the 8-bit grey image.
     """
     rgb = image.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
     grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
@@ -27,8 +27,8 @@ def check_strengths(e_min: float, e_max: float) -> None:
 def strength_map(edge_map: torch.Tensor, size: tuple[int, int], e_min: float, e_max: float) -> torch.Tensor:
     """Standard deviation of the noise for each latent cell, (H, W), from e_min to e_max.
 
-    edge_map: (h, w), averaged over the picture's share of each cell and stretched from its minimum to
-    its maximum. A picture without edges gives e_min everywhere. Raises ValueError as `check_strengths` does.
+    edge_map: (h, w), averaged over the image's share of each cell and stretched from its minimum to
+    its maximum. An image without edges gives e_min everywhere. Raises ValueError as `check_strengths` does.
     """
     check_strengths(e_min, e_max)
     pooled = F.adaptive_avg_pool2d(edge_map[None, None], size)[0, 0]

@@ -143,7 +143,7 @@ def _axis_weights(region, stride, blend):
 
 
 def crop_images(images: torch.Tensor, layout: RegionLayout) -> list[torch.Tensor]:
-    """The regions of pictures (B, h, w, C) of any resolution, as (B, ., ., C) of equal size."""
+    """The regions of images (B, h, w, C) of any resolution, as (B, ., ., C) of equal size."""
     height, width = images.shape[1:3]
     y, x = height / layout.height, width / layout.width
     rows, columns = max(1, round(layout.region_height * y)), max(1, round(layout.region_width * x))

@@ -1,7 +1,7 @@
 """C-Upscale's global structure prior (GSP; Qian et al., IJCV 2025).
 
 Each step pulls the low wavelet band of the predicted clean latent towards that of the low-resolution
-picture: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's
+image: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's
 output held constant. The gradient is written out: LL and the resizing are linear.
 
 Latents are scaled, (B, C, ..., H, W); everything works on the last two dimensions.
@@ -28,20 +28,20 @@ def schedule_weight(t: float, schedule: str = "cosine") -> float:
     return t / 1000 if schedule == "linear" else 1 - t / 1000
 
 
-def low_band(x: torch.Tensor, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
-    """LL band after `levels` wavelet transforms, orthonormal for an orthogonal wavelet (PyWavelets'
+def low_band(x: torch.Tensor, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
+    """LL band after `wavelet_levels` wavelet transforms, orthonormal for an orthogonal wavelet (PyWavelets'
     dwt2 in mode "symmetric"). Returns (..., h, w), h = (H + filter length - 1) // 2 a level."""
     planes = x.reshape(-1, 1, *x.shape[-2:])
-    for _ in range(levels):
+    for _ in range(wavelet_levels):
         planes = _analyse(planes, wavelet)
     return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
 
 
-def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
     """Transpose of `low_band` on (..., height, width)."""
     length = pywt.Wavelet(wavelet).dec_len
     sizes = [(height, width)]
-    for _ in range(levels - 1):
+    for _ in range(wavelet_levels - 1):
         sizes.append(tuple((side + length - 1) // 2 for side in sizes[-1]))
     planes = band.reshape(-1, 1, *band.shape[-2:])
     for size in reversed(sizes):
@@ -49,16 +49,16 @@ def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str =
     return planes.reshape(*band.shape[:-2], height, width)
 
 
-def gradient(denoised: torch.Tensor, reference: torch.Tensor, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+def gradient(denoised: torch.Tensor, reference: torch.Tensor, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
     """dL/dx0 of L = sum (LL(denoised) - LL(reference))^2, shape of `denoised`.
 
     A reference of another size is compared at that size, against area averages of `denoised`.
     """
     if reference.shape[-2:] == denoised.shape[-2:]:
         deviation = denoised - reference
-        return 2 * low_band_adjoint(low_band(deviation, wavelet, levels), *deviation.shape[-2:], wavelet, levels)
+        return 2 * low_band_adjoint(low_band(deviation, wavelet, wavelet_levels), *deviation.shape[-2:], wavelet, wavelet_levels)
     rows, columns = (averages(n, m, denoised) for n, m in zip(denoised.shape[-2:], reference.shape[-2:]))
-    return rows.mT @ gradient(rows @ denoised @ columns.mT, reference, wavelet, levels) @ columns
+    return rows.mT @ gradient(rows @ denoised @ columns.mT, reference, wavelet, wavelet_levels) @ columns
 
 
 def kappa(
@@ -87,11 +87,11 @@ def kappa(
     return min(value, 1.0) if clamp else value
 
 
-def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", levels: int = 1) -> torch.Tensor:
+def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
     """What a step adds to the sampler's state and to `denoised` alike (the network's output stays):
     -kappa times the low band of denoised - reference."""
     area = denoised.shape[-2:].numel() / reference.shape[-2:].numel()
-    return gradient(denoised, reference, wavelet, levels).mul_(-kappa * area / 2)
+    return gradient(denoised, reference, wavelet, wavelet_levels).mul_(-kappa * area / 2)
 
 
 def _blocks(wavelet, height, width):

@@ -141,7 +141,7 @@ def sample(
     _check(model)
     height, width = guide.shape[-2:]
     sweeps = plan(height, width, patch_size, len(sigmas) - 1, guided_steps, seed, order)
-    logging.info("PixelSmith: %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.levels) for sweep in sweeps))
+    logging.info("PixelSmith: %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.waves) for sweep in sweeps))
     return sample_planned(
         model,
         positive,

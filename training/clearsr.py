@@ -1,8 +1,8 @@
 """`train clearsr`: ClearSR's control networks and LoRAs (arXiv 2410.14279) on a frozen base.
 
-Loss: the base's noise prediction. A picture is made worse as Real-ESRGAN does it, enlarged to its old size and encoded
+Loss: the base's noise prediction. An image is made worse as Real-ESRGAN does it, enlarged to its old size and encoded
 by the VAE with LoRA; DPM and GSPM steer the UNet, whose decoder has a LoRA. `--base mini` trains on the mini world's
-scenes, with the caption for half of them and no image prompt; `--base FILE.safetensors` on a folder of pictures for an
+scenes, with the caption for half of them and no image prompt; `--base FILE.safetensors` on a folder of images for an
 SD2.1-base checkpoint, with the empty prompt and, with `--clip-vision`, the image prompt.
 
 Steps, batch, learning rate, ranks and window are the paper's. The paper says nothing of the rest, which is Loupe's: the
@@ -39,7 +39,7 @@ from .loop import Loop, launch, options_parser, provenance
 from .lora import LoRA
 from .mini.denoiser import attention, attention_override, load_vae
 from .mini.scenes import caption, crop_caption, sample_scene
-from .mini.shards import Pictures
+from .mini.shards import Images
 from .mini.text import Vocabulary, encode_text, load_text_model
 
 IMAGE_PROMPT_DROPOUT = 0.1
@@ -47,8 +47,8 @@ IMAGE_PROMPT_DROPOUT = 0.1
 
 @dataclass
 class Base:
-    """A frozen model: `encode` takes pictures (B, 3, H, W) in [-1, 1] to scaled latents, `alphas` are the 1000
-    cumulative products of its schedule; `pictures(rng)` gives a uint8 picture and what `condition` wants to know of it,
+    """A frozen model: `encode` takes images (B, 3, H, W) in [-1, 1] to scaled latents, `alphas` are the 1000
+    cumulative products of its schedule; `images(rng)` gives a uint8 image and what `condition` wants to know of it,
     `condition` takes a list of that to (context, y)."""
 
     unet: nn.Module
@@ -56,7 +56,7 @@ class Base:
     encode: Callable
     config: Config
     alphas: torch.Tensor
-    pictures: Callable
+    images: Callable
     condition: Callable
     metadata: dict[str, str]
     options: dict
@@ -71,9 +71,9 @@ def mini_base(options) -> Base:
     vae.to(device)
     vocabulary = Vocabulary()
     text = load_text_model(vocabulary).to(device)
-    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    base, large = Images(options.out / "scenes", "base"), Images(options.out / "scenes", "large")
 
-    def picture(rng):
+    def image(rng):
         """Half whole scenes, half squares of larger renders, told where they are as in `train mini-unet`."""
         words = rng.rand() < options.caption_share
         if rng.rand() < 0.5:
@@ -97,7 +97,7 @@ def mini_base(options) -> Base:
         lambda x: vae.encode(x).float() * scale,
         config_of(UNET_CONFIG, options),
         alphas_cumprod(),
-        picture,
+        image,
         condition,
         {"base": "Loupe mini world", "latent_format": "mini", "scale_factor": repr(scale)},
         {"optimized_attention_override": attention_override},
@@ -119,7 +119,7 @@ def checkpoint_base(options) -> Base:
     images = list(found.usable.values())
     first, latents = vae.first_stage_model.float().to(device), model.model.latent_format
 
-    def picture(rng):
+    def image(rng):
         """A random square of side `--square`, mirrored half of the time."""
         image = images[rng.randint(len(images))].read()
         y, x = (rng.randint(0, side - options.square + 1) for side in image.shape[:2])
@@ -132,7 +132,7 @@ def checkpoint_base(options) -> Base:
         lambda x: latents.process_in(first.encode(x).float()),
         config_of(model.model.model_config.unet_config, options),
         1 / (1 + model.model.model_sampling.sigmas.float() ** 2),
-        picture,
+        image,
         lambda known: (empty.expand(len(known), -1, -1), None),
         {"base": options.base.stem, "latent_format": type(latents).__name__},
         {},
@@ -172,23 +172,23 @@ def build(base: Base, options) -> dict[str, nn.Module]:
     return {name: module.to(options.device) for name, module in modules.items()}
 
 
-def low_quality(pictures: list[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
-    """Degraded pictures, enlarged to their old size by bicubic interpolation."""
-    return [cv2.resize(degrade(p, rng, rng.uniform(min(options.scale), max(options.scale)), options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in pictures]
+def low_quality(images: list[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
+    """Degraded images, enlarged to their old size by bicubic interpolation."""
+    return [cv2.resize(degrade(p, rng, rng.uniform(min(options.scale), max(options.scale)), options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in images]
 
 
 def loss_of(base: Base, modules, vision, g: torch.Generator, options) -> torch.Tensor:
-    """The noise-prediction loss (the paper's equation 1) of a batch of pictures drawn by `g`."""
+    """The noise-prediction loss (the paper's equation 1) of a batch of images drawn by `g`."""
     device, count = options.device, options.batch
     rng = np.random.RandomState(torch.randint(1 << 31, (), generator=g).item())
-    pictures, known = zip(*(base.pictures(rng) for _ in range(count)))
-    low = low_quality(pictures, rng, options)
+    images, known = zip(*(base.images(rng) for _ in range(count)))
+    low = low_quality(images, rng, options)
     t = torch.randint(len(base.alphas), (count,), generator=g)
     alpha = base.alphas[t].view(-1, 1, 1, 1).to(device)
     transformer = dict(base.options)
     with torch.no_grad(), torch.autocast(device, torch.bfloat16):
         lora = modules.get("vae")
-        z = encode_without(base, lora, to_tensor(np.stack(pictures)).to(device))
+        z = encode_without(base, lora, to_tensor(np.stack(images)).to(device))
         context, y = base.condition(known)
         if vision is not None and torch.rand((), generator=g) >= IMAGE_PROMPT_DROPOUT:
             shown = torch.from_numpy(np.stack(low)).float() / 255

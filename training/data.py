@@ -1,4 +1,4 @@
-"""What `train lsr` and `train implicit-decoder` share: options, the loop that they set, and squares cut from pictures."""
+"""What `train lsr` and `train implicit-decoder` share: options, the loop that they set, and squares cut from images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from ..methods.regions import axis_starts
 from . import vae
-from .images import Picture, report, scan, shrink_bicubic
+from .images import ImageFile, report, scan, shrink_bicubic
 from .loop import Loop, require_tensorboard
 
 
@@ -46,8 +46,8 @@ def finish_options(options: argparse.Namespace, command: str, folder: str) -> No
     options.out.mkdir(parents=True, exist_ok=True)
 
 
-def begin(options: argparse.Namespace, smallest: int, rank: int) -> tuple[dict[str, Picture], vae.FrozenVAE]:
-    """The pictures of --images with `smallest` pixels a side, by name, and the VAE on its device; says what is skipped."""
+def begin(options: argparse.Namespace, smallest: int, rank: int) -> tuple[dict[str, ImageFile], vae.FrozenVAE]:
+    """The images of --images with `smallest` pixels a side, by name, and the VAE on its device; says what is skipped."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     found = scan(options.images, smallest)
@@ -66,20 +66,20 @@ def make_loop(modules: dict[str, torch.nn.Module], rank: int, options: argparse.
                 betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
 
 
-def halvings(picture: np.ndarray, octaves: int) -> Iterator[np.ndarray]:
-    """The picture at full size, at half size, ..., `octaves` in all."""
+def halvings(image: np.ndarray, octaves: int) -> Iterator[np.ndarray]:
+    """The image at full size, at half size, ..., `octaves` in all."""
     for octave in range(octaves):
         if octave:
-            height, width = (side // 2 * 2 for side in picture.shape[:2])
-            picture = shrink_bicubic(picture[:height, :width], 2)
-        yield picture
+            height, width = (side // 2 * 2 for side in image.shape[:2])
+            image = shrink_bicubic(image[:height, :width], 2)
+        yield image
 
 
-def cut(picture: np.ndarray, side: int) -> Iterator[np.ndarray]:
-    """(side, side, 3) squares that cover the picture, none of one that is too small; the last ones overlap when they must."""
-    height, width = picture.shape[:2]
+def cut(image: np.ndarray, side: int) -> Iterator[np.ndarray]:
+    """(side, side, 3) squares that cover the image, none of one that is too small; the last ones overlap when they must."""
+    height, width = image.shape[:2]
     if min(height, width) < side:
         return
     for y in axis_starts(height, side, side):
         for x in axis_starts(width, side, side):
-            yield picture[y:y + side, x:x + side]
+            yield image[y:y + side, x:x + side]

@@ -1,7 +1,7 @@
-"""Low-quality pictures as Real-ESRGAN makes them (Wang et al., ICCVW 2021): blur, resize, noise and JPEG, twice over.
+"""Low-quality images as Real-ESRGAN makes them (Wang et al., ICCVW 2021): blur, resize, noise and JPEG, twice over.
 
-Order and probabilities are those of its x4 training. Ranges that depend on how large things are in a picture can be
-softened for small pictures by `strength`.
+Order and probabilities are those of its x4 training. Ranges that depend on how large things are in an image can be
+softened for small images by `strength`.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ SECOND = Stage(0.8, 0.1, (0.2, 1.5), (0.3, 0.4, 0.3), (0.3, 1.2), (1, 25), (0.05
 FINAL_SINC_SHARE = 0.8
 
 
-def degrade(picture: np.ndarray, rng: np.random.RandomState, scale: float = 4, strength: float = 1.0) -> np.ndarray:
+def degrade(image: np.ndarray, rng: np.random.RandomState, scale: float = 4, strength: float = 1.0) -> np.ndarray:
     """uint8 RGB (H, W, 3) to a low-quality one of the sides divided by `scale`.
 
     strength 1 is Real-ESRGAN. Below, blur, noise, resizing and JPEG loss shrink in proportion: 0 leaves the resize
     to the target size and the light end of each range. The result depends on `rng`'s state alone.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     target = max(1, round(width / scale)), max(1, round(height / scale))
-    x = picture.astype(np.float32) / 255
+    x = image.astype(np.float32) / 255
     x = _noisy(_resized(_blurred(x, FIRST, rng, strength), FIRST, rng, strength), FIRST, rng, strength)
     x = jpeg(x, _quality(FIRST, rng, strength))
     x = _blurred(x, SECOND, rng, strength)

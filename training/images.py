@@ -15,8 +15,8 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class Picture(NamedTuple):
-    """A file, or a row of a stack of pictures (.npy, uint8 (N, H, W, 3))."""
+class ImageFile(NamedTuple):
+    """A file, or a row of a stack of images (.npy, uint8 (N, H, W, 3))."""
 
     path: Path
     row: int | None = None
@@ -34,38 +34,38 @@ class Picture(NamedTuple):
 
 
 class Folder(NamedTuple):
-    usable: dict[str, Picture]
+    usable: dict[str, ImageFile]
     unreadable: list[str]
     small: int
 
 
 def scan(folder: Path, smallest: int) -> Folder:
-    """The pictures under `folder`, by name in order, whose sides have at least `smallest` pixels."""
+    """The images under `folder`, by name in order, whose sides have at least `smallest` pixels."""
     if not folder.is_dir():
         raise SystemExit(f"--images {folder}: there is no such folder.")
     usable, unreadable, small = {}, [], 0
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in (*EXTENSIONS, ".npy")):
         try:
-            pictures, side = _look(path)
+            images, side = _look(path)
         except UNREADABLE:
             unreadable.append(path.relative_to(folder).as_posix())
             continue
         if side < smallest:
-            small += len(pictures)
+            small += len(images)
         else:
-            usable.update((picture.name(folder), picture) for picture in pictures)
+            usable.update((image.name(folder), image) for image in images)
     return Folder(usable, unreadable, small)
 
 
-def _look(path: Path) -> tuple[list[Picture], int]:
-    """The pictures in a file and their smaller side, without decoding them."""
+def _look(path: Path) -> tuple[list[ImageFile], int]:
+    """The images in a file and their smaller side, without decoding them."""
     if path.suffix.lower() == ".npy":
         shape = np.load(path, mmap_mode="r").shape
         if len(shape) != 4 or shape[3] != 3:
             raise ValueError
-        return [Picture(path, row) for row in range(shape[0])], min(shape[1:3])
+        return [ImageFile(path, row) for row in range(shape[0])], min(shape[1:3])
     with Image.open(path) as image:
-        return [Picture(path)], min(image.size)
+        return [ImageFile(path)], min(image.size)
 
 
 def report(folder: Path, found: Folder, smallest: int) -> None:
@@ -81,26 +81,26 @@ def report(folder: Path, found: Folder, smallest: int) -> None:
     print(f"{len(found.usable)} pictures to learn from")
 
 
-def shrink_bicubic(picture: np.ndarray, factor: int) -> np.ndarray:
+def shrink_bicubic(image: np.ndarray, factor: int) -> np.ndarray:
     """uint8 (H, W, 3) to (H / factor, W / factor, 3): antialiased bicubic (a = -0.5) with symmetric borders, values
     truncated to 8 bit, as in LSRNA's data preparation."""
     margin = 2 * factor
-    padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
+    padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), "symmetric")
     x = torch.from_numpy(padded).permute(2, 0, 1)[None].float()
     y = F.interpolate(x, (padded.shape[0] // factor, padded.shape[1] // factor), mode="bicubic", antialias=True)
     return y[0, :, 2:-2, 2:-2].clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
-def shrink(picture: np.ndarray, side: int) -> np.ndarray:
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
     """uint8 (H, W, 3) to (side, side, 3) by area averages."""
-    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
 
 
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
+def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 (B, H, W, 3) to float (B, 3, H, W) in [-1, 1], channels last."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous(memory_format=torch.channels_last)
 
 
-def to_unit_tensor(picture: np.ndarray) -> torch.Tensor:
+def to_unit_tensor(image: np.ndarray) -> torch.Tensor:
     """uint8 (H, W, 3) to float (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 255

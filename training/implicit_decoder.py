@@ -1,7 +1,7 @@
-"""`train implicit-decoder`: a picture of any size from the latents of any autoencoder that has a decoder to read.
+"""`train implicit-decoder`: an image of any size from the latents of any autoencoder that has a decoder to read.
 
-As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2024): squares of large pictures are
-reduced and encoded, once, to --data; each step decodes such latents, asks for a random part of the picture at a random
+As the arbitrary-scale latent diffusion model's first stage (Kim and Kim, CVPR 2024): squares of large images are
+reduced and encoded, once, to --data; each step decodes such latents, asks for a random part of the image at a random
 size between the reduced and the large square's, and compares it with the large square resized there (L1, Adam). The kind
 `hybrid` trains a LIIF head on the frozen autoencoder's last features, `implicit` a whole decoder of latents. The batch
 of a step shares its size and part. docs/training.md says where this differs from the paper's first stage.
@@ -18,8 +18,7 @@ from ..methods.regions import Region
 from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
 from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
-from . import images as pictures
-from . import vae
+from . import images, vae
 from .data import (
     add_options,
     begin,
@@ -41,16 +40,16 @@ def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
     """`make` of `Shards.prepare`: each square as uint8 (3, H, W) and the scaled latents of its reductions."""
 
     def make(name: str, pixels):
-        for picture in halvings(pixels, options.octaves):
-            for square in cut(picture, options.square):
-                latents = {str(reduction): frozen.encode(pictures.to_unit_tensor(pictures.shrink_bicubic(square, reduction)))[0].half() for reduction in options.reductions}
+        for image in halvings(pixels, options.octaves):
+            for square in cut(image, options.square):
+                latents = {str(reduction): frozen.encode(images.to_unit_tensor(images.shrink_bicubic(square, reduction)))[0].half() for reduction in options.reductions}
                 yield {}, {**latents, "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
 
     return make
 
 
 class Squares:
-    """Latents, and the pictures that they should become at every size."""
+    """Latents, and the images that they should become at every size."""
 
     def __init__(self, shards: Shards, square: int, reductions: list[int], query: int):
         self.shards, self.square, self.reductions, self.query = shards, square, reductions, query
@@ -62,7 +61,7 @@ class Squares:
         return latents, torch.stack([self.shards.read(entry, "picture") for entry in entries]).float() / 127.5 - 1
 
     def draw(self, count: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Region]:
-        """(latents, squares, size of the picture asked for, the part of it that is compared)."""
+        """(latents, squares, size of the image asked for, the part of it that is compared)."""
         reduction = self.reductions[torch.randint(len(self.reductions), (), generator=g).item()]
         low = self.square // reduction
         side = int(low + (self.square - low) * torch.rand((), generator=g).item())
@@ -78,8 +77,8 @@ def network(options: argparse.Namespace, frozen: vae.FrozenVAE) -> HybridDecoder
             return HybridDecoder.of(frozen.network, options.hidden)
         except ValueError as error:
             raise SystemExit(f"--vae {options.vae}: {error} `--kind implicit` needs no such features.") from None
-    levels = frozen.ratio.bit_length()  # a latent cell is 2 ** (levels - 1) pixels
-    return ImplicitDecoder(frozen.space.channels, options.width, (1, 2, *[4] * levels)[:levels], hidden=options.hidden)
+    stages = frozen.pixels_per_cell.bit_length()  # a latent cell is 2 ** (stages - 1) pixels
+    return ImplicitDecoder(frozen.space.channels, options.width, (1, 2, *[4] * stages)[:stages], hidden=options.hidden)
 
 
 def features(net: HybridDecoder | ImplicitDecoder, frozen: vae.FrozenVAE, latents: torch.Tensor) -> Decoded:
@@ -101,8 +100,8 @@ def write_sheet(path: Path, net: HybridDecoder | ImplicitDecoder, frozen: vae.Fr
 def train(rank: int, options: argparse.Namespace) -> None:
     device = options.device
     usable, frozen = begin(options, options.square, rank)
-    if multiple := [r for r in options.reductions if options.square % (r * frozen.ratio)]:
-        raise SystemExit(f"--square {options.square}: reduced by {multiple[0]} it is no multiple of {frozen.ratio} pixels, the size of a latent cell.")
+    if multiple := [r for r in options.reductions if options.square % (r * frozen.pixels_per_cell)]:
+        raise SystemExit(f"--square {options.square}: reduced by {multiple[0]} it is no multiple of {frozen.pixels_per_cell} pixels, the size of a latent cell.")
     net = network(options, frozen).to(device).train()
     settings = {"vae": frozen.name, "latent_format": frozen.space.name, "square": options.square, "reductions": options.reductions, "octaves": options.octaves}
     shards = Shards(options.data, settings)

@@ -1,8 +1,8 @@
 """`train lsr`: latent super-resolution for any autoencoder, after LSRNA's recipe (Jeong et al., CVPR 2025).
 
-Squares of the pictures and their antialiased bicubic reductions are encoded separately, once, to --data. Each step
+Squares of the images and their antialiased bicubic reductions are encoded separately, once, to --data. Each step
 upscales random crops of the low-resolution latents and compares a random square of the result with the encoded
-large picture (L1, Adam, cosine decay). The defaults are the paper's but for what docs/training.md lists:
+large image (L1, Adam, cosine decay). The defaults are the paper's but for what docs/training.md lists:
 latents are kept in float16, the batch of a step shares its scale and the square's place, CUDA runs in bfloat16. Beside
 its loss, --pixel-weight compares the decoded squares, which a short training gains from.
 """
@@ -21,8 +21,7 @@ from ..methods.regions import Region
 from ..models.lsr import LSR
 from ..models.lsr import load as load_lsr
 from ..models.lsr import save as save_lsr
-from . import images as pictures
-from . import vae
+from . import images, vae
 from .data import (
     add_options,
     begin,
@@ -48,26 +47,26 @@ def square_side(low: int, high: int, multiple: int, rng: random.Random) -> int:
 
 def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
     """`make` of `Shards.prepare`: for each square {"pairs": [(scale, high side)]} and float16 latents by pixel side."""
-    multiple = frozen.ratio * int(np.lcm.reduce(options.scales))
+    multiple = frozen.pixels_per_cell * int(np.lcm.reduce(options.scales))
 
     def make(name: str, pixels: np.ndarray):
         rng = random.Random(f"{options.seed} {name}")
-        for octave, picture in enumerate(halvings(pixels, options.octaves)):
+        for octave, image in enumerate(halvings(pixels, options.octaves)):
             low, high = (side >> octave for side in options.square)
-            for square in cut(picture, square_side(low, high, multiple, rng)):
+            for square in cut(image, square_side(low, high, multiple, rng)):
                 yield encode(square)
 
     def encode(square: np.ndarray):
         latents, pairs = {}, []
         for scale in options.scales:
-            high = len(square) // (frozen.ratio * scale) * frozen.ratio * scale
-            if high < options.crop * frozen.ratio * scale:
+            high = len(square) // (frozen.pixels_per_cell * scale) * frozen.pixels_per_cell * scale
+            if high < options.crop * frozen.pixels_per_cell * scale:
                 continue
             margin = (len(square) - high) // 2
             large = square[margin:margin + high, margin:margin + high]
-            for picture in (large, pictures.shrink_bicubic(large, scale)):
-                if str(len(picture)) not in latents:
-                    latents[str(len(picture))] = frozen.encode(pictures.to_unit_tensor(picture))[0].half()
+            for image in (large, images.shrink_bicubic(large, scale)):
+                if str(len(image)) not in latents:
+                    latents[str(len(image))] = frozen.encode(images.to_unit_tensor(image))[0].half()
             pairs.append((scale, high))
         return {"pairs": pairs}, latents
 
@@ -77,8 +76,8 @@ def pair_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
 class Pairs:
     """Random crops of the encoded pairs."""
 
-    def __init__(self, shards: Shards, crop: int, query: int, ratio: int):
-        self.shards, self.crop, self.query, self.ratio = shards, crop, query, ratio
+    def __init__(self, shards: Shards, crop: int, query: int, pixels_per_cell: int):
+        self.shards, self.crop, self.query, self.pixels_per_cell = shards, crop, query, pixels_per_cell
         self.by_scale: dict[int, list[tuple[Entry, int]]] = {}
         for entry in shards.entries:
             for scale, high in entry.facts["pairs"]:
@@ -99,7 +98,7 @@ class Pairs:
         low, high = [], []
         for i in torch.randint(len(self.by_scale[scale]), (count,), generator=g).tolist():
             entry, side = self.by_scale[scale][i]
-            y, x = torch.randint(side // (self.ratio * scale) - self.crop + 1, (2,), generator=g).tolist()
+            y, x = torch.randint(side // (self.pixels_per_cell * scale) - self.crop + 1, (2,), generator=g).tolist()
             low.append(self.window(entry, side // scale, y, x, self.crop))
             high.append(self.window(entry, side, y * scale + region.y, x * scale + region.x, query))
         return torch.stack(low), torch.stack(high), (size, size), region
@@ -141,7 +140,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
                 "octaves": options.octaves, "crop": options.crop, "seed": options.seed}
     shards = Shards(options.data, settings)
     shards.prepare(usable, pair_maker(frozen, options), rank, options.ranks)
-    pairs = Pairs(shards, options.crop, options.query, frozen.ratio)
+    pairs = Pairs(shards, options.crop, options.query, frozen.pixels_per_cell)
 
     net = network(options, frozen.space).to(device).train()
     loop = make_loop({"lsr": net}, rank, options)

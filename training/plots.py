@@ -1,4 +1,4 @@
-"""PNG files of a running training: the curves of its log, sheets of labelled pictures."""
+"""PNG files of a running training: the curves of its log, sheets of labelled images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ INK, LINE, PAPER = (60, 60, 60), (180, 90, 20), 255
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def write_png(path: Path, picture: np.ndarray) -> None:
+def write_png(path: Path, image: np.ndarray) -> None:
     """Write RGB or grey uint8 (H, W, 3). imencode and a Python file, because cv2 cannot open every path on Windows."""
-    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
+    path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 
-def text(picture: np.ndarray, words: str, x: int, y: int) -> None:
-    cv2.putText(picture, words, (x, y), FONT, 0.42, INK, 1, cv2.LINE_AA)
+def text(image: np.ndarray, words: str, x: int, y: int) -> None:
+    cv2.putText(image, words, (x, y), FONT, 0.42, INK, 1, cv2.LINE_AA)
 
 
 def curve(name: str, steps: list[float], values: list[float]) -> np.ndarray:
@@ -56,13 +56,13 @@ def plot_log(log: Path, path: Path) -> None:
 
 
 def sheet(path: Path, columns: dict[str, torch.Tensor]) -> None:
-    """A row a picture: each column's name above its pictures (B, 3, H, W) in [0, 1], all enlarged to the largest size."""
-    height = max(pictures.shape[-2] for pictures in columns.values())
-    width = max(pictures.shape[-1] for pictures in columns.values())
+    """A row an image: each column's name above its images (B, 3, H, W) in [0, 1], all enlarged to the largest size."""
+    height = max(images.shape[-2] for images in columns.values())
+    width = max(images.shape[-1] for images in columns.values())
     strips = []
-    for name, pictures in columns.items():
+    for name, images in columns.items():
         head = np.full((24, width, 3), PAPER, np.uint8)
         text(head, name, 3, 16)
-        cells = (pictures.detach().float().clamp(0, 1) * 255).round().byte().cpu().movedim(1, -1).numpy()
+        cells = (images.detach().float().clamp(0, 1) * 255).round().byte().cpu().movedim(1, -1).numpy()
         strips.append(np.concatenate([head, *(cv2.resize(cell, (width, height), interpolation=cv2.INTER_NEAREST) for cell in cells)]))
     write_png(path, np.concatenate(strips, 1))

@@ -14,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from .images import UNREADABLE, Picture
+from .images import UNREADABLE, ImageFile
 
-PICTURES_PER_SHARD = 32
+IMAGES_PER_SHARD = 32
 
 
 class Entry(NamedTuple):
-    """One square of a picture: its shard, the prefix of its tensors' names there, and what `make` said about it."""
+    """One square of an image: its shard, the prefix of its tensors' names there, and what `make` said about it."""
 
     shard: int
     key: str
@@ -28,8 +28,8 @@ class Entry(NamedTuple):
 
 
 class Shards:
-    """`folder/index.json` says how the data were made and which pictures each shard holds; `folder/NNNNN.safetensors`
-    holds the tensors, and its metadata the entries. A shard that exists is kept. Pictures that came to the user's
+    """`folder/index.json` says how the data were made and which images each shard holds; `folder/NNNNN.safetensors`
+    holds the tensors, and its metadata the entries. A shard that exists is kept. Images that came to the user's
     folder later get shards of their own."""
 
     def __init__(self, folder: Path, settings: dict):
@@ -39,13 +39,13 @@ class Shards:
     def path(self, shard: int) -> Path:
         return self.folder / f"{shard:05d}.safetensors"
 
-    def prepare(self, pictures: dict[str, Picture], make: Callable, rank: int = 0, ranks: int = 1) -> None:
-        """Write what is missing: `make(picture, uint8 (H, W, 3))` yields (facts, tensors) for each square of a picture."""
-        plan = self._plan(list(pictures), rank, ranks)
+    def prepare(self, images: dict[str, ImageFile], make: Callable, rank: int = 0, ranks: int = 1) -> None:
+        """Write what is missing: `make(image, uint8 (H, W, 3))` yields (facts, tensors) for each square of an image."""
+        plan = self._plan(list(images), rank, ranks)
         missing = [shard for shard in range(rank, len(plan), ranks) if not self.path(shard).exists()]
         with tqdm(total=sum(len(plan[shard]) for shard in missing), desc="encoding", unit="picture", disable=rank > 0 or not missing) as bar:
             for shard in missing:
-                self._write(shard, plan[shard], pictures, make, bar)
+                self._write(shard, plan[shard], images, make, bar)
         if ranks > 1:
             dist.barrier()
         for shard in range(len(plan)):
@@ -66,7 +66,7 @@ class Shards:
             self._check(known["settings"])
             old = {name for shard in known["shards"] for name in shard}
             new = [name for name in names if name not in old]
-            known["shards"] += [new[i:i + PICTURES_PER_SHARD] for i in range(0, len(new), PICTURES_PER_SHARD)]
+            known["shards"] += [new[i:i + IMAGES_PER_SHARD] for i in range(0, len(new), IMAGES_PER_SHARD)]
             partial = index.with_suffix(".partial")
             partial.write_text(json.dumps(known, indent=1))
             os.replace(partial, index)
@@ -79,14 +79,14 @@ class Shards:
             said = ", ".join(f"{key} {before.get(key)} (now {self.settings[key]})" for key in different)
             raise SystemExit(f"{self.folder} holds data made with {said}. Name another --data folder, or delete this one.")
 
-    def _write(self, shard: int, names: list[str], pictures: dict[str, Picture], make: Callable, bar: tqdm) -> None:
+    def _write(self, shard: int, names: list[str], images: dict[str, ImageFile], make: Callable, bar: tqdm) -> None:
         entries, tensors = {}, {}
         for name in names:
             bar.update()
-            if name not in pictures:
+            if name not in images:
                 continue  # taken away before its shard was written
             try:
-                pixels = pictures[name].read()
+                pixels = images[name].read()
             except UNREADABLE:
                 bar.write(f"skipped, cannot be read: {name}")
                 continue

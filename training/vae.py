@@ -22,11 +22,11 @@ MINI = "mini"
 
 
 class FrozenVAE:
-    """The mini world's autoencoder, and the interface of all: pictures (B, 3, H, W) in [0, 1] <-> scaled latents
+    """The mini world's autoencoder, and the interface of all: images (B, 3, H, W) in [0, 1] <-> scaled latents
     (B, C, h, w), float32. Sides are multiples of `ratio`."""
 
-    def __init__(self, name: str, network: nn.Module, latent_format: comfy.latent_formats.LatentFormat, space: LatentSpace, ratio: int):
-        self.name, self.latent_format, self.space, self.ratio = name, latent_format, space, ratio
+    def __init__(self, name: str, network: nn.Module, latent_format: comfy.latent_formats.LatentFormat, space: LatentSpace, pixels_per_cell: int):
+        self.name, self.latent_format, self.space, self.pixels_per_cell = name, latent_format, space, pixels_per_cell
         self.network = network.requires_grad_(False).eval()
 
     def to(self, device: str) -> "FrozenVAE":
@@ -34,9 +34,9 @@ class FrozenVAE:
         return self
 
     @torch.no_grad()
-    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         """The posterior mode, on the CPU; in bfloat16, as this autoencoder was trained."""
-        pixels = pictures.to(next(self.network.parameters()).device) * 2 - 1
+        pixels = images.to(next(self.network.parameters()).device) * 2 - 1
         with torch.autocast(pixels.device.type, torch.bfloat16):
             return self.latent_format.process_in(self.network.encode(pixels).float()).cpu()
 
@@ -55,7 +55,7 @@ class FrozenVAE:
 
 
 class ComfyUIVAE(FrozenVAE):
-    """A `comfy.sd.VAE`. A video autoencoder takes every picture as one frame."""
+    """A `comfy.sd.VAE`. A video autoencoder takes every image as one frame."""
 
     def __init__(self, name: str, vae: comfy.sd.VAE, latent_format: comfy.latent_formats.LatentFormat):
         space = LatentSpace(type(latent_format).__name__, vae.latent_channels)
@@ -67,9 +67,9 @@ class ComfyUIVAE(FrozenVAE):
         return self
 
     @torch.no_grad()
-    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         # one by one: ComfyUI takes a batch for the frames of a video
-        latents = torch.cat([self.vae.encode(picture[None].movedim(1, -1)) for picture in pictures])
+        latents = torch.cat([self.vae.encode(image[None].movedim(1, -1)) for image in images])
         latents = self.latent_format.process_in(latents.float())
         return (latents[:, :, 0] if self.video else latents).cpu()
 

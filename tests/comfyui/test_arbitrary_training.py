@@ -85,7 +85,7 @@ def test_low_resolution_of_a_view_is_its_own(pictures):
 
 
 def test_target_is_the_pair_at_any_size(pictures):
-    large = low_resolution.Pictures(pictures / "scenes", "large")
+    large = low_resolution.Images(pictures / "scenes", "large")
     plain, flipped = (low_resolution.target(large, low_resolution.VIEWS + i, 288) for i in (0, 1))
     assert plain.shape == (1, 3, 288, 288)
     assert torch.equal(plain.flip(-1), flipped)

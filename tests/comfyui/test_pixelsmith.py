@@ -10,7 +10,7 @@ from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import paper_schedule
 from loupe.methods.noise import seeded_noise, stream
-from loupe.methods.pixelsmith_plan import Patch, Sweep, levels, plan
+from loupe.methods.pixelsmith_plan import Patch, Sweep, plan, waves
 from loupe.methods.regions import Region
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.patches.demofusion import SkipResidual
@@ -26,7 +26,7 @@ def recorded_sweeps(tensors, info, planned):
         sweeps[sweep].append(Patch(Region(row - half, column - half, 2 * half, 2 * half), (left + down) % 2))
     if not planned:
         return [Sweep(patches, [[i] for i in range(len(patches))]) for patches in sweeps]
-    return [Sweep(patches, levels(patches, config["H"], config["W"], 0 < i < config["slider"])) for i, patches in enumerate(sweeps)]
+    return [Sweep(patches, waves(patches, config["H"], config["W"], 0 < i < config["slider"])) for i, patches in enumerate(sweeps)]
 
 
 @pytest.mark.numerics
@@ -144,7 +144,7 @@ def test_the_plan_is_what_reaches_the_network():
     model, seen = watched(tiny.sdxl())
     run(model, tiny.noise((2, 4, 24, 40)), guided_steps=3)
     sweeps = plan(24, 40, 8, 4, 3, 5)
-    expected = [[sweep.patches[i].region for i in level] for sweep in sweeps for level in sweep.levels]
+    expected = [[sweep.patches[i].region for i in wave] for sweep in sweeps for wave in sweep.waves]
     actual = [[Region(view.y.offset, view.x.offset, view.y.count, view.x.count) for view in views] for *_, views in seen]
     assert actual == expected
     assert all(len(x) == len(timestep) == 2 * len(views) for x, _, timestep, views in seen)

@@ -214,7 +214,7 @@ def test_decoder_on_a_vae(file, latent_format, images, tmp_path, request):
 
 def test_a_video_autoencoder_sees_frames(wan, images):
     frozen = vae.load(str(wan), "wan21")
-    assert frozen.space == ("Wan21", 16, None) and frozen.ratio == 8
+    assert frozen.space == ("Wan21", 16, None) and frozen.pixels_per_cell == 8
     pixels = torch.rand(2, 3, 16, 24)
     latents = frozen.encode(pixels)
     assert latents.shape == (2, 16, 2, 3) and torch.equal(latents[1:], frozen.encode(pixels[1:]))
@@ -281,7 +281,7 @@ def test_a_checkpoint_knows_its_latents(kl, monkeypatch, tmp_path):
     (tmp_path / "sd15.safetensors").touch()
     monkeypatch.setattr(comfy.utils, "load_torch_file", lambda *args, **kwargs: (dict(with_vae), {}))
     frozen = vae.load("sd15.safetensors")
-    assert frozen.space == ("SD15", 4, None) and frozen.ratio == 8
+    assert frozen.space == ("SD15", 4, None) and frozen.pixels_per_cell == 8
     assert frozen.encode(torch.rand(2, 3, 16, 24)).shape == (2, 4, 2, 3)
     with pytest.raises(SystemExit, match="Flux does not fit"):
         vae.load("sd15.safetensors", "Flux")

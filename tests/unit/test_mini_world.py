@@ -6,7 +6,7 @@ from loupe.benchmarks.scoring import (
     frechet_distance,
     load_detector,
     psnr,
-    score_pictures,
+    score_images,
 )
 from loupe.models import implicit_decoder, lsr
 from loupe.models.mini.vae import MiniVAE
@@ -101,14 +101,14 @@ def test_unknown_words_are_found(prompt, unknown):
 def test_detector_reads_true_renders(shape, ground):
     colour = "blue" if ground in ("brick", "wood", "sand", "grass") else "red"
     scene = Scene(ground, 3, (1, 1, 1), (Thing(shape, colour, 0.5, 0.35, 0.18, 0.1, 5),))
-    scores = score_pictures(load_detector(), [render(scene, 128)], [scene])
+    scores = score_images(load_detector(), [render(scene, 128)], [scene])
     assert scores == {"shape": 1, "colour": 1, "slot": 1, "extra": 0}
 
 
 def test_detector_notices_what_is_wrong():
     right, other = sample_scene(7_000_000, count=1), sample_scene(7_000_003, count=1)
     assert (right.things[0].shape, right.things[0].colour) != (other.things[0].shape, other.things[0].colour)
-    scores = score_pictures(load_detector(), [render(other, 128)], [right])
+    scores = score_images(load_detector(), [render(other, 128)], [right])
     assert scores["shape"] * scores["colour"] == 0 and scores["extra"] == 1 - scores["shape"]
 
 

@@ -15,9 +15,9 @@ from loupe.methods.pixelsmith_plan import (
     RING,
     Patch,
     Sweep,
-    levels,
     plan,
     random_regions,
+    waves,
 )
 from loupe.methods.regions import Region
 from loupe.methods.schedules import ddim_sigmas, ddim_timesteps
@@ -40,7 +40,7 @@ def one_by_one(patches):
 
 
 def planned(sweeps, height, width, guided_steps):
-    return [Sweep(sweep.patches, levels(sweep.patches, height, width, 0 < i < guided_steps)) for i, sweep in enumerate(sweeps)]
+    return [Sweep(sweep.patches, waves(sweep.patches, height, width, 0 < i < guided_steps)) for i, sweep in enumerate(sweeps)]
 
 
 def assert_parity(actual, expected, tolerance):
@@ -224,7 +224,7 @@ def test_plan_covers_the_canvas_and_every_patch_adds_to_it(height, width, size, 
             assert patch.region.crop(left).any() and patch.shift in (0, 1)
             patch.region.crop(left).fill_(False)
         assert not left.any()
-        assert sorted(i for level in sweep.levels for i in level) == list(range(len(sweep.patches)))
+        assert sorted(i for wave in sweep.waves for i in wave) == list(range(len(sweep.patches)))
 
 
 def test_picks_are_uniform_among_what_is_left():
@@ -251,8 +251,8 @@ def test_plan_depends_on_its_seed_only():
 
 def test_patches_wait_only_for_what_they_read():
     patches = [Patch(Region(0, x, 32, 32), 0) for x in (0, 40, 20)]
-    assert levels(patches, 32, 72, mixes=True) == [[0, 1], [2]]
-    assert levels(patches, 32, 72, mixes=False) == [[0, 1, 2]]
+    assert waves(patches, 32, 72, mixes=True) == [[0, 1], [2]]
+    assert waves(patches, 32, 72, mixes=False) == [[0, 1, 2]]
     assert Sweep(patches, [[0, 1], [2]]).calls(8) == Sweep(patches, [[0, 1, 2]]).calls(2) == 2
 
 

@@ -1,13 +1,13 @@
 """`train mini-arbitrary`: the generative half of arbitrary-scale upsampling (Kim & Kim, CVPR 2024) on the mini world.
 
-The denoiser is shown the low-resolution picture beside the noise: the picture is resized (bilinear) to 256 px, encoded
+The denoiser is shown the low-resolution image beside the noise: the image is resized (bilinear) to 256 px, encoded
 by the same frozen autoencoder, scaled, and concatenated to the noisy latent at every step. It learns one latent size,
 32 x 32 cells; the output size is the decoder's business. It starts from the bundled denoiser with the weights of the
 four new input channels at zero, so that its first prediction is the bundled denoiser's.
 
 `--align` is the second stage: the trained denoiser goes on with the alignment loss (methods/alignment.py) through the
 frozen implicit decoder. The paper's code decodes at the latent's own size for want of memory; here a square of queries
-is decoded at a scale between 1 and 2, the most that 512 px pictures can judge, and the signal-to-noise weight is limited.
+is decoded at a scale between 1 and 2, the most that 512 px images can judge, and the signal-to-noise weight is limited.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
 from ..loop import Loop, launch, options_parser, provenance
 from .denoiser import attention, attention_override, load_vae
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
-from .shards import Pictures
+from .shards import Images
 from .text import Vocabulary, encode_text, load_text_model
 
 FILE = "mini_arbitrary.safetensors"
 DECODER = "mini_decoder.safetensors"
 STEM = "input_blocks.0.0.weight"
-SIDES = range(SIDE, 2 * SIDE + 1, 32)  # of the pictures that alignment decodes: a latent cell is a whole number of pixels
+SIDES = range(SIDE, 2 * SIDE + 1, 32)  # of the images that alignment decodes: a latent cell is a whole number of pixels
 WINDOW, BORDER = 16, 4  # cells decoded, and those at each side that queries keep away from
 QUERIES = 32  # side of the square of queries
 
@@ -59,7 +59,7 @@ class Denoiser:
         self.text = load_text_model(self.vocabulary).to(device)
 
     def __call__(self, latents, low, rows, sizes, g: torch.Generator):
-        """One random timestep a picture: (noisy latents, noise, predicted noise, alphas_cumprod (B,))."""
+        """One random timestep an image: (noisy latents, noise, predicted noise, alphas_cumprod (B,))."""
         t = torch.randint(len(self.alphas), (len(latents),), generator=g)
         noise = torch.randn(latents.shape, generator=g)
         alpha = self.alphas[t].view(-1, 1, 1, 1)
@@ -74,7 +74,7 @@ class Denoiser:
 
 
 class Decoder:
-    """The frozen autoencoder with its implicit decoder: parts of pictures of any size, differentiable."""
+    """The frozen autoencoder with its implicit decoder: parts of images of any size, differentiable."""
 
     def __init__(self, device: str):
         self.vae, self.scale = load_vae()
@@ -84,12 +84,12 @@ class Decoder:
             module.requires_grad_(False).to(device)
 
     def __call__(self, latents: torch.Tensor, cells: Region, side: int, region: Region) -> torch.Tensor:
-        """`region` (pixels of the picture of `side` x `side`) decoded from scaled latents (B, 4, h, h) cut to `cells`."""
-        pixels = side // latents.shape[-1]
+        """`region` (pixels of the image of `side` x `side`) decoded from scaled latents (B, 4, h, h) cut to `cells`."""
+        pixels_per_cell = side // latents.shape[-1]
         with torch.autocast(latents.device.type, torch.bfloat16):
             decoded = self.network.features(self.vae, cells.crop(latents) / self.scale)
-            inner = Region(region.y - cells.y * pixels, region.x - cells.x * pixels, region.height, region.width)
-            return self.network.query(decoded, (cells.height * pixels, cells.width * pixels), inner).float()
+            inner = Region(region.y - cells.y * pixels_per_cell, region.x - cells.x * pixels_per_cell, region.height, region.width)
+            return self.network.query(decoded, (cells.height * pixels_per_cell, cells.width * pixels_per_cell), inner).float()
 
 
 def finish(loop: Loop, command: str, options, *folders: Path, **metadata: str) -> None:
@@ -107,7 +107,7 @@ def train(rank: int, options) -> None:
     for _, g in loop:
         _, noise, eps, alpha = denoiser(*draw(data, options.batch, g), g)
         error, snr = (eps - noise).square().flatten(1).mean(1), signal_to_noise(alpha)
-        # the noisiest steps settle the colours of the picture, where a small error of eps is a large one of the latent
+        # the noisiest steps settle the colours of the image, where a small error of eps is a large one of the latent
         weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
         loop.update((error * weight).mean(), mse=error.mean().item())
     if rank == 0:
@@ -118,7 +118,7 @@ def train_aligned(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     data = load_file(options.out / "arbitrary.safetensors")
-    pictures = Pictures(options.out / "scenes", "large")
+    images = Images(options.out / "scenes", "large")
     denoiser, decoder = Denoiser(load_file(options.out / FILE), options.device), Decoder(options.device)
     loop = Loop("mini-arbitrary-align", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=0, warmup=20, ema=0.98)
     for _, g in loop:
@@ -126,22 +126,22 @@ def train_aligned(rank: int, options) -> None:
         noisy, _, eps, alpha = denoiser(latents, *told, g)
         predicted = predicted_latent(noisy, eps, alpha)
         cells, side, region = draw_queries(latents.shape[-1], g)
-        truth = torch.cat([region.crop(target(pictures, index, side)) for index in i.tolist()]).to(predicted)
+        truth = torch.cat([region.crop(target(images, index, side)) for index in i.tolist()]).to(predicted)
         loss = alignment_loss(latents.to(predicted), predicted, truth, decoder(predicted, cells, side, region), alpha,
-                              limit=options.snr_limit, picture_weight=options.picture_weight)
-        loop.update(loss.total, latent=loss.latent.mean().item(), picture=loss.picture.mean().item())
+                              limit=options.snr_limit, image_weight=options.picture_weight)
+        loop.update(loss.total, latent=loss.latent.mean().item(), image=loss.image.mean().item())
     if rank == 0:
         finish(loop, "mini-arbitrary --align", options, FOLDER, snr_limit=str(options.snr_limit), picture_weight=str(options.picture_weight))
 
 
 def draw_queries(count: int, g: torch.Generator) -> tuple[Region, int, Region]:
-    """A window of cells on a grid of `count`, the side of the picture to decode, and a square of its pixels inside the window."""
+    """A window of cells on a grid of `count`, the side of the image to decode, and a square of its pixels inside the window."""
     y, x = torch.randint(count - WINDOW + 1, (2,), generator=g).tolist()
     side = SIDES[torch.randint(len(SIDES), (), generator=g).item()]
-    pixels = side // count
-    span = (WINDOW - 2 * BORDER) * pixels - QUERIES
+    pixels_per_cell = side // count
+    span = (WINDOW - 2 * BORDER) * pixels_per_cell - QUERIES
     dy, dx = torch.randint(span + 1, (2,), generator=g).tolist()
-    return Region(y, x, WINDOW, WINDOW), side, Region((y + BORDER) * pixels + dy, (x + BORDER) * pixels + dx, QUERIES, QUERIES)
+    return Region(y, x, WINDOW, WINDOW), side, Region((y + BORDER) * pixels_per_cell + dy, (x + BORDER) * pixels_per_cell + dx, QUERIES, QUERIES)
 
 
 def main(argv: list[str]) -> None:

@@ -26,7 +26,7 @@ from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
 from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .scenes import caption, crop_caption, mirrored, sample_scene
-from .shards import Pictures
+from .shards import Images
 from .text import UNKNOWN_ROW, Vocabulary, encode_text, load_text_model
 
 FILE = "mini_unet.safetensors"
@@ -66,7 +66,7 @@ def encode(vae: MiniVAE, pictures: list[np.ndarray], device: str) -> torch.Tenso
     return torch.cat(out)
 
 
-def zoom_crops(large: Pictures, scenes: range):
+def zoom_crops(large: Images, scenes: range):
     """Crops of 128 px from renders of side 192..512, most near a thing: (picture, side, y, x, full caption, visible caption)."""
     for i in scenes:
         rng = np.random.RandomState(i)
@@ -91,7 +91,7 @@ class Encoder:
         self.device = options.device
         self.vae, self.scale = load_vae()
         self.vae.to(self.device)
-        self.base, self.large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+        self.base, self.large = Images(options.out / "scenes", "base"), Images(options.out / "scenes", "large")
 
     def encode(self, pictures: list[np.ndarray]) -> np.ndarray:
         return (encode(self.vae, pictures, self.device) * self.scale).numpy()
@@ -117,7 +117,7 @@ def prepare(options) -> None:
     path = options.out / "latents.safetensors"
     if path.exists():
         return
-    base, large = len(Pictures(options.out / "scenes", "base")), len(Pictures(options.out / "scenes", "large"))
+    base, large = len(Images(options.out / "scenes", "base")), len(Images(options.out / "scenes", "large"))
     jobs = [(options, kind, range(i, i + 500)) for kind in ("whole", "mirrored") for i in range(0, base, 500)]
     jobs += [(options, "zoom", range(i, i + 50)) for i in range(0, large, 50)]
     if options.device == "cpu" and options.ranks > 1:

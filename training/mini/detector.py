@@ -15,34 +15,34 @@ from ...models.mini.world import FOLDER
 from ..images import to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .scenes import COLOURS, SHAPES, sample_scene
-from .shards import Pictures
+from .shards import Images
 
 SIZE = 128
 LARGEST_RADIUS = 44
 
 
-def training_view(rng: np.random.RandomState, base: Pictures, large: Pictures):
+def training_view(rng: np.random.RandomState, base: Images, large: Images):
     """A 128 px view and its things as (shape, colour, x, y, radius) in pixels: whole, shrunk with reflected borders, or a zoom crop."""
     if rng.rand() < 0.55:
         i = rng.randint(len(base))
-        picture, scene = base[i], sample_scene(base.seed(i))
+        image, scene = base[i], sample_scene(base.seed(i))
         side = int(SIZE * rng.uniform(0.55, 1.0)) if rng.rand() < 0.5 else SIZE
         pad = (SIZE - side) // 2
-        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
-        picture = cv2.copyMakeBorder(picture, pad, SIZE - side - pad, pad, SIZE - side - pad, cv2.BORDER_REFLECT)
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        image = cv2.copyMakeBorder(image, pad, SIZE - side - pad, pad, SIZE - side - pad, cv2.BORDER_REFLECT)
         x0 = y0 = -pad
     else:
         i = rng.randint(len(large))
         scene, side = sample_scene(large.seed(i)), int(rng.uniform(SIZE, 300))
         x0, y0 = rng.randint(0, side - SIZE + 1, 2)
-        picture = cv2.resize(large[i], (side, side), interpolation=cv2.INTER_AREA)[y0:y0 + SIZE, x0:x0 + SIZE]
+        image = cv2.resize(large[i], (side, side), interpolation=cv2.INTER_AREA)[y0:y0 + SIZE, x0:x0 + SIZE]
     things = [(SHAPES.index(t.shape), list(COLOURS).index(t.colour), t.x * side - x0, t.y * side - y0, t.radius * side) for t in scene.things]
-    picture = picture.astype(np.float32)
+    image = image.astype(np.float32)
     if rng.rand() < 0.5:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.6))
     if rng.rand() < 0.5:
-        picture = picture + rng.randn(*picture.shape).astype(np.float32) * rng.uniform(0, 8)
-    return picture, things
+        image = image + rng.randn(*image.shape).astype(np.float32) * rng.uniform(0, 8)
+    return image, things
 
 
 def targets(things) -> tuple[np.ndarray, list]:
@@ -65,14 +65,14 @@ def targets(things) -> tuple[np.ndarray, list]:
 def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
-    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    base, large = Images(options.out / "scenes", "base"), Images(options.out / "scenes", "large")
     net = Detector().to(options.device, memory_format=torch.channels_last)
     loop = Loop("mini-detector", {"detector": net}, rank, options, lr=2e-3, warmup=50, ema=0.99)
     for step, generator in loop:
         rng = np.random.RandomState(torch.randint(1 << 31, (), generator=generator).item())
         views = [training_view(rng, base, large) for _ in range(options.batch)]
         wanted = [targets(things) for _, things in views]
-        x = to_tensor(np.stack([picture for picture, _ in views])).to(options.device)
+        x = to_tensor(np.stack([image for image, _ in views])).to(options.device)
         heat = torch.from_numpy(np.stack([h for h, _ in wanted])).to(options.device)
         with torch.autocast(options.device, torch.bfloat16):
             maps = net(x)

@@ -14,10 +14,10 @@ def render(scene: Scene, size: int, supersample: int = 2) -> np.ndarray:
     """The scene as (size, size, 3) uint8 RGB, box-filtered down from `supersample` times the size."""
     inner = size * supersample
     x, y = pixel_grid(inner)
-    picture = (TEXTURES[scene.ground](scene.ground_seed, inner, x, y) * np.array(scene.tint, np.float32)).astype(np.float32)
+    image = (TEXTURES[scene.ground](scene.ground_seed, inner, x, y) * np.array(scene.tint, np.float32)).astype(np.float32)
     for thing in scene.things:
-        paint(picture, thing, inner)
-    picture = np.clip(picture, 0, 1)
+        paint(image, thing, inner)
+    image = np.clip(image, 0, 1)
     if supersample > 1:
-        picture = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-    return (picture * 255 + 0.5).astype(np.uint8)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return (image * 255 + 0.5).astype(np.uint8)

@@ -1,6 +1,6 @@
 """The mini world's grammar: one to three coloured things in a 3 x 2 grid of slots on a textured ground.
 
-A scene is a pure function of its seed and can be rendered at any size (`render.py`), so every picture has a true
+A scene is a pure function of its seed and can be rendered at any size (`render.py`), so every image has a true
 high-resolution version. Seeds of 6,000,000 and above are held out: nothing is trained or tuned on them.
 """
 
@@ -32,7 +32,7 @@ HELD_OUT_SEED = 6_000_000
 
 @dataclass(frozen=True)
 class Thing:
-    """One object; `x`, `y`, `radius` as fractions of the picture's side."""
+    """One object; `x`, `y`, `radius` as fractions of the image's side."""
 
     shape: str
     colour: str
@@ -56,7 +56,7 @@ class Scene:
 
 
 def place(x: float, y: float) -> str:
-    """The slot words for a point given as fractions of the picture."""
+    """The slot words for a point given as fractions of the image."""
     return f"{ROWS[int(y > 0.5)]} {COLUMNS[min(2, max(0, int(x * 3)))]}"
 
 
@@ -99,7 +99,7 @@ def crop_caption(scene: Scene, x: float, y: float, side: float) -> str:
 
 
 def mirrored(words: str) -> str:
-    """The caption of the left-right flipped picture."""
+    """The caption of the left-right flipped image."""
     swap = {"left": "right", "right": "left"}
     out = []
     for phrase in reversed(words.split(", ")[:-1]):

@@ -1,4 +1,4 @@
-"""`train mini-scenes`: render the training pictures once, as shards that the other commands read.
+"""`train mini-scenes`: render the training images once, as shards that the other commands read.
 
 Writes `base_NNNNN.npy` (128 px) and `large_NNNNN.npy` (512 px), uint8 RGB, one scene seed a row, in order.
 A shard that exists is kept, so an interrupted run goes on where it stopped.
@@ -30,16 +30,16 @@ def render_shard(job: tuple[Path, str, int]) -> Path:
     first, size, supersample, rows = KINDS[kind]
     path = shard_path(folder, kind, index)
     if not path.exists():
-        pictures = np.stack([render(sample_scene(first + index * rows + i), size, supersample) for i in range(rows)])
+        images = np.stack([render(sample_scene(first + index * rows + i), size, supersample) for i in range(rows)])
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as f:
-            np.save(f, pictures)
+            np.save(f, images)
         os.replace(partial, path)
     return path
 
 
-class Pictures:
-    """The rendered scenes of one kind that exist by now: picture `i` belongs to scene seed `self.seed(i)`."""
+class Images:
+    """The rendered scenes of one kind that exist by now: image `i` belongs to scene seed `self.seed(i)`."""
 
     def __init__(self, folder: Path, kind: str):
         self.first, self.size, _, self.rows = KINDS[kind]

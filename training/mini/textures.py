@@ -28,7 +28,7 @@ def mix(a, b, weight: np.ndarray) -> np.ndarray:
 
 
 def lattice_noise(seed: int, frequency_x: int, frequency_y: int, size: int) -> np.ndarray | None:
-    """Smooth unit-variance noise of so many cells per picture side; None where `size` cannot resolve it."""
+    """Smooth unit-variance noise of so many cells per image side; None where `size` cannot resolve it."""
     fade = float(np.clip(2.2 - max(frequency_x, frequency_y) * 2.6 / size, 0, 1))
     if fade <= 0:
         return None
@@ -76,9 +76,9 @@ def wood(seed, size, x, y):
     rings = np.sin((y * 9 + bend * 0.8 + shift + 0.5 * np.sin(x * 3 + shift)) * 2 * np.pi)
     fibres = octaves(seed + 3, size, OCTAVES[2:], [0.2, 0.28, 0.28, 0.28, 0.28, 0.25], 0.12, 1.3)
     tone = np.clip(0.5 + 0.22 * rings + 0.22 * fibres + 0.12 * np.sin(plank * 7.1 + seed), 0, 1)
-    picture = mix(colour(0.36, 0.20, 0.09), colour(0.72, 0.48, 0.26), tone)
+    image = mix(colour(0.36, 0.20, 0.09), colour(0.72, 0.48, 0.26), tone)
     gap = np.abs(y * planks - np.round(y * planks)) / planks - 0.004
-    return mix(picture, colour(0.16, 0.08, 0.03), coverage(gap, 1 / size) * 0.8)
+    return mix(image, colour(0.16, 0.08, 0.03), coverage(gap, 1 / size) * 0.8)
 
 
 def brick(seed, size, x, y):
@@ -90,14 +90,14 @@ def brick(seed, size, x, y):
     which = (np.floor(shifted) + row * 31).astype(int) % 97
     tone = np.random.RandomState(seed).rand(97).astype(np.float32)[which]
     grain = octaves(seed, size, OCTAVES[2:], [0.2, 0.22, 0.25, 0.25, 0.25, 0.25])
-    picture = mix(colour(0.45, 0.20, 0.15), colour(0.70, 0.36, 0.26), np.clip(0.15 + 0.6 * tone + 0.22 * grain, 0, 1))
-    return mix(picture, colour(0.74, 0.72, 0.68), coverage(np.minimum(joint_x, joint_y) - 0.008, 1 / size))
+    image = mix(colour(0.45, 0.20, 0.15), colour(0.70, 0.36, 0.26), np.clip(0.15 + 0.6 * tone + 0.22 * grain, 0, 1))
+    return mix(image, colour(0.74, 0.72, 0.68), coverage(np.minimum(joint_x, joint_y) - 0.008, 1 / size))
 
 
 def water(seed, size, x, y):
     waves = octaves(seed, size, OCTAVES, [0.4, 0.4, 0.4, 0.32, 0.25, 0.2, 0.15, 0.12], 0.35, 1.5)
-    picture = mix(colour(0.05, 0.24, 0.42), colour(0.22, 0.56, 0.72), np.clip(0.45 + 0.32 * waves, 0, 1))
-    return mix(picture, colour(0.88, 0.95, 0.98), np.clip((waves - 1.0) * 1.6, 0, 1))
+    image = mix(colour(0.05, 0.24, 0.42), colour(0.22, 0.56, 0.72), np.clip(0.45 + 0.32 * waves, 0, 1))
+    return mix(image, colour(0.88, 0.95, 0.98), np.clip((waves - 1.0) * 1.6, 0, 1))
 
 
 TEXTURES = {"grass": grass, "sand": sand, "brick": brick, "wood": wood, "water": water, "sky": sky}

@@ -39,7 +39,7 @@ def dots(a: np.ndarray, b: np.ndarray, per_unit: float, radius: float) -> np.nda
 
 
 class Canvas:
-    """The part of a picture under one thing, and the brushes."""
+    """The part of an image under one thing, and the brushes."""
 
     def __init__(self, pixels: np.ndarray, window, thing: Thing, size: int):
         y0, y1, x0, x1 = window
@@ -164,12 +164,12 @@ def tree(k: Canvas):
 PAINTERS = {"ball": ball, "box": box, "pyramid": pyramid, "star": star, "heart": heart, "flower": flower, "house": house, "tree": tree}
 
 
-def paint(picture: np.ndarray, thing: Thing, size: int) -> None:
-    """Draw one thing with its soft shadow into the float RGB picture, in place."""
+def paint(image: np.ndarray, thing: Thing, size: int) -> None:
+    """Draw one thing with its soft shadow into the float RGB image, in place."""
     x0, x1 = max(0, int((thing.x - 1.35 * thing.radius) * size)), min(size, int((thing.x + 1.35 * thing.radius) * size) + 1)
     y0, y1 = max(0, int((thing.y - 1.35 * thing.radius) * size)), min(size, int((thing.y + 1.5 * thing.radius) * size) + 1)
-    k = Canvas(picture[y0:y1, x0:x1], (y0, y1, x0, x1), thing, size)
+    k = Canvas(image[y0:y1, x0:x1], (y0, y1, x0, x1), thing, size)
     shadow = np.clip(1 - np.hypot(k.u * 0.9, (k.v - 1.02) * 4), 0, 1)
     k.pixels = k.pixels * (1 - 0.45 * shadow[..., None])
     PAINTERS[thing.shape](k)
-    picture[y0:y1, x0:x1] = k.pixels
+    image[y0:y1, x0:x1] = k.pixels

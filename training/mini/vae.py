@@ -14,13 +14,13 @@ from ...models.files import write
 from ...models.mini.vae import MiniVAE
 from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
-from .shards import Pictures
+from .shards import Images
 
 SIZE = 128
 WEIGHTS = Path(__file__).parents[2] / "models" / "mini" / "mini_vae.safetensors"
 
 
-def training_crop(rng: np.random.RandomState, base: Pictures, large: Pictures) -> np.ndarray:
+def training_crop(rng: np.random.RandomState, base: Images, large: Images) -> np.ndarray:
     """Half whole scenes, a quarter crops at 256 px, a quarter crops at 512 px, half of all mirrored."""
     kind = rng.rand()
     if kind < 0.5:
@@ -42,7 +42,7 @@ def local_energy(x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def latent_statistics(vae: MiniVAE, base: Pictures) -> dict[str, str]:
+def latent_statistics(vae: MiniVAE, base: Images) -> dict[str, str]:
     """`scale_factor` (one over the latents' deviation) and the least-squares map from scaled latents to RGB for previews."""
     pictures = torch.cat([to_tensor(np.stack([base[i] for i in range(j, j + 50)])) for j in range(0, 2000, 50)])
     device = next(vae.parameters()).device
@@ -57,7 +57,7 @@ def latent_statistics(vae: MiniVAE, base: Pictures) -> dict[str, str]:
 def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
-    base, large = Pictures(options.out / "scenes", "base"), Pictures(options.out / "scenes", "large")
+    base, large = Images(options.out / "scenes", "base"), Images(options.out / "scenes", "large")
     vae = MiniVAE().to(options.device, memory_format=torch.channels_last)
     loop = Loop("mini-vae", {"vae": vae}, rank, options, lr=1.5e-3, ema=0.999)
     for step, generator in loop:
