@@ -17,8 +17,9 @@ from pathlib import Path
 import comfy.utils
 import torch
 
+from ..models.files import BUNDLED
 from ..models.implicit_decoder.loaded import AnyScale
-from ..models.mini.world import FOLDER, NATIVE_SIZE
+from ..models.mini.world import NATIVE_SIZE
 from . import peak_memory
 from .mini_world import bicubic, held_out
 from .scoring import frechet_distance, gradient_error, psnr, signed_to_arrays
@@ -76,7 +77,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench any-scale", description=__doc__)
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--scales", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--decoder", type=Path, default=FOLDER / "mini_decoder.safetensors")
+    parser.add_argument("--decoder", type=Path, default=BUNDLED / "mini_decoder.safetensors")
     parser.add_argument("--sheet", type=Path, help="write the first scenes at the largest scale as a contact sheet")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -19,7 +19,7 @@ import torch
 
 from ..engine import with_parts
 from ..models.clearsr.loaded import ClearSRControl
-from ..models.mini.world import FOLDER
+from ..models.files import BUNDLED
 from ..patches.clearsr import patch_decoder, with_control
 from ..patches.latent_adjustment import LatentAdjustment
 from ..training.degradation import degrade
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--sampler", default="euler")
     parser.add_argument("--scheduler", default="ddim_uniform")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--file", type=Path, default=FOLDER / "mini_clearsr.safetensors")
+    parser.add_argument("--file", type=Path, default=BUNDLED / "mini_clearsr.safetensors")
     parser.add_argument("--scale", type=float, default=4, help="of the degradation")
     parser.add_argument("--strength", type=float, default=1, help="of the degradation")
     parser.add_argument("--parts", action=argparse.BooleanOptionalAction, default=True, help="Latent Adjustment and the parts one by one")

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..models import lsr
-from ..models.mini.world import FOLDER
+from ..models.files import BUNDLED
 from ..training.images import to_tensor
 from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
@@ -40,7 +40,7 @@ def chunked(function, x: torch.Tensor) -> torch.Tensor:
 def reconstruction(count: int) -> dict[str, dict[str, float]]:
     """Autoencoder ceiling and latent upscaling: PSNR of the decoded picture to the true one, and L1 between scaled latents."""
     vae, scale = load_vae()
-    net, _ = lsr.load(str(FOLDER / "mini_lsr.safetensors"))
+    net, _ = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
     pictures = {size: held_out(count, size) for size in (128, 256, 512)}
     latents = {size: chunked(vae.encode, x) * scale for size, x in pictures.items()}
 

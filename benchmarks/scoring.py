@@ -8,11 +8,10 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 from ..methods.regions import RegionLayout
+from ..models.mini import file
 from ..models.mini.detector import Detection, Detector, detect
-from ..models.mini.world import FOLDER
 from ..training.mini.scenes import COLOURS, SHAPES, Scene, place
 
 
@@ -28,7 +27,7 @@ class Adherence(NamedTuple):
 
 def load_detector() -> Detector:
     net = Detector()
-    net.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_detector.safetensors").items()})
+    net.load_state_dict({k: v.float() for k, v in file.load("detector")[0].items()})
     return net.eval()
 
 

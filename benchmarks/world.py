@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from comfy.patcher_extension import WrappersMP
 
+from ..engine.sigmas import PAPER_SCHEDULE, schedule
 from ..methods.noise import seeded_noise
+from ..models.files import BUNDLED
 from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
 from ..models.lsr.loaded import LatentUpscaler
 from ..models.mini import loaded as mini
-from ..models.mini.world import FOLDER
-from ..patches.demofusion_sampler import PAPER_SCHEDULE, schedule
 from ..training.mini.scenes import HELD_OUT_SEED, Scene, sample_scene
 from ..training.plots import write_png
 from .scoring import load_detector
@@ -61,7 +61,7 @@ class World:
 
     @cached_property
     def upscaler(self) -> LatentUpscaler:
-        return LatentUpscaler.from_file(str(FOLDER / "mini_lsr.safetensors"), "mini_lsr.safetensors")
+        return LatentUpscaler.from_file(str(BUNDLED / "mini_lsr.safetensors"), "mini_lsr.safetensors")
 
     @cached_property
     def detector(self):
@@ -75,7 +75,7 @@ class World:
     def rows(self) -> int:
         return sum(call.rows for call in self.calls)
 
-    def any_scale(self, path: Path = FOLDER / "mini_decoder.safetensors") -> AnyScale:
+    def any_scale(self, path: Path = BUNDLED / "mini_decoder.safetensors") -> AnyScale:
         """The autoencoder with an implicit decoder, by default the bundled one."""
         return AnyScale(self.vae, LoadedDecoder.from_file(str(path), path.name))
 

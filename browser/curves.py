@@ -8,12 +8,11 @@ Stable Diffusion's.
 import comfy.model_sampling
 import torch
 
-from ..engine.sigmas import timestep
+from ..engine.sigmas import PAPER_SCHEDULE, noise_levels, timestep
 from ..methods.demofusion import schedule_weights
 from ..methods.latent_adjustment import PRESETS
 from ..methods.pixelsmith import follows
 from ..methods.structure_prior import kappa, schedule_weight
-from ..patches.demofusion_sampler import PAPER_SCHEDULE, noise_levels
 from ..patches.latent_adjustment import LatentAdjustment
 from ..patches.structure_prior import DIRECTIONS
 

@@ -3,9 +3,13 @@
 import math
 
 import comfy.model_sampling
+import comfy.samplers
 import torch
 
 from ..methods.schedules import ddim_sigmas
+
+PAPER_SCHEDULE = "ddim (paper)"
+SCHEDULES = [PAPER_SCHEDULE, *comfy.samplers.SCHEDULER_NAMES]
 
 
 def timestep(model_sampling, sigma: float) -> float:
@@ -65,3 +69,25 @@ def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_
     if len(sigmas[:-1].unique()) < len(sigmas) - 1:
         raise ValueError(f"scheduler is the paper's with {steps} steps, but the model knows {len(table)} noise levels. Use at most {len(table)} steps, or another scheduler.")
     return sigmas
+
+
+def schedule(model, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
+    """The last `depth` of `steps` noise levels of `model` and the one after them, (depth + 1,)."""
+    return noise_levels(model.get_model_object("model_sampling"), name, steps, depth, end_at_zero)
+
+
+def noise_levels(sampling, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
+    """`schedule` for a model sampling of ComfyUI."""
+    if name == PAPER_SCHEDULE:
+        return paper_schedule(sampling, steps, depth, end_at_zero)
+    sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)[-(depth + 1) :]
+    return sigmas if end_at_zero else torch.cat([sigmas[:-1], sampling.sigma_min.reshape(1).to(sigmas)])
+
+
+def prediction_of(model_sampling) -> str:
+    """What the network predicts, in the words of `methods.structure_prior`."""
+    if isinstance(model_sampling, (comfy.model_sampling.CONST, comfy.model_sampling.COSMOS_RFLOW)):
+        return "flow"
+    if isinstance(model_sampling, comfy.model_sampling.X0):
+        return "x0"
+    return "v" if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION) else "eps"

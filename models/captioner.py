@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 import comfy.model_management
-import comfy.model_patcher
 import comfy.utils
 import torch
 from PIL import Image
 
 from ..methods.region_prompts import clean_caption
+from .loaded import Loaded
 
 
 def caption_with_clip(clip, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> Iterator[str]:
@@ -25,7 +25,7 @@ def caption_with_clip(clip, pictures: list[torch.Tensor], instruction: str, max_
         yield clip.decode(clip.generate(tokens, do_sample=False, max_length=max_tokens))
 
 
-class LocalCaptioner:
+class LocalCaptioner(Loaded):
     """A `transformers` image-text-to-text model of a local folder, under ComfyUI's memory manager.
 
     Only safetensors weights and code of `transformers` itself are used; nothing is downloaded.
@@ -45,13 +45,12 @@ class LocalCaptioner:
             raise ValueError(f"model {name} has no chat template, so it cannot be given an instruction. Choose an instruction-tuned model.")
         self.processor.tokenizer.padding_side = "left"
         # ComfyUI writes attributes that a PreTrainedModel does not let it write
-        self.network = torch.nn.Module()
-        self.network.inner = network.eval()
-        self.patcher = comfy.model_patcher.ModelPatcher(self.network, load_device=comfy.model_management.text_encoder_device(), offload_device=comfy.model_management.text_encoder_offload_device())
+        outer = torch.nn.Module()
+        outer.inner = network.eval()
+        super().__init__(outer, name, comfy.model_management.text_encoder_offload_device(), comfy.model_management.text_encoder_device())
 
     def answer(self, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> list[str]:
         """Answers about pictures (1, h, w, 3) in 0..1, in one batch, greedily."""
-        device = self.patcher.load_device
         question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}]
         text = self.processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
         start = self.processor.tokenizer.bos_token
@@ -63,9 +62,8 @@ class LocalCaptioner:
             return_tensors="pt",
         )
         network = self.network.inner
-        inputs = inputs.to(device, dtype=network.dtype)
-        comfy.model_management.load_models_gpu([self.patcher], memory_required=self._memory(inputs["input_ids"].shape, max_tokens))
-        network.to(device)  # ComfyUI leaves torch.nn layers behind when it loads a model in part
+        inputs = inputs.to(self.device, dtype=network.dtype)
+        self.load(self._memory(inputs["input_ids"].shape, max_tokens))
 
         def interrupted(ids, scores, **kwargs):
             comfy.model_management.throw_exception_if_processing_interrupted()

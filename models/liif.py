@@ -37,7 +37,9 @@ class LIIF(nn.Module):
         seen = self.channels * side**2
         kernel = first.weight[:, :seen].unflatten(1, (self.channels, side, side))
         of_cell = first.weight[:, seen + 2 :]
-        bias = first.bias + of_cell @ of_cell.new_tensor(cell[: of_cell.shape[1]])
+        # filled on the device: a tensor of Python numbers would be copied to it, and the device waited for
+        size = torch.cat([of_cell.new_empty(0), *(of_cell.new_full((1,), side) for side in cell[: of_cell.shape[1]])])
+        bias = first.bias + of_cell @ size
         return F.conv2d(features, kernel, bias, padding=side // 2).permute(0, 2, 3, 1).contiguous()
 
     def query(self, grid: torch.Tensor, rows: list[Neighbours], columns: list[Neighbours]) -> torch.Tensor:

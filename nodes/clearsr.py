@@ -3,16 +3,14 @@
 from comfy_api.latest import io
 
 from ..engine.conditioning import check_prompts
+from ..models.clearsr import file
 from ..models.clearsr.loaded import ClearSRControl
+from ..models.files import is_safetensors
 from ..patches.clearsr import patch_decoder, with_control
 from .checks import checked, rgb
-from .file_inputs import fingerprint, model_files, model_path
+from .file_inputs import file_input, file_path, fingerprint
 
 FOLDER = "controlnet"
-
-
-def clearsr_files() -> list[str]:
-    return [name for name in model_files(FOLDER, "clearsr.safetensors") if name.endswith((".safetensors", ".sft"))]
 
 
 class LoadClearSR(io.ComfyNode):
@@ -25,7 +23,7 @@ class LoadClearSR(io.ComfyNode):
             description="Loads a ClearSR file: the control networks and LoRAs that make a diffusion model restore low-quality pictures.",
             search_aliases=["ControlSR", "super resolution", "restore", "controlnet"],
             inputs=[
-                io.Combo.Input("control_net_name", options=clearsr_files(), tooltip="File in models/controlnet made by `python dev.py train clearsr`, or one that comes with Loupe. It fits the checkpoint it was trained for and no other."),
+                file_input("control_net_name", FOLDER, file, "File in models/controlnet made by `python dev.py train clearsr`, or one that comes with Loupe. It fits the checkpoint it was trained for and no other.", offered=is_safetensors),
             ],
             outputs=[
                 io.ControlNet.Output("control_net", display_name="control_net", tooltip="For Apply ClearSR. Works in Apply ControlNet with a VAE as well, without the file's LoRA on the model."),
@@ -38,7 +36,7 @@ class LoadClearSR(io.ComfyNode):
 
     @classmethod
     def execute(cls, control_net_name) -> io.NodeOutput:
-        return io.NodeOutput(ClearSRControl.from_file(model_path(FOLDER, control_net_name)))
+        return io.NodeOutput(ClearSRControl.from_file(file_path(FOLDER, control_net_name), control_net_name))
 
 
 class ApplyClearSR(io.ComfyNode):

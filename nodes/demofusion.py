@@ -10,13 +10,10 @@ from ..engine.latents import (
     target_size,
     with_samples,
 )
+from ..engine.sigmas import schedule
 from ..methods.region_noise import check_strengths
 from ..patches.demofusion import patch_demofusion
-from ..patches.demofusion_sampler import (
-    phase_sizes,
-    sample_demofusion,
-    schedule,
-)
+from ..patches.demofusion_sampler import phase_sizes, sample_demofusion
 from ..patches.region_noise import add_region_noise, decode_float32
 from ..patches.regional_denoise import SIZES, RegionalDenoise
 from . import inputs

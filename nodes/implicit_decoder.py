@@ -5,18 +5,19 @@ import os
 from comfy_api.latest import io
 
 from ..engine.latents import samples_of
+from ..models.implicit_decoder import file
 from ..models.implicit_decoder.loaded import AnyScale, LoadedDecoder
 from . import inputs
 from .checks import checked
-from .file_inputs import fingerprint, model_files, model_path
+from .file_inputs import file_input, file_path, fingerprint
 from .types import ImplicitDecoder
 
 FOLDER = "vae_approx"
 TINY_VAES = ("tae", "lighttae")  # what else lives in the folder, by the names that ComfyUI goes by
 
 
-def decoder_files() -> list[str]:
-    return [name for name in model_files(FOLDER, "decoder.safetensors") if not os.path.basename(name).startswith(TINY_VAES)]
+def no_tiny_vae(name: str) -> bool:
+    return not os.path.basename(name).startswith(TINY_VAES)
 
 
 class LoadImplicitDecoder(io.ComfyNode):
@@ -29,7 +30,7 @@ class LoadImplicitDecoder(io.ComfyNode):
             description="Loads an implicit decoder, which turns a latent into a picture of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
             search_aliases=["LIIF", "arbitrary scale", "neural decoder", "IND"],
             inputs=[
-                io.Combo.Input("model_name", options=decoder_files(), tooltip="File in models/vae_approx, or one that comes with Loupe. It fits the one VAE that it was trained on."),
+                file_input("model_name", FOLDER, file, "File in models/vae_approx, or one that comes with Loupe. It fits the one VAE that it was trained on.", offered=no_tiny_vae),
             ],
             outputs=[
                 ImplicitDecoder.Output("decoder", display_name="decoder", tooltip="For Implicit Decode."),
@@ -42,7 +43,7 @@ class LoadImplicitDecoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
-        return io.NodeOutput(LoadedDecoder.from_file(model_path(FOLDER, model_name), model_name))
+        return io.NodeOutput(LoadedDecoder.from_file(file_path(FOLDER, model_name), model_name))
 
 
 class ImplicitDecode(io.ComfyNode):

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
+from ..engine.sigmas import PAPER_SCHEDULE, SCHEDULES
 from ..methods.regions import BLENDS
-from ..patches.demofusion_sampler import PAPER_SCHEDULE, SCHEDULES
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
 

@@ -3,17 +3,14 @@
 from comfy_api.latest import io
 
 from ..engine.latents import samples_of, target_size, with_samples
+from ..models.lsr import file
 from ..models.lsr.loaded import LatentUpscaler
 from . import inputs
 from .checks import checked
-from .file_inputs import fingerprint, model_files, model_path
+from .file_inputs import file_input, file_path, fingerprint
 from .types import LSR
 
 FOLDER = "latent_upscale_models"
-
-
-def lsr_files() -> list[str]:
-    return model_files(FOLDER, "lsr.safetensors")
 
 
 class LoadLSR(io.ComfyNode):
@@ -26,7 +23,7 @@ class LoadLSR(io.ComfyNode):
             description="Loads a latent super-resolution network (LSR): the LSRNA authors' .pth or Loupe's .safetensors.",
             search_aliases=["LSRNA", "latent upscale model", "LIIF", "SwinIR"],
             inputs=[
-                io.Combo.Input("model_name", options=lsr_files(), tooltip="File in models/latent_upscale_models, or one that comes with Loupe. The file's latent kind (SDXL for the authors' .pth) must be that of your checkpoint."),
+                file_input("model_name", FOLDER, file, "File in models/latent_upscale_models, or one that comes with Loupe. The file's latent kind (SDXL for the authors' .pth) must be that of your checkpoint."),
             ],
             outputs=[
                 LSR.Output("lsr", display_name="lsr", tooltip="For Upscale Latent (LSR) and DemoFusion Sampler."),
@@ -39,7 +36,7 @@ class LoadLSR(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
-        return io.NodeOutput(LatentUpscaler.from_file(model_path(FOLDER, model_name), model_name))
+        return io.NodeOutput(LatentUpscaler.from_file(file_path(FOLDER, model_name), model_name))
 
 
 class LSRUpscale(io.ComfyNode):

@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..engine.conditioning import check_prompts
 from ..engine.latents import batch_index_of, samples_of, with_samples
+from ..engine.sigmas import schedule
 from ..methods.pixelsmith_plan import ORDERS
-from ..patches.demofusion_sampler import schedule
 from ..patches.pixelsmith import SIZES, sample
 from . import inputs
 from .checks import checked

@@ -19,13 +19,13 @@ def patch_decoder(model, control: ClearSRControl, prompt: torch.Tensor | None = 
     key = f"{KEY} {control.name}"
     if patched.get_attachment(key) is None:
         names = comfy.lora.model_lora_keys_unet(patched.model, {})
-        patched.add_patches(comfy.lora.load_lora(control.file.unet_lora, names))
+        patched.add_patches(comfy.lora.load_lora(control.loras["unet"], names))
         patched.set_attachments(key, True)
     if prompt is not None:
-        if control.file.metadata.get("image_prompt") == "0":
+        if control.metadata.notes.get("image_prompt") == "0":
             raise ValueError(f"clip_vision_output is connected, and {control.name} was trained without an image prompt. Disconnect it, or train with --clip-vision.")
-        if prompt.shape[-1] != control.file.config.context_dim:
-            raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.file.config.context_dim}. Encode the picture with the image encoder that {control.name} was trained with.")
+        if prompt.shape[-1] != control.config.context_dim:
+            raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.config.context_dim}. Encode the picture with the image encoder that {control.name} was trained with.")
         patched.set_model_attn2_patch(ImagePrompt(prompt.flatten(0, -2)))
     return patched
 

@@ -13,13 +13,9 @@ from ..engine import Canvas, parts_of
 from ..engine.evaluation import Engine
 from ..engine.latents import resize
 from ..engine.progress import Span
-from ..engine.sigmas import paper_schedule
 from ..methods.noise import seeded_noise, stream
 from .demofusion import DilatedPass, patch_demofusion
 from .regional_denoise import RegionalDenoise
-
-PAPER_SCHEDULE = "ddim (paper)"
-SCHEDULES = [PAPER_SCHEDULE, *comfy.samplers.SCHEDULER_NAMES]
 
 
 def phase_sizes(reference: tuple[int, int], target: tuple[int, int], progressive: bool) -> list[tuple[int, int]]:
@@ -29,19 +25,6 @@ def phase_sizes(reference: tuple[int, int], target: tuple[int, int], progressive
     if not progressive or factor == 1:
         return [target]
     return [(target[0] * k // factor, target[1] * k // factor) for k in range(2, factor + 1)]
-
-
-def schedule(model, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
-    """The last `depth` of `steps` noise levels of `model` and the one after them, (depth + 1,)."""
-    return noise_levels(model.get_model_object("model_sampling"), name, steps, depth, end_at_zero)
-
-
-def noise_levels(sampling, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
-    """`schedule` for a model sampling of ComfyUI."""
-    if name == PAPER_SCHEDULE:
-        return paper_schedule(sampling, steps, depth, end_at_zero)
-    sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)[-(depth + 1) :]
-    return sigmas if end_at_zero else torch.cat([sigmas[:-1], sampling.sigma_min.reshape(1).to(sigmas)])
 
 
 def sample_demofusion(

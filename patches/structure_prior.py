@@ -3,23 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import comfy.model_sampling
 import torch
 
 from ..engine import Edits, Part
 from ..engine.latents import fit
+from ..engine.sigmas import prediction_of
 from ..methods.structure_prior import kappa, structure_edit
 
 DIRECTIONS = ("enlarge reference", "shrink prediction")
-
-
-def prediction_of(model_sampling) -> str:
-    """What the network predicts, in the words of `methods.structure_prior`."""
-    if isinstance(model_sampling, (comfy.model_sampling.CONST, comfy.model_sampling.COSMOS_RFLOW)):
-        return "flow"
-    if isinstance(model_sampling, comfy.model_sampling.X0):
-        return "x0"
-    return "v" if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION) else "eps"
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,18 +21,21 @@ import comfy.clip_vision
 import comfy.ops
 import comfy.sd
 import cv2
+import folder_paths
 import numpy as np
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
-from safetensors.torch import load_file
 from torch import nn
 
 from ..methods.schedules import alphas_cumprod, diffused
-from ..models.clearsr import ClearSR, ClearSRFile, Config, save
-from ..models.clearsr.file import UNET_LORA, VAE_LORA
+from ..models.clearsr import ClearSR, Config, save
+from ..models.clearsr.file import LORAS
 from ..models.clearsr.image_prompt import ImagePrompt
-from ..models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
+from ..models.files import BUNDLED, Metadata
+from ..models.latent_space import LatentSpace
+from ..models.mini import file
+from ..models.mini.world import NATIVE_SIZE, UNET_CONFIG
 from .degradation import degrade
 from .images import report, scan, shrink, to_tensor
 from .loop import Loop, launch, options_parser, provenance
@@ -58,7 +61,7 @@ class Base:
     alphas: torch.Tensor
     images: Callable
     condition: Callable
-    metadata: dict[str, str]
+    metadata: Metadata
     options: dict
 
 
@@ -66,7 +69,7 @@ def mini_base(options) -> Base:
     """The mini world, from the bundled files."""
     device = options.device
     unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
-    unet.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_unet.safetensors").items()})
+    unet.load_state_dict({k: v.float() for k, v in file.load("unet")[0].items()})
     vae, scale = load_vae()
     vae.to(device)
     vocabulary = Vocabulary()
@@ -99,7 +102,7 @@ def mini_base(options) -> Base:
         alphas_cumprod(),
         image,
         condition,
-        {"base": "Loupe mini world", "latent_format": "mini", "scale_factor": repr(scale)},
+        Metadata(LatentSpace("custom", 4, scale), "Loupe mini world"),
         {"optimized_attention_override": attention_override},
     )
 
@@ -134,7 +137,7 @@ def checkpoint_base(options) -> Base:
         1 / (1 + model.model.model_sampling.sigmas.float() ** 2),
         image,
         lambda known: (empty.expand(len(known), -1, -1), None),
-        {"base": options.base.stem, "latent_format": type(latents).__name__},
+        Metadata(LatentSpace(type(latents).__name__, latents.latent_channels), options.base.stem),
         {},
     )
 
@@ -225,18 +228,18 @@ def train(rank: int, options) -> None:
             (loss_of(base, modules, vision, g, options) / options.accumulate).backward()
         loop.update(loss_of(base, modules, vision, g, options) / options.accumulate)
     if rank == 0:
-        weights = {name: {k[len(name) + 1 :]: v for k, v in loop.averaged().items() if k.startswith(f"{name}.")} for name in modules}
-        made = {**base.metadata, **provenance(f"clearsr --base {options.base.name}", options, loop.seconds), "learning_rate": str(options.lr), "scale": "-".join(map(str, options.scale)), "strength": str(options.strength), "image_prompt": str(int(vision is not None))}
-        unet, vae = LoRA.export(weights.get("unet", {}), UNET_LORA), LoRA.export(weights.get("vae", {}), VAE_LORA)
-        options.to.parent.mkdir(parents=True, exist_ok=True)
-        save(ClearSRFile(base.config, weights["control"], unet, vae, made), options.to)
+        weights = {name: {k[len(name) + 1 :]: v for k, v in loop.averaged().items() if k.startswith(f"{name}.")} for name in LORAS}
+        notes = {**provenance(options.command, options, loop.seconds), "learning_rate": str(options.lr), "scale": "-".join(map(str, options.scale)), "strength": str(options.strength), "image_prompt": str(int(vision is not None))}
+        net = modules["control"]
+        loop.load_average()
+        net.loras = {name: LoRA.export(weights.get(name, {}), prefix) for name, prefix in LORAS.items()}
+        save(options.save, net, base.metadata._replace(notes=notes))
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], command: str = "clearsr") -> None:
     parser = options_parser("clearsr", __doc__, steps=150_000, batch=8)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--base", type=Path, default=Path("mini"), help="'mini', or an SD2.1-base checkpoint file")
-    parser.add_argument("--to", type=Path, help="file to write (default: models/mini/mini_clearsr.safetensors, or OUT/clearsr.safetensors for a checkpoint)")
     parser.add_argument("--name", default="mini-clearsr", help="of checkpoint and log in OUT")
     parser.add_argument("--images", type=Path, help="folder of pictures for a checkpoint file")
     parser.add_argument("--square", type=int, default=512, help="side of the squares cut from them, in pixels")
@@ -254,7 +257,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--caption-share", type=float, default=0.5, help="of mini-world pictures that come with their caption")
     options = parser.parse_args(argv)
     mini = str(options.base) == "mini"
-    options.to = options.to or (FOLDER / "mini_clearsr.safetensors" if mini else options.out / "clearsr.safetensors")
+    options.command = command if command != "clearsr" else f"clearsr --base {options.base.name}"
+    options.save = options.save or (BUNDLED / "mini_clearsr.safetensors" if mini else Path(folder_paths.get_folder_paths("controlnet")[0]) / "clearsr.safetensors")
     if not mini and options.images is None:
         parser.error("--base FILE needs --images FOLDER")
     launch(train, options)

@@ -1,8 +1,10 @@
 """The training commands by name; each takes the rest of the command line."""
 
+from functools import partial
+
 from . import clearsr, implicit_decoder, lsr
-from .mini import arbitrary, decoder, denoiser, detector, reading, shards, vae
-from .mini import lsr as mini_lsr
+from .mini import arbitrary, denoiser, detector, reading, shards, vae
+from .presets import PRESETS
 
 COMMANDS = {
     "clearsr": clearsr.main,
@@ -12,8 +14,14 @@ COMMANDS = {
     "mini-vae": vae.main,
     "mini-text": reading.main,
     "mini-unet": denoiser.main,
-    "mini-lsr": mini_lsr.main,
-    "mini-decoder": decoder.main,
     "mini-arbitrary": arbitrary.main,
     "mini-detector": detector.main,
 }
+
+
+def with_options(command: str, options: list[str], name: str, arguments: list[str]) -> None:
+    """Run `command` as `name`, with `options` before those of its command line."""
+    COMMANDS[command]([*options, *arguments], command=name)
+
+
+COMMANDS |= {name: partial(with_options, command, options, name) for name, (command, options) in PRESETS.items()}

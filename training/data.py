@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from ..methods.regions import axis_starts
+from ..models.files import Metadata
 from . import vae
 from .images import ImageFile, report, scan, shrink_bicubic
-from .loop import Loop, require_tensorboard
+from .loop import Loop, provenance, require_tensorboard
+from .vae import FrozenVAE
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +24,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latent-format", help="class in comfy.latent_formats, such as SDXL, where the VAE's file does not tell")
     parser.add_argument("--data", type=Path, help="folder of encoded data (default: OUT/NAME.data)")
     parser.add_argument("--name", help="name of checkpoint, log, plot and samples in --out")
-    parser.add_argument("--save", type=Path, help="the finished file (default: where the loader node looks)")
     parser.add_argument("--octaves", type=int, default=1, help="2: learn from every picture at half size too, 3: at a quarter, ...")
     parser.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are saved; 0: save the last weights")
     parser.add_argument("--floor", type=float, default=5e-4, help="share of --lr that the cosine ends at")
@@ -64,6 +65,12 @@ def samples_due(options: argparse.Namespace, rank: int, step: int) -> bool:
 def make_loop(modules: dict[str, torch.nn.Module], rank: int, options: argparse.Namespace) -> Loop:
     return Loop(options.name, modules, rank, options, lr=options.lr, weight_decay=0, warmup=options.warmup, floor=options.floor, ema=options.ema,
                 betas=(0.9, 0.999), clip=options.clip, log_every=options.log_every, tensorboard=options.tensorboard)
+
+
+def finished(loop: Loop, options: argparse.Namespace, frozen: FrozenVAE, **notes: str) -> Metadata:
+    """Ends a training: the averaged weights are in the modules; returns what their file says."""
+    loop.load_average()
+    return Metadata(frozen.space, frozen.name, notes={**provenance(options.command, options, loop.seconds), **notes})
 
 
 def halvings(image: np.ndarray, octaves: int) -> Iterator[np.ndarray]:

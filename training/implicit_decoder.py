@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..methods.regions import Region
-from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
+from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, file
 from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
 from . import images, vae
@@ -24,11 +24,12 @@ from .data import (
     begin,
     cut,
     finish_options,
+    finished,
     halvings,
     make_loop,
     samples_due,
 )
-from .loop import launch, options_parser, provenance
+from .loop import launch, options_parser
 from .plots import sheet
 from .shards import Shards
 
@@ -122,10 +123,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if samples_due(options, rank, step):
             write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
     if rank == 0:
-        loop.load_average()
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "latent_format": frozen.space.name, "largest": str(max(options.reductions))}
-        save(str(options.save), net, metadata, torch.float16)
+        file.save(options.save, net, finished(loop, options, frozen, largest=str(max(options.reductions))))
         print(f"wrote {options.save}")
 
 

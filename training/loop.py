@@ -28,6 +28,7 @@ STOPPED = 130  # exit status of a run that was asked to stop
 def options_parser(name: str, description: str, steps: int, batch: int) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"dev.py train {name}", description=description)
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder of data, checkpoints and logs")
+    parser.add_argument("--save", type=Path, help="the finished file (default: where its loader node looks)")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--minutes", type=float, help="train for so long instead of --steps; the learning rate follows, and a resumed run counts what it had")
     parser.add_argument("--batch", type=int, default=batch, help="rows a step and rank")

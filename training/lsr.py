@@ -18,20 +18,20 @@ import torch
 import torch.nn.functional as F
 
 from ..methods.regions import Region
-from ..models.lsr import LSR
-from ..models.lsr import load as load_lsr
-from ..models.lsr import save as save_lsr
+from ..models.latent_space import LatentSpace
+from ..models.lsr import LSR, file
 from . import images, vae
 from .data import (
     add_options,
     begin,
     cut,
     finish_options,
+    finished,
     halvings,
     make_loop,
     samples_due,
 )
-from .loop import launch, options_parser, provenance
+from .loop import launch, options_parser
 from .plots import sheet
 from .shards import Entry, Shards
 
@@ -121,12 +121,12 @@ def write_sheet(path: Path, net: LSR, frozen: vae.FrozenVAE, low: torch.Tensor, 
     sheet(path, {name: frozen.view(latents) for name, latents in columns.items()})
 
 
-def network(options: argparse.Namespace, space: vae.LatentSpace) -> LSR:
+def network(options: argparse.Namespace, space: LatentSpace) -> LSR:
     if options.init is None:
         return LSR(space.channels, options.dim, options.depths, options.heads, hidden=options.hidden, drop_path=options.drop_path)
-    start, known = load_lsr(str(options.init))
-    if known.channels != space.channels:
-        raise SystemExit(f"--init {options.init} is for {known.channels} latent channels; these have {space.channels}.")
+    start, _ = file.load(options.init)
+    if start.args["channels"] != space.channels:
+        raise SystemExit(f"--init {options.init} is for {start.args['channels']} latent channels; these have {space.channels}.")
     net = LSR(**start.args, drop_path=options.drop_path)
     net.load_state_dict(start.state_dict())
     return net
@@ -165,10 +165,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if samples_due(options, rank, step):
             write_sheet(options.out / f"{options.name}.samples.png", net, frozen, *examples, device)
     if rank == 0:
-        loop.load_average()
-        options.save.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {**provenance(options.command, options, loop.seconds), "vae": frozen.name, "pixel_weight": str(options.pixel_weight)}
-        save_lsr(net.eval(), options.save, frozen.space, dtype=torch.float16, metadata=metadata)
+        file.save(options.save, net, finished(loop, options, frozen, pixel_weight=str(options.pixel_weight)))
         print(f"wrote {options.save}")
 
 

@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ..models.lsr.file import LatentSpace
+from ..models.latent_space import LatentSpace, latent_format
+from ..models.mini import file as mini
 from ..models.mini.world import LATENT_FACTOR
 from .mini.denoiser import load_vae
 
@@ -125,10 +126,8 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
 
 
 def _mini() -> FrozenVAE:
-    network, scale = load_vae()
-    latent_format = comfy.latent_formats.LatentFormat()
-    latent_format.scale_factor = scale
-    return FrozenVAE(MINI, network, latent_format, LatentSpace("custom", 4, scale), LATENT_FACTOR)
+    space = mini.metadata_of("vae").latents
+    return FrozenVAE(MINI, load_vae()[0], latent_format(space, MINI), space, LATENT_FACTOR)
 
 
 def _latent_format(file: str, vae: comfy.sd.VAE, wanted: str | None, found) -> comfy.latent_formats.LatentFormat:

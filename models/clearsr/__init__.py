@@ -1,4 +1,4 @@
-from .file import ClearSRFile, load, save
+from .file import load, save
 from .network import ClearSR, Config
 
-__all__ = ["ClearSR", "ClearSRFile", "Config", "load", "save"]
+__all__ = ["ClearSR", "Config", "load", "save"]

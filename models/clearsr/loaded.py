@@ -4,69 +4,64 @@ import copy
 import os
 
 import comfy.controlnet
-import comfy.latent_formats
 import comfy.lora
 import comfy.model_management as mm
 import comfy.ops
-import comfy.utils
 import torch
 
-from . import ClearSR, ClearSRFile, load
-from .file import VAE_LORA
+from .. import files
+from ..files import Metadata
+from ..latent_space import latent_format
+from .file import LORAS, load
+from .network import ClearSR, Config
 
 
 class ClearSRControl(comfy.controlnet.ControlNet):
-    """What a CONTROL_NET socket carries for ClearSR. Its hint is a picture; ComfyUI resizes it to the canvas and
+    """What a CONTROL_NET socket carries for ClearSR. Its hint is an image; ComfyUI resizes it to the canvas and
     encodes it by the VAE that it is applied with, here one with the file's LoRA, so that every node for ControlNets
     and Loupe's regions work."""
 
-    def __init__(self, file: ClearSRFile, name: str, network: ClearSR | None = None, load_device=None, manual_cast_dtype=None):
-        super().__init__(network, compression_ratio=1, latent_format=latent_format(file, name), load_device=load_device, manual_cast_dtype=manual_cast_dtype)
-        self.file, self.name = file, name
+    def __init__(self, network: ClearSR, metadata: Metadata, name: str, load_device=None, manual_cast_dtype=None):
+        super().__init__(network, compression_ratio=1, latent_format=latent_format(metadata.latents, name), load_device=load_device, manual_cast_dtype=manual_cast_dtype)
+        self.metadata, self.name = metadata, name
         self.upscale_algorithm = "bicubic"
 
     @classmethod
-    def from_file(cls, path: str) -> "ClearSRControl":
-        file, name = load(path), os.path.basename(path)
+    def from_file(cls, path: str, name: str | None = None) -> "ClearSRControl":
+        """name: for errors, the file's own by default."""
         device = mm.get_torch_device()
-        dtype = mm.unet_dtype(supported_dtypes=[torch.float16, torch.bfloat16, torch.float32], weight_dtype=comfy.utils.weight_dtype(file.weights))
+        dtype = mm.unet_dtype(supported_dtypes=[torch.float16, torch.bfloat16, torch.float32], weight_dtype=files.weight_dtype(path))
         cast = mm.unet_manual_cast(dtype, device)
-        network = ClearSR(file.config, dtype, mm.unet_offload_device(), comfy.ops.pick_operations(dtype, cast)).eval()
-        network.load_state_dict(file.weights)
-        return cls(file._replace(weights={}), name, network, device, cast)
+        network, metadata = load(path, dtype=dtype, device=mm.unet_offload_device(), operations=comfy.ops.pick_operations(dtype, cast))
+        return cls(network, metadata, name or os.path.basename(path), device, cast)
+
+    @property
+    def config(self) -> Config:
+        return self.control_model.config
+
+    @property
+    def loras(self) -> dict[str, dict[str, torch.Tensor]]:
+        return self.control_model.loras
 
     def set_cond_hint(self, cond_hint, strength=1.0, timestep_percent_range=(0.0, 1.0), vae=None, extra_concat=[]):
         if vae is None:
-            raise ValueError(f"vae is not connected, and {self.name} encodes its picture. Connect the VAE of the checkpoint; Apply ControlNet (Old) has no socket for it.")
-        return super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae=encoder_with_lora(vae, self.file, self.name), extra_concat=extra_concat)
+            raise ValueError(f"vae is not connected, and {self.name} encodes its image. Connect the VAE of the checkpoint; Apply ControlNet (Old) has no socket for it.")
+        return super().set_cond_hint(cond_hint, strength, timestep_percent_range, vae=encoder_with_lora(vae, self), extra_concat=extra_concat)
 
     def pre_run(self, model, percent_to_timestep_function):
         check_base(model, self)
         super().pre_run(model, percent_to_timestep_function)
 
     def copy(self):
-        out = ClearSRControl(self.file, self.name, None, self.load_device, self.manual_cast_dtype)
+        out = ClearSRControl(None, self.metadata, self.name, self.load_device, self.manual_cast_dtype)
         out.control_model, out.control_model_wrapped = self.control_model, self.control_model_wrapped
         self.copy_to(out)
         return out
 
 
-def latent_format(file: ClearSRFile, name: str) -> comfy.latent_formats.LatentFormat:
-    """ComfyUI's format of the latents that the file was trained on."""
-    kind, factor = file.metadata.get("latent_format"), file.metadata.get("scale_factor")
-    if factor is not None:
-        out = comfy.latent_formats.LatentFormat()
-        out.scale_factor, out.latent_channels = float(factor), file.config.in_channels
-        return out
-    found = vars(comfy.latent_formats).get(kind)
-    if not isinstance(found, type) or not issubclass(found, comfy.latent_formats.LatentFormat) or found.latent_channels != file.config.in_channels:
-        raise ValueError(f"{name} says it was trained on {kind!r} latents, which this ComfyUI does not know with {file.config.in_channels} channels. Update ComfyUI, or choose another file.")
-    return found()
-
-
 def check_base(model, control: ClearSRControl) -> None:
     """Raises ValueError when the control's signals do not fit the network of `model` (ComfyUI's BaseModel)."""
-    unet, config = model.model_config.unet_config, control.file.config
+    unet, config = model.model_config.unet_config, control.config
     same = {
         "prediction": ("EPS", model.model_type.name),  # the one that `train clearsr` knows
         "channels": (config.model_channels, unet.get("model_channels")),
@@ -74,23 +69,20 @@ def check_base(model, control: ClearSRControl) -> None:
         "blocks": (config.num_res_blocks, tuple(unet.get("num_res_blocks", ()))),
         "context width": (config.context_dim, unet.get("context_dim")),
         "size conditioning": (config.adm_in_channels, unet.get("adm_in_channels")),
-        "latent scale": (latent_format(control.file, control.name).scale_factor, model.latent_format.scale_factor),
+        "latent scale": (latent_format(control.metadata.latents, control.name).scale_factor, model.latent_format.scale_factor),
     }
     wrong = [f"{what} {mine} instead of {theirs}" for what, (mine, theirs) in same.items() if mine != theirs]
     if wrong:
-        raise ValueError(f"control_net {control.name} was trained for {control.file.metadata.get('base', 'another model')} and does not fit model, a {type(model).__name__}: {', '.join(wrong)}. Use the checkpoint it was trained for.")
+        raise ValueError(f"control_net {control.name} was trained for {control.metadata.base or 'another model'} and does not fit model, a {type(model).__name__}: {', '.join(wrong)}. Use the checkpoint it was trained for.")
 
 
-def encoder_with_lora(vae, file: ClearSRFile, name: str):
-    """A VAE that shares all with `vae` but encodes with the file's LoRA."""
-    names = {VAE_LORA + key.removesuffix(".weight").replace(".", "_"): key for key in vae.patcher.model.state_dict() if key.endswith(".weight")}
-    if not set(_layers(file.vae_lora)) <= names.keys() or vae.latent_channels != file.config.in_channels:
-        raise ValueError(f"vae is a {type(vae.first_stage_model).__name__} of another kind than {name} was trained with ({file.metadata.get('base', 'unknown')}). Connect the VAE of its checkpoint.")
+def encoder_with_lora(vae, control: ClearSRControl):
+    """A VAE that shares all with `vae` but encodes with the LoRA of the control's file."""
+    names = {LORAS["vae"] + key.removesuffix(".weight").replace(".", "_"): key for key in vae.patcher.model.state_dict() if key.endswith(".weight")}
+    layers = {key.split(".")[0] for key in control.loras["vae"]}
+    if not layers <= names.keys() or vae.latent_channels != control.config.in_channels:
+        raise ValueError(f"vae is a {type(vae.first_stage_model).__name__} of another kind than {control.name} was trained with ({control.metadata.base or 'unknown'}). Connect the VAE of its checkpoint.")
     out = copy.copy(vae)
     out.patcher = vae.patcher.clone()
-    out.patcher.add_patches(comfy.lora.load_lora(file.vae_lora, names))
+    out.patcher.add_patches(comfy.lora.load_lora(control.loras["vae"], names))
     return out
-
-
-def _layers(lora):
-    return {key.split(".")[0] for key in lora}

@@ -1,6 +1,6 @@
 """ClearSR's control networks (arXiv 2410.14279): DPM and GSPM, two encoders shaped as ComfyUI's UNet's."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import comfy.ops
 import torch
@@ -39,6 +39,11 @@ class Config:
     gspm: bool = True
     gspm_middle: bool = False
     gspm_time: bool = False
+
+    @classmethod
+    def of(cls, args: dict) -> "Config":
+        """From a file's arguments: JSON has lists for tuples."""
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in args.items()})
 
 
 class RestoringBlock(BasicTransformerBlock):
@@ -141,12 +146,16 @@ class ClearSR(nn.Module):
     Takes what ComfyUI gives a ControlNet: x (B, C, h, w) as the UNet sees it, hint = x_lr (B, C, h, w), the scaled
     latent of the low-quality picture at the size of x (one for all, or one a row), timesteps (B,) 0..999, context (B, tokens, context_dim), y.
     Returns {"output": signals for the skip connections, "middle": [signal]}.
+
+    loras: weights of the LoRAs trained with it, for the base's UNet ("unet") and its VAE's encoder ("vae"), by ComfyUI's
+    loader keys. They stay on the CPU.
     """
 
     def __init__(self, config: Config, dtype: torch.dtype | None = None, device: torch.device | str | None = None, operations=comfy.ops.disable_weight_init):
         super().__init__()
         kwargs = {"dtype": dtype, "device": device, "operations": operations}
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.args = config, dtype, asdict(config)
+        self.loras: dict[str, dict[str, torch.Tensor]] = {"unet": {}, "vae": {}}
         self.dpm = Trunk(config, True, True, True, **kwargs)
         self.gspm = Trunk(config, False, config.gspm_middle, config.gspm_time, **kwargs) if config.gspm else None
 

@@ -1,48 +1,55 @@
 """Implicit decoder files: Loupe's safetensors, and the published Lightning checkpoints (.ckpt, .pth)."""
 
-import json
-
 import torch
 
-from ..files import count, describe, read, write
+from .. import files
+from ..files import Metadata, count
 from .network import HybridDecoder, ImplicitDecoder, LIIFDecoder
 
-FORMAT = "loupe.implicit_decoder"
-VERSION = "1"
-KINDS = {network.kind: network for network in (ImplicitDecoder, HybridDecoder)}
+FORMAT, VERSION = "loupe.implicit_decoder", "1"
+CLASSES = {network.kind: network for network in (ImplicitDecoder, HybridDecoder)}
 
 
-def save(path: str, network: LIIFDecoder, metadata: dict[str, str] | None = None, dtype: torch.dtype = torch.float32) -> None:
-    """Write Loupe's safetensors; `metadata` adds free entries such as the VAE's name and the licence."""
-    entries = {**(metadata or {}), "format": FORMAT, "version": VERSION, "kind": network.kind, "args": json.dumps(network.args)}
-    write(path, network.state_dict(), entries, dtype)
+@files.kind("an implicit decoder", node="Load Implicit Decoder")
+def detect(state: object, entries: dict[str, str]) -> bool:
+    own = files.own_format(entries)
+    return own == FORMAT if own else bool(published(state))
 
 
-def load(path: str) -> tuple[LIIFDecoder, dict[str, str]]:
-    """The network, float32 on the CPU in eval(), and the file's metadata.
+def load(path: str) -> tuple[LIIFDecoder, Metadata]:
+    """The network, float32 on the CPU in eval().
 
-    Published files may be whole autoencoders or latent diffusion models, of which the decoder is taken.
-    Raises ValueError naming the file and what it holds when there is none.
+    Published files may be whole autoencoders or latent diffusion models, of which the decoder is taken; they tell no
+    latents. Raises ValueError naming the file and what it holds when there is no decoder.
     """
-    data, metadata = read(path)
-    if metadata.get("format") == FORMAT:
-        if metadata.get("version") != VERSION or metadata.get("kind") not in KINDS:
-            raise ValueError(f"{path} has implicit decoder file version {metadata.get('version')!r}, kind {metadata.get('kind')!r}; this release reads version {VERSION}, {' and '.join(KINDS)}. Update Loupe.")
-        state, network = data, KINDS[metadata["kind"]](**json.loads(metadata["args"]))
+    state, entries = files.read(path)
+    if not detect(state, entries):
+        files.refuse(path, state, entries, "an implicit decoder", "Choose a file of Loupe's, or a checkpoint with a convolutional decoder ('decoder.decoder.') and a LIIF head ('decoder.inr.').")
+    if files.own_format(entries):
+        weights, metadata = state, files.from_entries(path, entries, FORMAT, VERSION)
+        kind = metadata.args.get("kind")
+        if kind not in CLASSES:
+            raise ValueError(f"{path} is an implicit decoder of the kind {kind!r}; this release reads {' and '.join(CLASSES)}. Update Loupe.")
     else:
-        state = published(data)
+        weights = published(state)
         try:
-            network = ImplicitDecoder(**infer_args(state))
-        except (KeyError, IndexError):
-            raise ValueError(f"{path} is not an implicit decoder: it holds {describe(data)}. Choose a file of Loupe's, or a checkpoint with a convolutional decoder ('decoder.decoder.') and a LIIF head ('decoder.inr.').") from None
-    try:
-        network.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the implicit decoder architecture: {' '.join(str(error).split())}") from None
-    return network.eval(), metadata
+            metadata = Metadata(args=infer_args(weights))
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{path} does not fit the implicit decoder architecture: it lacks {error}. Download it again.") from None
+
+    def make():
+        args = dict(metadata.args)
+        return CLASSES[args.pop("kind")](**args)
+
+    return files.fill(path, "implicit decoder", make, {key: value.float() for key, value in weights.items()}), metadata
 
 
-def published(data: dict) -> dict[str, torch.Tensor]:
+def save(path: str, network: LIIFDecoder, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
+    args = {"kind": network.kind, **network.args}
+    files.write(path, network.state_dict(), files.to_entries(metadata._replace(args=args), FORMAT, VERSION), dtype)
+
+
+def published(data: object) -> dict[str, torch.Tensor]:
     """The decoder's weights of a first stage, a latent diffusion model or a bare decoder; empty if there are none."""
     state = data.get("state_dict", data) if isinstance(data, dict) else {}
     for prefix in ("first_stage_model.decoder.", "decoder.", ""):
@@ -52,12 +59,13 @@ def published(data: dict) -> dict[str, torch.Tensor]:
 
 
 def infer_args(state: dict[str, torch.Tensor]) -> dict:
-    """Arguments of `ImplicitDecoder` from the shapes of its weights."""
+    """Kind and arguments of `ImplicitDecoder` from the shapes of its weights."""
     up = "decoder.1.up."
     levels = count(state, up)
     widths = [state[f"{up}{level}.block.0.conv1.weight"].shape[0] for level in range(levels)]
     linear = sorted((int(key.split(".")[3]), value.shape) for key, value in state.items() if key.startswith("inr.imnet.layers.") and key.endswith(".weight"))
     return {
+        "kind": ImplicitDecoder.kind,
         "channels": state["decoder.0.weight"].shape[1],
         "width": widths[0],
         "mult": [width // widths[0] for width in widths],

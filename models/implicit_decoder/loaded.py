@@ -1,13 +1,17 @@
 """Decoding to any size under ComfyUI's memory manager."""
 
+import os
+
 import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
 
 from ...methods.regions import Region
-from . import HybridDecoder, ImplicitDecoder, load, tap
+from ..loaded import Loaded, fitting_rows
+from . import tap
+from .file import load
+from .network import HybridDecoder, ImplicitDecoder
 from .resample import bicubic
 from .tap import Decoded
 from .tiled import decode_tiled, tile_count
@@ -16,21 +20,15 @@ QUERIES_PER_CHUNK = 65536
 SMALLEST, LARGEST = 0.25, 16.0
 
 
-class LoadedDecoder:
+class LoadedDecoder(Loaded):
     """What a LOUPE_IMPLICIT_DECODER socket carries."""
 
     def __init__(self, network: ImplicitDecoder | HybridDecoder, name: str):
-        self.name = name
-        # plain ModelPatcher: dynamic loading would stream comfy.ops layers, and these are torch.nn
-        self.patcher = comfy.model_patcher.ModelPatcher(
-            network,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.vae_offload_device(),
-        )
+        super().__init__(network, name, comfy.model_management.vae_offload_device())
 
     @classmethod
-    def from_file(cls, path: str, name: str) -> "LoadedDecoder":
-        return cls(load(path)[0], name)
+    def from_file(cls, path: str, name: str | None = None) -> "LoadedDecoder":
+        return cls(load(path)[0], name or os.path.basename(path))
 
 
 class AnyScale:
@@ -40,7 +38,7 @@ class AnyScale:
     """
 
     def __init__(self, vae: comfy.sd.VAE | None, decoder: LoadedDecoder | None):
-        self.network = None if decoder is None else decoder.patcher.model
+        self.decoder, self.network = decoder, None if decoder is None else decoder.network
         if isinstance(self.network, ImplicitDecoder):
             self.vae = None
             self.name, self.factor, self.channels = decoder.name, self.network.factor, self.network.args["channels"]
@@ -53,8 +51,7 @@ class AnyScale:
                 raise ValueError(f"{decoder.name} was not trained on the connected VAE. Connect the VAE that it was trained on, load another decoder, or disconnect it for a plain enlargement.")
             self.vae = vae
             self.name, self.factor, self.channels = "the VAE", vae.spacial_compression_decode(), vae.latent_channels
-        self.patchers = [owner.patcher for owner in (self.vae, decoder) if owner is not None]
-        self.device = self.patchers[-1].load_device
+        self.device = self.vae.patcher.load_device if decoder is None else decoder.device
 
     def target_size(self, h: int, w: int, scale_by: float, width: int, height: int) -> tuple[int, int]:
         """Pixels (height, width) for an (h, w) latent: `scale_by` times its own size, or width and height,
@@ -82,15 +79,12 @@ class AnyScale:
         h, w = samples.shape[-2:]
         size = height, width
         rows = max(1, min(height, QUERIES_PER_CHUNK // width))
-        comfy.model_management.load_models_gpu(
-            self.patchers,
-            memory_required=max(self.features_memory(min(h, tile), min(w, tile)), self.query_memory(h, w, size, rows)),
-            force_full_load=self.vae is not None and self.vae.disable_offload,
-        )
-        if self.network is not None:
-            self.network.to(self.device)  # ComfyUI leaves torch.nn layers behind when it loads a model in part
-        while rows > 1 and self.query_memory(h, w, size, rows) > comfy.model_management.get_free_memory(self.device):
-            rows //= 2
+
+        def memory(rows):
+            return self.query_memory(h, w, size, rows)
+
+        self.load(max(self.features_memory(min(h, tile), min(w, tile)), memory(rows)))
+        rows = fitting_rows(rows, memory, self.device)
 
         images = torch.empty(len(samples), height, width, 3, device=comfy.model_management.intermediate_device())
         bar = comfy.utils.ProgressBar(len(samples) * (tile_count(h, w, tile, overlap) + -(-height // rows)))
@@ -106,6 +100,14 @@ class AnyScale:
                 image[y : y + band.height] = self.query(decoded, size, band)[0].movedim(0, -1).add(1).div(2).clamp(0, 1)
                 progress()
         return images
+
+    def load(self, memory: int) -> None:
+        """VAE and decoder onto the device, with `memory` bytes to spare."""
+        vae, full = [self.vae.patcher] if self.vae else [], bool(self.vae and self.vae.disable_offload)
+        if self.decoder is None:
+            comfy.model_management.load_models_gpu(vae, memory_required=memory, force_full_load=full)
+        else:
+            self.decoder.load(memory, *vae, force_full_load=full)
 
     def features(self, z: torch.Tensor) -> Decoded:
         if self.vae is None:

@@ -6,16 +6,24 @@ decoder, and adds to the VAE's picture.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from ...methods.regions import Region
 from ..liif import LIIF, axis_neighbours, axis_span
 from . import tap
 from .resample import bicubic
 from .tap import Decoded
+
+
+def without_autocast(device_type: str):
+    """Context of full precision. A device type without mixed precision (DirectML) has nothing to switch off and refuses to be asked."""
+    mixed = is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if mixed else nullcontext()
 
 
 class ResBlock(nn.Module):
@@ -189,5 +197,5 @@ class HybridDecoder(LIIFDecoder):
     def query(self, decoded: Decoded, size: tuple[int, int], region: Region) -> torch.Tensor:
         residual = super().query(decoded, size, region)
         picture = decoded.picture.to(residual.device, torch.float32)
-        with torch.autocast(picture.device.type, enabled=False):  # mixed precision is for the head, not for the picture
+        with without_autocast(picture.device.type):  # mixed precision is for the head, not for the picture
             return bicubic(picture, size, region) + residual

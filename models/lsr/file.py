@@ -1,72 +1,50 @@
 """LSR files: the published training checkpoint (.pth, .pt) and Loupe's own safetensors."""
 
-import json
-from typing import NamedTuple
-
 import torch
 
-from ..files import count, describe, read, write
+from .. import files
+from ..files import Metadata, count
+from ..latent_space import LatentSpace
 from .network import LSR
 
-FORMAT = "loupe.lsr"
-VERSION = "1"
-BUFFERS = ("relative_position_index", "attn_mask")
+FORMAT, VERSION = "loupe.lsr", "1"
+BUFFERS = ("relative_position_index", "attn_mask")  # made by the network
 
 
-class LatentSpace(NamedTuple):
-    """The latents a network was trained on: a class name of comfy.latent_formats, or any name with its
-    own scale factor (scaled = unscaled * scale_factor)."""
-
-    name: str
-    channels: int
-    scale_factor: float | None = None
+@files.kind("an LSR", node="Load Latent SR Model")
+def detect(state: object, entries: dict[str, str]) -> bool:
+    own = files.own_format(entries)
+    return own == FORMAT if own else _published(state) is not None
 
 
-def load(path: str) -> tuple[LSR, LatentSpace]:
-    """The network, float32 on the CPU in eval(), and its latent space.
+def load(path: str) -> tuple[LSR, Metadata]:
+    """The network, float32 on the CPU in eval(). Published files tell no latents and are SDXL's.
 
-    Published files carry no latent space and are SDXL's. Raises ValueError naming the file and what it
-    holds when it is no LSR.
+    Raises ValueError naming the file and what it holds when it is no LSR.
     """
-    state, metadata = read(path)
-    if not path.lower().endswith((".safetensors", ".sft")):
-        state = _official(path, state)
-    elif metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is not an LSR: its metadata says format {metadata.get('format')!r} instead of {FORMAT!r}, and it holds {describe(state)}.")
-    elif metadata.get("version") != VERSION:
-        raise ValueError(f"{path} has LSR file version {metadata.get('version')!r}; this release reads version {VERSION}. Update Loupe.")
+    state, entries = files.read(path)
+    if not detect(state, entries):
+        files.refuse(path, state, entries, "an LSR", "Choose the authors' .pth, with the layout model/args/sd, a SwinIR encoder ('encoder.') and a LIIF head ('imnet.'), or a file that `train lsr` made.")
+    if files.own_format(entries):
+        weights, metadata = state, files.from_entries(path, entries, FORMAT, VERSION)
+    else:
+        _check_published(path, state)
+        weights = _published(state)
+        try:
+            args = infer_args(weights)
+        except (KeyError, IndexError) as error:
+            raise ValueError(f"{path} does not fit the LSR architecture: it lacks {error}. Download it again.") from None
+        metadata = Metadata(LatentSpace("SDXL", args["channels"]), "SDXL", args)
 
-    try:
-        args = infer_args(state)
-    except (KeyError, IndexError, StopIteration):
-        raise ValueError(f"{path} is not an LSR: it holds {describe(state)}. Choose a file with a SwinIR encoder ('encoder.') and a LIIF head ('imnet.').") from None
-    network = LSR(**args)
-    weights = {key: value.float() for key, value in state.items() if not key.endswith(BUFFERS)}
-    missing, unexpected = network.load_state_dict(weights, strict=False)
-    missing = [key for key in missing if not key.endswith(BUFFERS)]
-    if missing or unexpected:
-        raise ValueError(f"{path} does not fit the LSR architecture: {len(missing)} weights are missing {missing[:3]} and {len(unexpected)} are unknown {unexpected[:3]}.")
-
-    channels = args["channels"]
-    if int(metadata.get("latent_channels", channels)) != channels:
-        raise ValueError(f"{path} says {metadata['latent_channels']} latent channels in its metadata and has weights for {channels}.")
-    scale_factor = metadata.get("scale_factor")
-    return network, LatentSpace(metadata.get("latent_format", "SDXL"), channels, scale_factor and float(scale_factor))
+    network = files.fill(path, "LSR", lambda: LSR(**metadata.args), {key: value.float() for key, value in weights.items()}, BUFFERS)
+    if metadata.latents is not None and metadata.latents.channels != network.args["channels"]:
+        raise ValueError(f"{path} says {metadata.latents.channels} latent channels in its metadata and has weights for {network.args['channels']}. Download it again.")
+    return network, metadata
 
 
-def save(network: LSR, path: str, space: LatentSpace, dtype: torch.dtype = torch.float32, metadata: dict[str, str] | None = None) -> None:
-    """Write Loupe's safetensors; `metadata` adds free entries such as the licence."""
-    entries = {
-        **(metadata or {}),
-        "format": FORMAT,
-        "version": VERSION,
-        "latent_format": space.name,
-        "latent_channels": str(space.channels),
-        "args": json.dumps(network.args),
-    }
-    if space.scale_factor is not None:
-        entries["scale_factor"] = repr(space.scale_factor)
-    write(path, {key: value for key, value in network.state_dict().items() if not key.endswith(BUFFERS)}, entries, dtype)
+def save(path: str, network: LSR, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
+    weights = {key: value for key, value in network.state_dict().items() if not key.endswith(BUFFERS)}
+    files.write(path, weights, files.to_entries(metadata._replace(args=network.args), FORMAT, VERSION), dtype)
 
 
 def infer_args(state: dict[str, torch.Tensor]) -> dict:
@@ -87,11 +65,17 @@ def infer_args(state: dict[str, torch.Tensor]) -> dict:
     }
 
 
-def _official(path, data):
+def _published(data: object) -> dict | None:
+    """The weights of the authors' nested layout, or bare ones; None in other files."""
     model = data.get("model") if isinstance(data, dict) else None
-    if not isinstance(model, dict) or not isinstance(model.get("sd"), dict):
-        raise ValueError(f"{path} is not an LSR: expected the nested layout model/args/sd, and it holds {describe(data)}.")
+    if isinstance(model, dict) and isinstance(model.get("sd"), dict):
+        return model["sd"]
+    bare = isinstance(data, dict) and "encoder.conv_first.weight" in data and "imnet.layers.0.weight" in data
+    return data if bare else None
+
+
+def _check_published(path, data):
+    model = data.get("model", {})
     args = model.get("args", {})
     if model.get("name", "liif") != "liif" or not args.get("local_ensemble", True) or not args.get("feat_unfold", True):
-        raise ValueError(f"{path} holds the model {model.get('name')!r} with local_ensemble={args.get('local_ensemble')}, feat_unfold={args.get('feat_unfold')}; only LIIF with both is supported.")
-    return model["sd"]
+        raise ValueError(f"{path} holds the model {model.get('name')!r} with local_ensemble={args.get('local_ensemble')}, feat_unfold={args.get('feat_unfold')}; only LIIF with both is supported. Choose another file.")

@@ -20,16 +20,26 @@ class Encoder(SwinIR):
     def __init__(self, **args):
         super().__init__(upsampler="pixelshuffle", upscale=1, **args)
         del self.conv_last
-        for layer in self.layers:
-            for block in layer.residual_group.blocks:
-                # the stored mask fits one training size; without it the block computes the mask of its input
-                block.input_resolution = block.attn_mask = None
+        self._use_masks(None, "cpu")  # those of the training size
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         h, w = z.shape[-2:]
         x = self.conv_first(self.check_image_size(z))
+        self._use_masks(tuple(x.shape[-2:]), x.device)
         x = self.conv_after_body(self.forward_features(x)) + x
+        self._use_masks(None, x.device)
         return self.conv_before_upsample(x)[..., :h, :w]
+
+    def _use_masks(self, size: tuple[int, int] | None, device: torch.device | str) -> None:
+        """Give the blocks the masks of their shifted windows for features of `size`, made once and on the device: left
+        to themselves, each makes its own on the CPU and waits until it is copied."""
+        masks = {}
+        for layer in self.layers:
+            for block in layer.residual_group.blocks:
+                if size is not None and block.shift_size and block.shift_size not in masks:
+                    with torch.device(device):
+                        masks[block.shift_size] = block.calculate_mask(size)
+                block.input_resolution, block.attn_mask = size, masks.get(block.shift_size)
 
 
 class LSR(nn.Module):

@@ -8,6 +8,7 @@ import logging
 import comfy.latent_formats
 import comfy.model_management as mm
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models
@@ -16,8 +17,10 @@ import comfy.utils
 import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 
+from .. import latent_space
+from . import file
 from .vae import MiniVAE
-from .world import ARBITRARY_CONFIG, FOLDER, TEXT_CONFIG, UNET_CONFIG, warning_of
+from .world import ARBITRARY_CONFIG, TEXT_CONFIG, UNET_CONFIG, warning_of
 
 # ComfyUI's VAE class builds only networks it knows. This one is built to satisfy its constructor and then replaced.
 PLACEHOLDER_VAE = {"ddconfig": {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -67,27 +70,23 @@ class MiniArbitrary(comfy.supported_models.SDXL_instructpix2pix):
     """The same for arbitrary scales."""
 
 
-def _read(name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    path = FOLDER / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train`.")
-    return comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-
-
 def latent_format() -> comfy.latent_formats.LatentFormat:
-    """The mini world's latent format: 4 channels, factor 8, its own scale factor and preview colours."""
-    metadata = _read("mini_vae.safetensors")[1]
-    *factors, bias = json.loads(metadata["latent_rgb_factors"])
-    fmt = comfy.latent_formats.LatentFormat()
-    fmt.scale_factor = float(metadata["scale_factor"])
-    fmt.latent_channels = 4
+    """The mini world's latent format: 4 channels, factor 8, its own scale factor and preview colors."""
+    metadata = file.metadata_of("vae")
+    *factors, bias = json.loads(metadata.notes["latent_rgb_factors"])
+    fmt = latent_space.latent_format(metadata.latents, "the mini world")
     fmt.latent_rgb_factors = factors
     fmt.latent_rgb_factors_bias = bias
     return fmt
 
 
-def _patcher(name: str, config: comfy.supported_models_base.BASE) -> comfy.model_patcher.ModelPatcher:
-    weights, _ = _read(name)
+def _patcher_class(disable_dynamic: bool):
+    """disable_dynamic: ComfyUI asks for it where it loads a model anew, for LoRA hooks and torch.compile."""
+    return comfy.model_patcher.ModelPatcher if disable_dynamic else comfy.model_patcher.CoreModelPatcher
+
+
+def _model(part: str, config: comfy.supported_models_base.BASE, disable_dynamic: bool) -> comfy.model_patcher.ModelPatcher:
+    weights, _ = file.load(part)
     config.latent_format = latent_format()
     device = mm.get_torch_device()
     dtype = mm.unet_dtype(model_params=comfy.utils.calculate_parameters(weights), supported_dtypes=config.supported_inference_dtypes)
@@ -95,51 +94,61 @@ def _patcher(name: str, config: comfy.supported_models_base.BASE) -> comfy.model
     offload = mm.unet_offload_device()
     model = config.get_model({}, "", device=offload)
     model.diffusion_model.load_state_dict({k: v.to(dtype) for k, v in weights.items()})
-    return comfy.model_patcher.CoreModelPatcher(model, load_device=device, offload_device=offload)
+    return _patcher_class(disable_dynamic)(model, load_device=device, offload_device=offload)
 
 
-def load_model() -> comfy.model_patcher.ModelPatcher:
+def load_model(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """MODEL: ComfyUI's SDXL class at the mini world's size."""
-    patcher = _patcher("mini_unet.safetensors", MiniWorld(dict(UNET_CONFIG)))
+    patcher = _model("unet", MiniWorld(dict(UNET_CONFIG)), disable_dynamic)
     patcher.cached_patcher_init = (load_model, ())
     return patcher
 
 
-def load_arbitrary() -> comfy.model_patcher.ModelPatcher:
-    """MODEL that sees a low-resolution picture: ComfyUI's InstructPix2Pix class, fed by `concat_latent_image` in the
-    conditioning. The picture's latent is scaled like the noisy one beside it (the class leaves it unscaled)."""
-    patcher = _patcher("mini_arbitrary.safetensors", MiniArbitrary(dict(ARBITRARY_CONFIG)))
+def load_arbitrary(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """MODEL that sees a low-resolution image: ComfyUI's InstructPix2Pix class, fed by `concat_latent_image` in the
+    conditioning. The image's latent is scaled like the noisy one beside it (the class leaves it unscaled)."""
+    patcher = _model("arbitrary", MiniArbitrary(dict(ARBITRARY_CONFIG)), disable_dynamic)
     patcher.model.process_ip2p_image_in = patcher.model.latent_format.process_in
     patcher.cached_patcher_init = (load_arbitrary, ())
     return patcher
 
 
-def load_clip() -> comfy.sd.CLIP:
+def load_clip(disable_dynamic: bool = False) -> comfy.sd.CLIP:
     """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words."""
-    weights, metadata = _read("mini_text.safetensors")
+    weights, metadata = file.load("text")
     rows = weights.pop("embeddings.token_embedding.weight").float()
     table = rows[:1].repeat(49408, 1)
-    table[[int(i) for i in metadata["token_ids"].split(",")]] = rows[1:]
+    table[[int(i) for i in metadata.notes["token_ids"].split(",")]] = rows[1:]
     target = comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniClipModel)
     state = {f"clip_l.transformer.text_model.{k}": v for k, v in weights.items()}
     state["clip_l.transformer.text_model.embeddings.token_embedding.weight"] = table
     state["clip_l.transformer.text_projection.weight"] = torch.eye(TEXT_CONFIG["hidden_size"])
     state["clip_l.logit_scale"] = torch.tensor(4.6055)
-    clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state), model_options={"dtype": torch.float32})
+    clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state), model_options={"dtype": torch.float32}, disable_dynamic=disable_dynamic)
     clip.cond_stage_model.load_state_dict(state)
+    clip.patcher.cached_patcher_init = (_clip_patcher, ())
     return clip
 
 
-def load_vae() -> comfy.sd.VAE:
+def load_vae(disable_dynamic: bool = False) -> comfy.sd.VAE:
     """VAE: ComfyUI's VAE object around the mini autoencoder."""
-    weights, _ = _read("mini_vae.safetensors")
+    weights, _ = file.load("vae")
     placeholder = AutoencoderKL(**PLACEHOLDER_VAE)
     vae = comfy.sd.VAE(sd=placeholder.state_dict(), config={"params": PLACEHOLDER_VAE})
-    net = MiniVAEAdapter().to(vae.vae_dtype).eval()
+    net = MiniVAEAdapter(operations=comfy.ops.disable_weight_init).to(vae.vae_dtype).eval()
     net.load_state_dict({k: v.to(vae.vae_dtype) for k, v in weights.items()})
     vae.first_stage_model = net
-    vae.patcher = comfy.model_patcher.CoreModelPatcher(net, load_device=vae.device, offload_device=mm.vae_offload_device())
+    vae.patcher = _patcher_class(disable_dynamic)(net, load_device=vae.device, offload_device=mm.vae_offload_device())
+    vae.patcher.cached_patcher_init = (_vae_patcher, ())
     vae.size = comfy.model_management.module_size(net)
     vae.memory_used_encode = lambda shape, dtype: 256 * shape[2] * shape[3] * mm.dtype_size(dtype)
     vae.memory_used_decode = lambda shape, dtype: 256 * shape[2] * shape[3] * 64 * mm.dtype_size(dtype)
     return vae
+
+
+def _clip_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_clip(disable_dynamic).patcher
+
+
+def _vae_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_vae(disable_dynamic).patcher

@@ -1,9 +1,7 @@
 """Shapes of the mini world's networks, in the words of ComfyUI's model configurations, and the words of its prompts."""
 
 import re
-from pathlib import Path
 
-FOLDER = Path(__file__).parent
 NATIVE_SIZE = 128
 LATENT_FACTOR = 8
 

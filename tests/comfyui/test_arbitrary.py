@@ -8,17 +8,17 @@ import tiny
 import torch
 from comfy_extras.nodes_ip2p import InstructPixToPixConditioning
 from loupe.benchmarks.scoring import psnr, self_ssim
-from loupe.engine.evaluation import with_parts
-from loupe.models.files import write
+from loupe.engine import with_parts
+from loupe.models import files
+from loupe.models.files import BUNDLED, Metadata
 from loupe.models.implicit_decoder.loaded import AnyScale, LoadedDecoder
+from loupe.models.mini import file
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER
 from loupe.patches.regional_denoise import RegionalDenoise
 from loupe.training.mini.arbitrary import build
 from loupe.training.mini.low_resolution import low_resolution
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import caption, sample_scene
-from safetensors.torch import load_file
 from tolerance import close
 
 
@@ -35,10 +35,10 @@ def vae():
 @pytest.fixture
 def untrained(monkeypatch, tmp_path):
     """The denoiser as training starts it."""
-    (tmp_path / "mini_vae.safetensors").symlink_to(FOLDER / "mini_vae.safetensors")
-    write(tmp_path / "mini_arbitrary.safetensors", build(load_file(FOLDER / "mini_unet.safetensors")).state_dict(), {})
+    (tmp_path / "mini_vae.safetensors").symlink_to(BUNDLED / "mini_vae.safetensors")
+    file.save("arbitrary", build(file.load("unet")[0]).state_dict(), Metadata(), tmp_path / "mini_arbitrary.safetensors")
     with monkeypatch.context() as patched:
-        patched.setattr(mini, "FOLDER", tmp_path)
+        patched.setattr(files, "BUNDLED", tmp_path)
         return mini.load_arbitrary()
 
 
@@ -122,7 +122,7 @@ def test_trained_denoiser_sharpens_what_it_is_shown_and_its_sizes_agree(clip, va
         positive, negative, _ = shown(prompt(clip, caption(scene)), torch.from_numpy(image)[None] / 255, vae)
         start = positive[0][1]["concat_latent_image"]
         drawn.append(tiny.sample(model, start, "euler", 8, 1.0, positive, negative, denoise=0.7))
-    decoder = AnyScale(vae, LoadedDecoder.from_file(str(FOLDER / "mini_decoder.safetensors"), "mini_decoder.safetensors"))
+    decoder = AnyScale(vae, LoadedDecoder.from_file(str(BUNDLED / "mini_decoder.safetensors"), "mini_decoder.safetensors"))
     pictures = {side: decoder.decode(torch.cat(drawn), side, side, 128, 32).movedim(-1, 1) * 2 - 1 for side in (256, 410)}
     true, shrunk = (torch.from_numpy(np.stack(images)).movedim(-1, 1) / 127.5 - 1 for images in (truth, low))
 

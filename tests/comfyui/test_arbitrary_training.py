@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from loupe.methods.regions import Region
+from loupe.models import files
+from loupe.models.files import BUNDLED
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER
 from loupe.training.mini import arbitrary, low_resolution
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import LARGE_SEED, sample_scene
@@ -34,9 +35,8 @@ def pictures(tmp_path_factory):
 def weights(monkeypatch, tmp_path):
     """A folder of bundled weights that training may write to."""
     for name in ("mini_vae", "mini_unet", "mini_text"):
-        (tmp_path / f"{name}.safetensors").symlink_to(FOLDER / f"{name}.safetensors")
-    monkeypatch.setattr(arbitrary, "FOLDER", tmp_path)
-    monkeypatch.setattr(mini, "FOLDER", tmp_path)
+        (tmp_path / f"{name}.safetensors").symlink_to(BUNDLED / f"{name}.safetensors")
+    monkeypatch.setattr(files, "BUNDLED", tmp_path)
     return tmp_path
 
 

@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from comfy.ldm.modules.attention import CrossAttention
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from loupe.benchmarks.clearsr import Bench
-from loupe.models.clearsr import ClearSR, ClearSRFile, Config, load, save
+from loupe.models import files
+from loupe.models.clearsr import ClearSR, Config, load, save
 from loupe.models.clearsr.attention import WindowCrossAttention
-from loupe.models.clearsr.file import infer_config
 from loupe.models.clearsr.image_prompt import ImagePrompt
 from loupe.models.clearsr.loaded import ClearSRControl, encoder_with_lora
+from loupe.models.files import BUNDLED, Metadata
+from loupe.models.latent_space import LatentSpace
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER, UNET_CONFIG
+from loupe.models.mini.world import UNET_CONFIG
 from loupe.nodes.clearsr import ApplyClearSR
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from loupe.patches.clearsr import patch_decoder
@@ -55,18 +57,16 @@ def world():
 def path(world, tmp_path_factory):
     """A ClearSR for the mini world: random networks and LoRAs, loud enough to be seen."""
     model, _, vae = world
-    weights = tiny.randomize(ClearSR(MINI), 3).state_dict()
-    lora = {}
-    for prefix, network, part in (("lora_unet_", model.model.diffusion_model, "output_blocks."), ("lora_vae_", vae.first_stage_model, "encoder.")):
-        for i, (name, weight) in enumerate(network.state_dict().items()):
+    network, lora = tiny.randomize(ClearSR(MINI), 3), {}
+    for prefix, base, part in (("lora_unet_", model.model.diffusion_model, "output_blocks."), ("lora_vae_", vae.first_stage_model, "encoder.")):
+        for i, (name, weight) in enumerate(base.state_dict().items()):
             if name.startswith(part) and name.endswith(".weight") and (".attn" in name or prefix == "lora_vae_") and weight.ndim > 1:
                 key = prefix + name.removesuffix(".weight").replace(".", "_")
                 lora[f"{key}.lora_down.weight"] = 0.2 * tiny.noise((2, *weight.shape[1:]), i)
                 lora[f"{key}.lora_up.weight"] = 0.2 * tiny.noise((weight.shape[0], 2, *(1 for _ in weight.shape[2:])), i + 1)
-    parts = [{k: v for k, v in lora.items() if k.startswith(prefix)} for prefix in ("lora_unet_", "lora_vae_")]
+    network.loras = {name: {k: v for k, v in lora.items() if k.startswith(f"lora_{name}_")} for name in ("unet", "vae")}
     path = str(tmp_path_factory.mktemp("clearsr") / "random_clearsr.safetensors")
-    metadata = {"base": "Loupe mini world", "latent_format": "mini", "scale_factor": repr(vae_scale(model))}
-    save(ClearSRFile(MINI, weights, *parts, metadata), path, torch.float32)
+    save(path, network, Metadata(LatentSpace("custom", 4, vae_scale(model)), "Loupe mini world"), torch.float32)
     return path
 
 
@@ -135,7 +135,6 @@ def test_sd21_has_the_published_size():
     net = ClearSR(SD21, device="meta")
     count = {name: sum(p.numel() for p in part.parameters()) for name, part in (("dpm", net.dpm), ("gspm", net.gspm))}
     assert count["dpm"] == 375_165_850 and count["gspm"] == 166_484_800
-    assert infer_config(net.state_dict(), 64) == SD21
     expected = {key for key in comfy_controlnet_keys() if not key.startswith("input_hint_block")}
     assert expected <= {key.removeprefix("dpm.") for key in net.state_dict()}
 
@@ -149,11 +148,16 @@ def comfy_controlnet_keys():
 @pytest.mark.parametrize("change", [{}, {"window": 16}, {"window": 0}, {"gspm": False}, {"gspm_middle": True, "gspm_time": True}, {"adm_in_channels": None, "use_linear": False}])
 def test_files_round_trip(change, tmp_path):
     config = Config(**{**MINI.__dict__, **change})
-    weights = tiny.randomize(ClearSR(config), 1).state_dict()
-    save(ClearSRFile(config, weights, {}, {}, {"base": "x", "latent_format": "SD15"}), tmp_path / "a.safetensors", torch.float32)
-    file = load(str(tmp_path / "a.safetensors"))
-    assert file.config == config and file.weights.keys() == weights.keys()
-    assert all(torch.equal(file.weights[key], value) for key, value in weights.items())
+    network = tiny.randomize(ClearSR(config), 1)
+    network.loras["vae"]["lora_vae_x.lora_up.weight"] = tiny.noise((2, 2))
+    space = LatentSpace("SD15", 4)
+    save(tmp_path / "a.safetensors", network, Metadata(space, "x", notes={"license": "none"}), torch.float32)
+    loaded, metadata = load(tmp_path / "a.safetensors")
+    assert loaded.config == config and not loaded.training and loaded.loras["vae"].keys() == {"lora_vae_x.lora_up.weight"}
+    assert (metadata.latents, metadata.base, metadata.notes) == (space, "x", {"license": "none"})
+    weights, found = network.state_dict(), loaded.state_dict()
+    assert weights.keys() == found.keys()
+    assert all(torch.equal(found[key], value) for key, value in weights.items())
 
 
 @pytest.mark.parametrize("size", [(16, 16), (13, 18)])
@@ -241,12 +245,12 @@ def test_percents_bound_the_control(world, control):
 def test_encoder_lora_is_merged_weights_and_leaves_the_vae(world, control):
     _, _, vae = world
     before = vae.encode(picture())
-    encoder = encoder_with_lora(vae, control.file, control.name)
+    encoder = encoder_with_lora(vae, control)
     merged = mini.load_vae()
     for name, weight in merged.first_stage_model.state_dict().items():
         key = "lora_vae_" + name.removesuffix(".weight").replace(".", "_")
-        if f"{key}.lora_up.weight" in control.file.vae_lora:
-            up, down = (control.file.vae_lora[f"{key}.lora_{part}.weight"].flatten(1) for part in ("up", "down"))
+        if f"{key}.lora_up.weight" in control.loras["vae"]:
+            up, down = (control.loras["vae"][f"{key}.lora_{part}.weight"].flatten(1) for part in ("up", "down"))
             weight += (up @ down).reshape(weight.shape)
     encoded = encoder.encode(picture())
     torch.testing.assert_close(encoded, merged.encode(picture()), atol=2e-4, rtol=1e-3)
@@ -261,7 +265,7 @@ def test_the_reference_is_what_the_control_sees(world, control, size, strength):
     model, clip, vae = world
     image = torch.cat([picture(4, *size), picture(5, *size)])
     *_, latent, reference = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, strength, 0.0, 1.0).result
-    assert torch.equal(reference["samples"], encoder_with_lora(vae, control.file, control.name).encode(image))
+    assert torch.equal(reference["samples"], encoder_with_lora(vae, control).encode(image))
     assert reference["samples"].shape == latent["samples"].shape == (2, 4, size[0] // 8, size[1] // 8)
     assert not torch.allclose(reference["samples"], latent["samples"], atol=1e-2)
     assert torch.equal(latent["samples"], vae.encode(image))
@@ -283,7 +287,7 @@ def test_decoder_lora_comes_once_and_on_output_blocks_only(world, control, path)
     model = world[0]
     once = patch_decoder(model, control)
     assert once.patches and all(key.startswith("diffusion_model.output_blocks.") for key in once.patches)
-    assert len(once.patches) == len(control.file.unet_lora) // 2
+    assert len(once.patches) == len(control.loras["unet"]) // 2
     again = ClearSRControl.from_file(path)  # by a second loader
     for twice in (patch_decoder(once, control), patch_decoder(once, again)):
         assert all(len(patches) == 1 for patches in twice.patches.values())
@@ -357,7 +361,7 @@ def test_regions_see_their_part_of_the_picture(world, control):
     x = 2 * tiny.noise((1, 4, 16, 24))
     fused = tiny.evaluate(regional(patched), x, (positive, negative))
     assert torch.equal(latent["samples"], vae.encode(image))
-    x_lr = model.model.process_latent_in(encoder_with_lora(vae, control.file, control.name).encode(image))
+    x_lr = model.model.process_latent_in(encoder_with_lora(vae, control).encode(image))
 
     def crop(left):
         cut = control.copy().set_cond_hint(torch.zeros(1, 3, 128, 128), vae=vae)
@@ -394,8 +398,8 @@ def test_wrong_connections_name_their_socket(world, control, sockets):
 
 
 def test_an_image_prompt_that_the_file_was_not_trained_with_is_refused(world, path, tmp_path):
-    file = load(path)
-    save(file._replace(metadata={**file.metadata, "image_prompt": "0"}), str(tmp_path / "plain.safetensors"), torch.float32)
+    network, metadata = load(path)
+    save(tmp_path / "plain.safetensors", network, metadata._replace(notes={"image_prompt": "0"}), torch.float32)
     plain = ClearSRControl.from_file(str(tmp_path / "plain.safetensors"))
     with pytest.raises(ValueError, match="clip_vision_output is connected, and plain.safetensors was trained without"):
         restore(world, plain, picture(), clip_vision_output={"image_embeds": tiny.noise((1, 128))})
@@ -412,27 +416,29 @@ def test_stock_apply_says_what_is_missing(world, control):
 
 def test_bad_files_are_named(path, tmp_path):
     state = load_file(path)
-    header = {"clearsr": "1", "head_channels": "32", "window": "8", "base": "x", "latent_format": "mini"}
+    header = files.header(path)
 
-    def refuse(match, tensors, metadata):
-        save_file(tensors, tmp_path / "bad.safetensors", metadata)
+    def refuse(match, tensors, entries):
+        save_file(tensors, tmp_path / "bad.safetensors", entries)
         with pytest.raises(ValueError, match=rf"bad\.safetensors.*{match}"):
             ClearSRControl.from_file(str(tmp_path / "bad.safetensors"))
 
-    refuse("is not a ClearSR", {"control_model.zero_convs.0.0.weight": torch.zeros(1)}, {})
-    refuse("version '2'", state, {**header, "clearsr": "2"})
-    refuse("dpm.input_blocks.0.0.weight' is missing", {k: v for k, v in state.items() if k != "dpm.input_blocks.0.0.weight"}, header)
+    refuse("is not a ClearSR: it holds 1 entries.*Load ControlNet Model", {"control_model.zero_convs.0.0.weight": torch.zeros(1)}, {})
+    refuse("version '2'", state, {**header, "version": "2"})
+    refuse("first dpm.input_blocks.0.0.weight", {k: v for k, v in state.items() if k != "dpm.input_blocks.0.0.weight"}, header)
     refuse("first dpm.zero_convs.0.0.weight", {k: v for k, v in state.items() if k != "dpm.zero_convs.0.0.weight"}, header)
-    refuse("window 16", state, {**header, "window": "16"})
-    refuse("no part of a ClearSR", {**state, "extra": torch.zeros(1)}, header)
-    refuse("does not know", state, {**header, "latent_format": "SD99"})
+    refuse("does not fit the ClearSR architecture", state, {**header, "args": json.dumps({**json.loads(header["args"]), "window": 16})})
+    refuse("arguments that make no ClearSR", state, {**header, "args": json.dumps({"windows": 16})})
+    refuse("damaged metadata", state, {**header, "args": "{"})
+    refuse("first extra", {**state, "extra": torch.zeros(1)}, header)
+    refuse("does not know", state, {key: value for key, value in {**header, "latent_format": "SD99"}.items() if key != "scale_factor"})
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"bad\.safetensors cannot be read"):
         load(str(tmp_path / "bad.safetensors"))
 
 
 def test_bundled_file_restores_held_out_pictures():
-    bench = Bench(argparse.Namespace(scenes=12, scale=4, strength=1, steps=8, sampler="euler", scheduler="ddim_uniform", seed=1, file=FOLDER / "mini_clearsr.safetensors"))
+    bench = Bench(argparse.Namespace(scenes=12, scale=4, strength=1, steps=8, sampler="euler", scheduler="ddim_uniform", seed=1, file=BUNDLED / "mini_clearsr.safetensors"))
     restored, enlarged, alone = map(bench.score, (bench.clearsr(), bench.low, bench.alone(0.3)))
     for other in enlarged, alone:
         assert restored["psnr"] > other["psnr"] + 0.3

@@ -37,7 +37,7 @@ def train(scenes, out, steps, *options):
     out.mkdir(exist_ok=True)
     if not (out / "scenes").exists():
         (out / "scenes").symlink_to(scenes / "scenes")
-    clearsr.main(["--out", str(out), "--to", str(out / "c.safetensors"), "--steps", str(steps), "--batch", "2", "--device", "cpu", "--window", "8", "--rank-unet", "2", "--rank-vae", "2", "--save-every", "1", *options])
+    clearsr.main(["--out", str(out), "--save", str(out / "c.safetensors"), "--steps", str(steps), "--batch", "2", "--device", "cpu", "--window", "8", "--rank-unet", "2", "--rank-vae", "2", "--save-every", "1", *options])
     return out / "c.safetensors"
 
 
@@ -53,15 +53,15 @@ def test_a_resumed_run_is_an_uninterrupted_one_and_the_file_loads(scenes, tmp_pa
     for key, value in whole.items():
         torch.testing.assert_close(value, resumed[key], msg=key)
     control = ClearSRControl.from_file(str(part))
-    assert control.file.metadata["base"] == "Loupe mini world" and control.file.config.window == 8
-    assert "train clearsr --base mini" in control.file.metadata["training"]
+    assert control.metadata.base == "Loupe mini world" and control.config.window == 8
+    assert "train clearsr --base mini" in control.metadata.notes["training"]
 
 
 @pytest.mark.parametrize("options, config, parts", [(["--no-gspm", "--rank-vae", "0"], {"gspm": False}, (16, 0)), (["--window", "0", "--gspm-middle", "--rank-unet", "0", "--accumulate", "2"], {"window": 0, "gspm_middle": True}, (0, 14))])
 def test_parts_can_be_left_out(scenes, tmp_path, options, config, parts):
-    file = load(str(train(scenes, tmp_path / "a", 1, *options)))
-    assert {name: getattr(file.config, name) for name in config} == config
-    assert bool(file.unet_lora) == bool(parts[0]) and bool(file.vae_lora) == bool(parts[1])
+    network, _ = load(train(scenes, tmp_path / "a", 1, *options))
+    assert {name: getattr(network.config, name) for name in config} == config
+    assert bool(network.loras["unet"]) == bool(parts[0]) and bool(network.loras["vae"]) == bool(parts[1])
 
 
 def test_accumulated_batches_are_one_large_one(scenes, tmp_path):

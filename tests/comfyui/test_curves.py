@@ -3,9 +3,9 @@
 import pytest
 import torch
 from loupe.browser import curves
+from loupe.engine.sigmas import PAPER_SCHEDULE
 from loupe.methods.pixelsmith import denoise
 from loupe.methods.pixelsmith_plan import plan
-from loupe.patches.demofusion_sampler import PAPER_SCHEDULE
 
 STRUCTURE = {"weight": 0.2, "schedule": "cosine", "strength": "paper", "clamp": False, "compare": "enlarge reference"}
 ADJUSTMENT = {"preset": "custom", "alpha": 0.02, "beta": 0.03, "early_end": 0.2, "late_start": 0.8, "boundaries": "steps", "target": "sample"}

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from comfy.ldm.wan.vae import WanVAE
+from loupe.models.files import BUNDLED, Metadata
 from loupe.models.implicit_decoder import HybridDecoder, ImplicitDecoder, save
 from loupe.models.implicit_decoder.loaded import LoadedDecoder
 from loupe.models.mini import loaded as mini
@@ -19,7 +20,6 @@ from loupe.nodes.implicit_decoder import (
     FOLDER,
     ImplicitDecode,
     LoadImplicitDecoder,
-    decoder_files,
 )
 
 pytestmark = pytest.mark.numerics
@@ -253,19 +253,19 @@ def test_progress_and_cancel(monkeypatch):
 
 def test_loader(folder, tmp_path_factory, monkeypatch):
     bundled = tmp_path_factory.mktemp("bundled")
-    monkeypatch.setattr("loupe.nodes.file_inputs.BUNDLED", str(bundled))
     vae = mini.load_vae()
+    monkeypatch.setattr("loupe.models.files.BUNDLED", bundled)
     z = tiny.noise((1, 4, 4, 4))
     with torch.inference_mode(False):
-        save(str(bundled / "mini_decoder.safetensors"), trained(vae).patcher.model)
-        save(str(bundled / "mini_other.safetensors"), trained(vae).patcher.model)
+        save(bundled / "mini_decoder.safetensors", trained(vae).network, Metadata(), torch.float32)
+    (bundled / "mini_lsr.safetensors").write_bytes((BUNDLED / "mini_lsr.safetensors").read_bytes())
     (folder / "taesd_decoder.safetensors").write_bytes(b"")
-    assert decoder_files() == ["mini_decoder.safetensors"]
+    assert LoadImplicitDecoder.GET_SCHEMA().inputs[0].options == ["mini_decoder.safetensors"]
     decoder = LoadImplicitDecoder.execute("mini_decoder.safetensors").args[0]
     assert torch.equal(decode(z, vae, decoder, 2.0), decode(z, vae, trained(vae), 2.0))
 
     torch.save({"state_dict": {f"first_stage_model.decoder.{key}": value for key, value in papers().patcher.model.state_dict().items()}}, folder / "last.ckpt")
-    assert decoder_files() == ["last.ckpt", "mini_decoder.safetensors"]
+    assert LoadImplicitDecoder.GET_SCHEMA().inputs[0].options == ["last.ckpt", "mini_decoder.safetensors"]
     decoder = LoadImplicitDecoder.execute("last.ckpt").args[0]
     assert torch.equal(decode(z, None, decoder, 2.0), decode(z, None, papers(), 2.0))
     stamp = LoadImplicitDecoder.fingerprint_inputs("last.ckpt")

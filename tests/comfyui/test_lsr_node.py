@@ -7,10 +7,11 @@ import pytest
 import tiny
 import torch
 from loupe.engine.latents import target_size
+from loupe.models.files import BUNDLED, Metadata
+from loupe.models.latent_space import LatentSpace
 from loupe.models.lsr import LSR, save
-from loupe.models.lsr.file import LatentSpace
 from loupe.models.lsr.loaded import LatentUpscaler
-from loupe.nodes.lsr import FOLDER, LoadLSR, LSRUpscale, lsr_files
+from loupe.nodes.lsr import FOLDER, LoadLSR, LSRUpscale
 from tolerance import close
 
 pytestmark = pytest.mark.numerics
@@ -32,6 +33,10 @@ def folder(tmp_path, monkeypatch):
     paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
     monkeypatch.setitem(folder_paths.folder_names_and_paths, FOLDER, ([str(tmp_path)], extensions))
     return tmp_path
+
+
+def offered():
+    return LoadLSR.GET_SCHEMA().inputs[0].options
 
 
 def upscale(lsr, samples, scale_by=2.0, width=0, height=0):
@@ -152,8 +157,8 @@ def test_progress_and_cancel(lsr, monkeypatch):
 
 def test_loader(folder):
     with torch.inference_mode(False):
-        save(network(), str(folder / "tiny.safetensors"), LatentSpace("SDXL", 4))
-    assert "tiny.safetensors" in lsr_files()
+        save(folder / "tiny.safetensors", network(), Metadata(LatentSpace("SDXL", 4)), torch.float32)
+    assert "tiny.safetensors" in offered()
     lsr = LoadLSR.execute("tiny.safetensors").args[0]
     z = torch.randn(1, 4, 8, 8)
     assert torch.equal(upscale(lsr, z)["samples"], LatentUpscaler(network(), LatentSpace("SDXL", 4), "").upscale(z, 16, 16))
@@ -161,7 +166,7 @@ def test_loader(folder):
     stamp = LoadLSR.fingerprint_inputs("tiny.safetensors")
     assert stamp == LoadLSR.fingerprint_inputs("tiny.safetensors")
     with torch.inference_mode(False):
-        save(network(), str(folder / "tiny.safetensors"), LatentSpace("SDXL", 4), metadata={"note": "changed"})
+        save(folder / "tiny.safetensors", network(), Metadata(LatentSpace("SDXL", 4), notes={"note": "changed"}), torch.float32)
     assert stamp != LoadLSR.fingerprint_inputs("tiny.safetensors")
     with pytest.raises(FileNotFoundError):
         LoadLSR.execute("absent.safetensors")
@@ -177,15 +182,16 @@ def test_official_file_loads_through_the_node(folder, official_lsr, golden):
 
 def test_bundled_file_is_offered_and_gives_way_to_the_users(folder, tmp_path_factory, monkeypatch):
     bundled = tmp_path_factory.mktemp("bundled")
-    monkeypatch.setattr("loupe.nodes.file_inputs.BUNDLED", str(bundled))
+    monkeypatch.setattr("loupe.models.files.BUNDLED", bundled)
     with torch.inference_mode(False):
-        save(network(), str(bundled / "mini_lsr.safetensors"), LatentSpace("Mini", 4, 0.5))
-        save(network(), str(bundled / "mini_vae.safetensors"), LatentSpace("Mini", 4, 0.5))
-    assert lsr_files() == ["mini_lsr.safetensors"]
+        save(bundled / "mini_lsr.safetensors", network(), Metadata(LatentSpace("Mini", 4, 0.5)), torch.float32)
+        (bundled / "mini_vae.safetensors").write_bytes((BUNDLED / "mini_vae.safetensors").read_bytes())
+        (bundled / "broken_lsr.safetensors").write_bytes(b"no")
+    assert offered() == ["mini_lsr.safetensors"]
     assert LoadLSR.execute("mini_lsr.safetensors").args[0].latent_format.scale_factor == 0.5
     with torch.inference_mode(False):
-        save(network(), str(folder / "mini_lsr.safetensors"), LatentSpace("Mini", 4, 0.7))
-    assert lsr_files() == ["mini_lsr.safetensors"]
+        save(folder / "mini_lsr.safetensors", network(), Metadata(LatentSpace("Mini", 4, 0.7)), torch.float32)
+    assert offered() == ["mini_lsr.safetensors"]
     assert LoadLSR.execute("mini_lsr.safetensors").args[0].latent_format.scale_factor == 0.7
 
 

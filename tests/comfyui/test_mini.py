@@ -3,13 +3,15 @@
 import logging
 from pathlib import Path
 
+import comfy.model_patcher
 import comfy.sample
 import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from loupe.models.files import BUNDLED
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER, WORDS
+from loupe.models.mini.world import WORDS
 from safetensors import safe_open
 
 
@@ -51,7 +53,7 @@ def test_the_words_are_those_of_the_file(world):
     ids = {tokenizer.start_token, tokenizer.end_token}
     for word in [*(word for words in WORDS.values() for word in words), ","]:
         ids.update(tokenizer.tokenizer(word)["input_ids"])
-    with safe_open(FOLDER / "mini_text.safetensors", "pt") as file:
+    with safe_open(BUNDLED / "mini_text.safetensors", "pt") as file:
         assert sorted(ids) == [int(token) for token in file.metadata()["token_ids"].split(",")]
     page = (Path(__file__).resolve().parents[2] / "js" / "docs" / "LoupeLoadMini.md").read_text(encoding="utf-8")
     assert all(f"* {kind}: {', '.join(WORDS[kind])}" in page for kind in ("shapes", "colors", "grounds"))
@@ -104,7 +106,44 @@ def test_lora_patches_the_model(world):
     assert torch.equal(sample(model, positive, negative), before)
 
 
+def test_every_layer_can_stay_behind_when_the_world_is_loaded_in_part(world):
+    """With little memory ComfyUI moves weights to the device call by call, which only its own layers know how to do."""
+    model, clip, vae = world
+    for patcher in (model, clip.patcher, vae.patcher):
+        plain = [name for name, module in patcher.model.named_modules() if isinstance(getattr(module, "weight", None), torch.Tensor) and not hasattr(module, "comfy_cast_weights")]
+        assert not plain, plain
+    other = mini.load_vae()
+    pixels = vae.decode(z := torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)))
+    other.patcher.load(other.device, lowvram_model_memory=1)
+    assert any(getattr(module, "comfy_cast_weights", False) for module in other.first_stage_model.modules())
+    assert torch.equal(other.first_stage_model.decode(z), vae.first_stage_model.decode(z))
+    assert torch.equal(other.encode(pixels), vae.encode(pixels))
+
+
+class DynamicPatcher(comfy.model_patcher.ModelPatcher):
+    """Says of itself what the patcher of ComfyUI's dynamic VRAM does."""
+
+    def is_dynamic(self):
+        return True
+
+
+def test_the_world_loads_again_without_dynamic_vram(world, monkeypatch):
+    """As LoRA hooks and TorchCompileModel ask for it."""
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", DynamicPatcher)
+    for load in (mini.load_model, mini.load_arbitrary, lambda: mini.load_clip().patcher, lambda: mini.load_vae().patcher):
+        patcher = load()
+        assert patcher.is_dynamic()
+        again = patcher.clone(disable_dynamic=True)
+        assert not again.is_dynamic() and again.model is not patcher.model
+        before, after = patcher.model.state_dict(), again.model.state_dict()
+        assert before.keys() == after.keys() and all(torch.equal(after[key], value) for key, value in before.items())
+        assert again.clone(disable_dynamic=True).model is again.model
+    clip = mini.load_clip().clone()
+    clip.patcher = clip.patcher.clone(disable_dynamic=True)
+    assert torch.equal(encode(clip, "red ball")[0][0], encode(world[1], "red ball")[0][0])
+
+
 def test_missing_file_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(mini, "FOLDER", tmp_path)
+    monkeypatch.setattr("loupe.models.files.BUNDLED", tmp_path)
     with pytest.raises(FileNotFoundError, match="mini_unet.safetensors is missing"):
         mini.load_model()

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from loupe.models.mini.world import FOLDER
+from loupe.models import files
+from loupe.models.files import BUNDLED
 from loupe.training.mini import denoiser as unet
 from loupe.training.mini import reading, text
 from loupe.training.mini.scenes import caption, sample_scene
@@ -21,10 +22,9 @@ def gradients(inference):
 @pytest.fixture
 def weights(monkeypatch, tmp_path):
     """A folder of bundled weights that training may write to."""
-    for name in ("mini_unet", "mini_text"):
-        (tmp_path / f"{name}.safetensors").symlink_to(FOLDER / f"{name}.safetensors")
-    for module in (reading, text, unet):
-        monkeypatch.setattr(module, "FOLDER", tmp_path)
+    for name in ("mini_vae", "mini_unet", "mini_text"):
+        (tmp_path / f"{name}.safetensors").symlink_to(BUNDLED / f"{name}.safetensors")
+    monkeypatch.setattr(files, "BUNDLED", tmp_path)
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def distance(a, b):
 
 def test_the_denoiser_starts_from_a_file_and_leaves_the_text_encoder_as_it_is(run, weights):
     bundled, words = load_file(weights / "mini_unet.safetensors"), load_file(weights / "mini_text.safetensors")
-    unet.main(["--out", str(run), "--batch", "4", "--device", "cpu", "--minutes", "1e-6", "--start", str(FOLDER / "mini_unet.safetensors")])
+    unet.main(["--out", str(run), "--batch", "4", "--device", "cpu", "--minutes", "1e-6", "--start", str(BUNDLED / "mini_unet.safetensors")])
     trained = load_file(weights / "mini_unet.safetensors")
     assert trained.keys() == bundled.keys() and 0 < distance(trained, bundled) < 1e-3
     assert training(weights / "mini_unet.safetensors").startswith("python dev.py train mini-unet --start --minutes 1e-06 --batch 4")

@@ -7,18 +7,13 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from loupe.engine.sigmas import step_index, timestep
+from loupe.engine.sigmas import PAPER_SCHEDULE, schedule, step_index, timestep
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import RegionLayout
 from loupe.methods.schedules import ddim_timesteps
 from loupe.nodes.demofusion import DemoFusion, DemoFusionSampler
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
-from loupe.patches.demofusion_sampler import (
-    PAPER_SCHEDULE,
-    phase_sizes,
-    sample_demofusion,
-    schedule,
-)
+from loupe.patches.demofusion_sampler import phase_sizes, sample_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 import tiny
 import torch
+from loupe.engine.sigmas import schedule
 from loupe.methods.regions import Region
-from loupe.patches.demofusion_sampler import phase_sizes, sample_phase, schedule
+from loupe.patches.demofusion_sampler import phase_sizes, sample_phase
 from loupe.patches.regional_denoise import RegionalDenoise
 
 pytestmark = pytest.mark.numerics

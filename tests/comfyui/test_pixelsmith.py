@@ -8,13 +8,12 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from loupe.engine.evaluation import with_parts
-from loupe.engine.sigmas import paper_schedule
+from loupe.engine.sigmas import paper_schedule, schedule
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.pixelsmith_plan import Patch, Sweep, plan, waves
 from loupe.methods.regions import Region
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.patches.demofusion import SkipResidual
-from loupe.patches.demofusion_sampler import schedule
 from loupe.patches.pixelsmith import KEY, PixelSmith, sample, sample_planned
 from loupe.patches.regional_denoise import RegionalDenoise
 

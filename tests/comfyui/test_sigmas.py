@@ -4,9 +4,8 @@ import pytest
 import tiny
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from loupe.engine.sigmas import paper_schedule
+from loupe.engine.sigmas import PAPER_SCHEDULE, paper_schedule, schedule
 from loupe.methods.schedules import ddim_timesteps
-from loupe.patches.demofusion_sampler import PAPER_SCHEDULE, schedule
 
 
 def lcm():

@@ -6,11 +6,11 @@ import tiny
 import torch
 from loupe.engine import Part, without_parts
 from loupe.engine.evaluation import with_parts
-from loupe.engine.sigmas import timestep
+from loupe.engine.sigmas import prediction_of, timestep
 from loupe.engine.step_edits import UNSUPPORTED, Edits
 from loupe.methods.structure_prior import kappa, structure_edit
 from loupe.nodes.structure_prior import StructurePriorNode
-from loupe.patches.structure_prior import StructurePrior, prediction_of
+from loupe.patches.structure_prior import StructurePrior
 
 
 class Toy(torch.nn.Module):

@@ -19,8 +19,8 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.wan.vae import WanVAE
 from loupe.models import implicit_decoder as decoders
 from loupe.models.mini import loaded as mini
-from loupe.nodes.implicit_decoder import decoder_files
-from loupe.nodes.lsr import LoadLSR, lsr_files
+from loupe.nodes.implicit_decoder import LoadImplicitDecoder
+from loupe.nodes.lsr import LoadLSR
 from loupe.training import implicit_decoder, lsr, vae
 from loupe.training.images import shrink_bicubic, to_unit_tensor
 from loupe.training.shards import Shards
@@ -121,12 +121,12 @@ def test_lsr_from_a_folder_to_the_loader(taesd, images, tmp_path, capsys):
     assert [row["step"] for row in csv.DictReader(open("run/lsr-tiny.csv"))] == ["2", "4"]
     assert cv2.imread("run/lsr-tiny.png").shape[1] == 900
     assert cv2.imread("run/lsr-tiny.samples.png") is not None
-    assert lsr_files()[0] == "lsr_tiny.safetensors"
+    assert LoadLSR.GET_SCHEMA().inputs[0].options[0] == "lsr_tiny.safetensors"
     upscaler = LoadLSR.execute("lsr_tiny.safetensors").args[0]
     assert upscaler.space == ("SDXL", 4, None)
     assert upscaler.upscale(torch.zeros(1, 4, 8, 8), 12, 16).shape == (1, 4, 12, 16)
     with safe_open(tmp_path / "latent_upscale_models" / "lsr_tiny.safetensors", "pt") as f:
-        assert f.metadata()["vae"] == "tiny.safetensors" and f.metadata()["license"]
+        assert f.metadata()["base"] == "tiny.safetensors" and f.metadata()["license"]
 
 
 def test_pairs_are_encoded_apart(taesd, images):
@@ -197,9 +197,9 @@ def test_decoder_on_a_vae(file, latent_format, images, tmp_path, request):
     path = request.getfixturevalue(file)
     arguments = ["--vae", str(path), "--latent-format", latent_format, "--images", str(images / "more"), "--out", "run", *SMALL_DECODER, "--steps", "2", "--lr", "1e-2"]
     implicit_decoder.main(arguments)
-    assert decoder_files()[0] == f"implicit_decoder_{file}.safetensors"
+    assert LoadImplicitDecoder.GET_SCHEMA().inputs[0].options[0] == f"implicit_decoder_{file}.safetensors"
     network, metadata = decoders.load(str(tmp_path / "vae_approx" / f"implicit_decoder_{file}.safetensors"))
-    assert isinstance(network, decoders.HybridDecoder) and metadata["latent_format"] == latent_format
+    assert isinstance(network, decoders.HybridDecoder) and metadata.latents.name == latent_format
     frozen = vae.load(str(path), latent_format)
     assert network.fits(frozen.network)
     assert network.imnet.layers[-1].weight.abs().max() > 0

@@ -1,11 +1,15 @@
 """Defaults of the training commands: what the pages call the paper's is, and they tell every number that is not."""
 
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
+from loupe.models.files import BUNDLED
 from loupe.training import clearsr, data, implicit_decoder, lsr
+from loupe.training.commands import COMMANDS
 from loupe.training.loop import Loop
+from loupe.training.presets import PRESETS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -34,6 +38,24 @@ def settings(monkeypatch, module, start):
     with pytest.raises(Started):
         start()
     return found
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_make_the_bundled_files(monkeypatch, tmp_path, name):
+    command, _ = PRESETS[name]
+    monkeypatch.chdir(tmp_path)
+    found = []
+    monkeypatch.setattr(sys.modules[COMMANDS[command].__module__], "launch", lambda _, options: found.append(options))
+    COMMANDS[name](["--steps", "7"])
+    assert found[0].save == BUNDLED / f"{name.replace('-', '_')}.safetensors" and found[0].save.is_file()
+    assert (found[0].command, found[0].name, found[0].out, found[0].steps) == (name, name, Path("runs/mini"), 7)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "mini-scenes"])
+def test_every_trainer_saves_where_it_is_told(name, capsys):
+    with pytest.raises(SystemExit):
+        COMMANDS[name](["--help"])
+    assert "--save SAVE" in capsys.readouterr().out
 
 
 def page(name):

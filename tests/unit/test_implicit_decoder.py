@@ -1,10 +1,12 @@
 import json
+from contextlib import nullcontext
 
 import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from loupe.methods.regions import Region
+from loupe.models.files import Metadata
 from loupe.models.implicit_decoder import (
     HybridDecoder,
     ImplicitDecoder,
@@ -12,17 +14,19 @@ from loupe.models.implicit_decoder import (
     save,
     tap,
 )
-from loupe.models.implicit_decoder.network import ConvDecoder
+from loupe.models.implicit_decoder.network import ConvDecoder, without_autocast
 from loupe.models.implicit_decoder.resample import bicubic
 from loupe.models.implicit_decoder.tap import Decoded
 from loupe.models.implicit_decoder.tiled import axis_windows, decode_tiled, tile_count
+from loupe.models.latent_space import LatentSpace
 from loupe.models.liif import LIIF, axis_neighbours, axis_span
 from loupe.models.lsr import LSR
 from loupe.models.lsr import save as save_lsr
-from loupe.models.lsr.file import LatentSpace
 from loupe.models.mini.vae import MiniVAE
 from tolerance import close
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 pytestmark = pytest.mark.numerics
 
@@ -188,6 +192,33 @@ def test_mixed_precision_leaves_the_picture_alone(vae):
         assert torch.equal(network.query(decoded, (50, 50), region), expected)
 
 
+def test_a_device_without_mixed_precision_is_not_asked_to_leave_it():
+    assert isinstance(without_autocast("privateuseone"), nullcontext)  # DirectML; torch.autocast raises there
+    assert isinstance(without_autocast("meta"), nullcontext)
+    with torch.autocast("cpu", torch.bfloat16), without_autocast("cpu"):
+        assert not torch.is_autocast_enabled("cpu")
+
+
+class NoCopies(TorchDispatchMode):
+    """Refuses copies between devices, as a call that may not wait for one: `meta` stands for a GPU."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        devices = {leaf.device.type for leaf in tree_leaves((args, out)) if isinstance(leaf, torch.Tensor) and leaf.ndim}
+        assert devices <= {"meta"}, f"{function} sees {devices}"
+        return out
+
+
+def test_no_call_copies_between_devices():
+    """Neither the parts of a resized image nor the head, nor LSR with its windows' masks."""
+    head, lsr = HybridDecoder(32, (8, 8)).to("meta"), LSR(dim=12, depths=(2,), heads=(2,), window=4, hidden=(8, 8)).to("meta")
+    image, features, z = (torch.zeros(1, channels, 40, 48, device="meta") for channels in (3, 32, 4))
+    with torch.no_grad(), NoCopies():
+        bicubic(image, (100, 90), Region(10, 5, 20, 30))
+        head.query(Decoded(features, image), (100, 90), Region(10, 5, 20, 30))
+        lsr(z, (60, 131))
+
+
 def test_a_head_knows_its_vae(vae):
     network = HybridDecoder.of(vae)
     assert network.fits(vae) and not network.fits(MiniVAE().requires_grad_(False))
@@ -205,9 +236,11 @@ def test_a_head_knows_its_vae(vae):
 def test_round_trip_of_our_files(reference, vae, tmp_path, dtype):
     path = str(tmp_path / "own.safetensors")
     for network in (reference[0], ImplicitDecoder(4, 32, (1,), 0, hidden=(8,), ensemble=False), hybrid(vae)):
-        save(path, network, {"licence": "none"}, dtype)
+        space = LatentSpace("SDXL", 4)
+        save(path, network, Metadata(space, "sdxl_vae.safetensors", notes={"license": "none"}), dtype)
         loaded, metadata = load(path)
-        assert type(loaded) is type(network) and loaded.args == network.args and metadata["licence"] == "none"
+        assert type(loaded) is type(network) and loaded.args == network.args
+        assert metadata == (space, "sdxl_vae.safetensors", {"kind": network.kind, **network.args}, {"license": "none"})
         assert all(p.dtype == torch.float32 for p in loaded.parameters()) and not loaded.training
         for key, value in loaded.state_dict().items():
             assert torch.equal(value, network.state_dict()[key].to(dtype).float())
@@ -224,19 +257,19 @@ def test_foreign_files_are_named(reference, tmp_path):
     with pytest.raises(ValueError, match=r"vae\.safetensors is not an implicit decoder: it holds 1 entries \(decoder\.conv_in\.weight\)"):
         load(file("vae.safetensors", {"decoder.conv_in.weight": torch.zeros(1)}))
     lsr = str(tmp_path / "lsr.safetensors")
-    save_lsr(LSR(dim=12, depths=(1,), heads=(2,), window=4, hidden=(8,)), lsr, LatentSpace("SDXL", 4))
-    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder"):
+    save_lsr(lsr, LSR(dim=12, depths=(1,), heads=(2,), window=4, hidden=(8,)), Metadata(LatentSpace("SDXL", 4)))
+    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder: this is an LSR file; use Load Latent SR Model"):
         load(lsr)
     with pytest.raises(ValueError, match=r"list\.pth is not an implicit decoder: it holds a list"):
         load(file("list.pth", [1, 2]))
-    with pytest.raises(ValueError, match="newer.safetensors has implicit decoder file version '2'"):
-        load(file("newer.safetensors", state, {"format": "loupe.implicit_decoder", "version": "2", "kind": "hybrid"}))
-    with pytest.raises(ValueError, match="kind 'video'"):
-        load(file("other.safetensors", state, {"format": "loupe.implicit_decoder", "version": "1", "kind": "video"}))
+    with pytest.raises(ValueError, match="newer.safetensors has version '2' of loupe.implicit_decoder"):
+        load(file("newer.safetensors", state, {"format": "loupe.implicit_decoder", "version": "2"}))
+    with pytest.raises(ValueError, match="of the kind 'video'"):
+        load(file("other.safetensors", state, {"format": "loupe.implicit_decoder", "version": "1", "args": json.dumps({"kind": "video"})}))
     with pytest.raises(ValueError, match=r"short\.pth does not fit .*attn_1\.q\.weight"):
         load(file("short.pth", {key: value for key, value in state.items() if "attn_1.q" not in key}))
     with pytest.raises(ValueError, match=r"mixed\.safetensors does not fit"):
-        load(file("mixed.safetensors", state, {"format": "loupe.implicit_decoder", "version": "1", "kind": "hybrid", "args": json.dumps({"channels": 8})}))
+        load(file("mixed.safetensors", state, {"format": "loupe.implicit_decoder", "version": "1", "args": json.dumps({"kind": "hybrid", "channels": 8})}))
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match="broken.safetensors cannot be read"):
         load(str(tmp_path / "broken.safetensors"))

@@ -105,7 +105,6 @@ def test_every_file_is_in_a_room_of_the_table():
     assert rooms - elsewhere - {"runs", "output"} <= set(ALLOWED)
 
 
-@pytest.mark.xfail(strict=True, reason="engine still imports patches; remove this mark with that entry of ALLOWED")
 def test_no_arrow_runs_up():
     up = [f"{room} may import {other}" for room, (rooms, _) in ALLOWED.items() for other in rooms if floor_of(other) >= floor_of(room)]
     assert not up, "\n".join(up)

@@ -2,9 +2,11 @@ import pytest
 import safetensors.torch
 import torch
 from loupe.methods.regions import Region
+from loupe.models.files import Metadata
+from loupe.models.latent_space import LatentSpace
 from loupe.models.liif import axis_neighbours
 from loupe.models.lsr import LSR, load, save
-from loupe.models.lsr.file import BUFFERS, LatentSpace
+from loupe.models.lsr.file import BUFFERS
 from tolerance import close
 
 pytestmark = pytest.mark.numerics
@@ -128,23 +130,24 @@ def test_stochastic_depth_only_in_training(official_lsr):
 
 
 def test_official_file_is_read_as_sdxl(official_lsr):
-    network, space = load(official_lsr)
-    assert space == SDXL
+    network, metadata = load(official_lsr)
+    assert metadata == (SDXL, "SDXL", network.args, {})
     assert sum(p.numel() for p in network.parameters()) == 1_285_964
     assert network.args["depths"] == [6, 6, 6, 6] and network.args["hidden"] == [256] * 4
 
 
 def test_round_trip_of_our_file(narrow, tmp_path):
     path = str(tmp_path / "narrow.safetensors")
-    save(narrow, path, LatentSpace("Mini", 3, 0.64), metadata={"licence": "none"})
-    loaded, space = load(path)
-    assert space == LatentSpace("Mini", 3, 0.64)
+    space = LatentSpace("Mini", 3, 0.64)
+    save(path, narrow, Metadata(space, "mini.safetensors", notes={"license": "none"}), torch.float32)
+    loaded, metadata = load(path)
+    assert metadata == (space, "mini.safetensors", narrow.args, {"license": "none"}) and not loaded.training
     assert loaded.args == narrow.args
     assert not any(key.endswith(BUFFERS) for key in safetensors.torch.load_file(path))
     z = torch.randn(1, 3, 8, 12)
     with torch.inference_mode():
         assert torch.equal(loaded(z, (20, 20)), narrow(z, (20, 20)))
-    save(narrow, path, LatentSpace("Mini", 3, 0.64), torch.float16)
+    save(path, narrow, Metadata(space))
     assert all(p.dtype == torch.float32 for p in load(path)[0].parameters())
 
 
@@ -168,12 +171,12 @@ def test_foreign_files_are_named(tmp_path, narrow):
 
     newer = str(tmp_path / "newer.safetensors")
     safetensors.torch.save_file({"a": torch.zeros(1)}, newer, {"format": "loupe.lsr", "version": "2"})
-    with pytest.raises(ValueError, match="newer.safetensors has LSR file version '2'"):
+    with pytest.raises(ValueError, match="newer.safetensors has version '2' of loupe.lsr; this release reads version 1"):
         load(newer)
 
     empty = str(tmp_path / "empty.safetensors")
     safetensors.torch.save_file({"a": torch.zeros(1)}, empty, {"format": "loupe.lsr", "version": "1"})
-    with pytest.raises(ValueError, match="empty.safetensors is not an LSR: it holds 1 entries"):
+    with pytest.raises(ValueError, match="empty.safetensors does not fit the LSR architecture"):
         load(empty)
 
     broken = tmp_path / "broken.safetensors"
@@ -212,6 +215,6 @@ def test_code_in_a_pickle_does_not_run(tmp_path):
 
 def test_channels_in_the_metadata_must_fit(narrow, tmp_path):
     path = str(tmp_path / "four.safetensors")
-    save(narrow, path, LatentSpace("SDXL", 4))
+    save(path, narrow, Metadata(LatentSpace("SDXL", 4)))
     with pytest.raises(ValueError, match="four.safetensors says 4 latent channels in its metadata and has weights for 3"):
         load(path)

@@ -9,8 +9,9 @@ from loupe.benchmarks.scoring import (
     score_images,
 )
 from loupe.models import implicit_decoder, lsr
+from loupe.models.files import BUNDLED
 from loupe.models.mini.vae import MiniVAE
-from loupe.models.mini.world import FOLDER, WORDS, unknown_words, warning_of
+from loupe.models.mini.world import WORDS, unknown_words, warning_of
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import (
     COLOURS,
@@ -34,13 +35,13 @@ SEEDS = range(7_000_000, 7_000_006)
 @pytest.fixture(scope="module")
 def vae():
     net = MiniVAE()
-    net.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_vae.safetensors").items()})
+    net.load_state_dict({k: v.float() for k, v in load_file(BUNDLED / "mini_vae.safetensors").items()})
     return net.eval()
 
 
 @pytest.fixture(scope="module")
 def scale_factor():
-    with safe_open(FOLDER / "mini_vae.safetensors", "pt") as f:
+    with safe_open(BUNDLED / "mini_vae.safetensors", "pt") as f:
         return float(f.metadata()["scale_factor"])
 
 
@@ -134,8 +135,8 @@ def test_autoencoder_latents_have_unit_deviation_when_scaled(vae, scale_factor):
 
 @pytest.mark.parametrize("low, high", [(128, 256), (128, 512)])
 def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
-    net, space = lsr.load(str(FOLDER / "mini_lsr.safetensors"))
-    assert space.scale_factor == pytest.approx(scale_factor)
+    net, metadata = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
+    assert metadata.latents.scale_factor == pytest.approx(scale_factor)
     large = pictures(512)
     to = lambda size: torch.nn.functional.interpolate(large, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
     side = (high // 8, high // 8)
@@ -150,7 +151,7 @@ def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
 
 @pytest.mark.parametrize("side", [192, 320])
 def test_implicit_decoder_beats_a_resize(vae, side):
-    net, _ = implicit_decoder.load(str(FOLDER / "mini_decoder.safetensors"))
+    net, _ = implicit_decoder.load(str(BUNDLED / "mini_decoder.safetensors"))
     large = pictures(512)
     to = lambda picture, size: torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
     with torch.no_grad():
@@ -161,7 +162,7 @@ def test_implicit_decoder_beats_a_resize(vae, side):
 
 
 def test_bundled_files_say_what_they_are_and_stay_small():
-    files = list(FOLDER.glob("*.safetensors"))
+    files = list(BUNDLED.glob("*.safetensors"))
     assert len(files) >= 5 and sum(f.stat().st_size for f in files) < 40e6
     for file in files:
         with safe_open(file, "pt") as f:

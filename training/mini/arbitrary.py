@@ -23,17 +23,17 @@ from safetensors.torch import load_file
 from ...methods.alignment import alignment_loss, predicted_latent, signal_to_noise
 from ...methods.regions import Region
 from ...methods.schedules import alphas_cumprod, diffused
-from ...models import implicit_decoder
-from ...models.files import write
-from ...models.mini.world import ARBITRARY_CONFIG, FOLDER
+from ...models import files, implicit_decoder
+from ...models.files import Metadata
+from ...models.mini import file
+from ...models.mini.world import ARBITRARY_CONFIG
 from ..loop import Loop, launch, options_parser, provenance
 from .denoiser import attention, attention_override, load_vae
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Images
 from .text import Vocabulary, encode_text, load_text_model
 
-FILE = "mini_arbitrary.safetensors"
-DECODER = "mini_decoder.safetensors"
+FILE = "mini_arbitrary.safetensors"  # in --out, for the second stage
 STEM = "input_blocks.0.0.weight"
 SIDES = range(SIDE, 2 * SIDE + 1, 32)  # of the images that alignment decodes: a latent cell is a whole number of pixels
 WINDOW, BORDER = 16, 4  # cells decoded, and those at each side that queries keep away from
@@ -78,8 +78,8 @@ class Decoder:
 
     def __init__(self, device: str):
         self.vae, self.scale = load_vae()
-        path = FOLDER / DECODER
-        self.network = implicit_decoder.load(str(path))[0] if path.exists() else implicit_decoder.HybridDecoder.of(self.vae)
+        path = files.BUNDLED / "mini_decoder.safetensors"
+        self.network = implicit_decoder.load(path)[0] if path.exists() else implicit_decoder.HybridDecoder.of(self.vae)
         for module in (self.vae, self.network):
             module.requires_grad_(False).to(device)
 
@@ -92,17 +92,19 @@ class Decoder:
             return self.network.query(decoded, (cells.height * pixels_per_cell, cells.width * pixels_per_cell), inner).float()
 
 
-def finish(loop: Loop, command: str, options, *folders: Path, **metadata: str) -> None:
+def finish(loop: Loop, command: str, options, *paths: Path | None, **notes: str) -> None:
+    """Write the averaged weights to `paths`; None is the bundled file."""
     weights = {k.removeprefix("unet."): v for k, v in loop.averaged().items()}
-    for folder in folders:
-        write(folder / FILE, weights, {"format": "loupe.mini-arbitrary", **metadata, **provenance(command, options, loop.seconds)})
+    metadata = Metadata(file.metadata_of("vae").latents, notes={**notes, **provenance(command, options, loop.seconds)})
+    for path in paths:
+        file.save("arbitrary", weights, metadata, path)
 
 
 def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     data = load_file(options.out / "arbitrary.safetensors")
-    denoiser = Denoiser(load_file(FOLDER / "mini_unet.safetensors"), options.device)
+    denoiser = Denoiser(file.load("unet")[0], options.device)
     loop = Loop("mini-arbitrary", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=1e-3, warmup=50, hold=0.3, ema=0.995)
     for _, g in loop:
         _, noise, eps, alpha = denoiser(*draw(data, options.batch, g), g)
@@ -111,7 +113,7 @@ def train(rank: int, options) -> None:
         weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
         loop.update((error * weight).mean(), mse=error.mean().item())
     if rank == 0:
-        finish(loop, "mini-arbitrary", options, options.out, FOLDER)
+        finish(loop, "mini-arbitrary", options, options.out / FILE, options.save)
 
 
 def train_aligned(rank: int, options) -> None:
@@ -119,7 +121,7 @@ def train_aligned(rank: int, options) -> None:
     torch.manual_seed(options.seed)
     data = load_file(options.out / "arbitrary.safetensors")
     images = Images(options.out / "scenes", "large")
-    denoiser, decoder = Denoiser(load_file(options.out / FILE), options.device), Decoder(options.device)
+    denoiser, decoder = Denoiser(file.load("arbitrary", options.out / FILE)[0], options.device), Decoder(options.device)
     loop = Loop("mini-arbitrary-align", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=0, warmup=20, ema=0.98)
     for _, g in loop:
         i, latents, *told = draw_whole(data, options.batch, g)
@@ -131,7 +133,7 @@ def train_aligned(rank: int, options) -> None:
                               limit=options.snr_limit, image_weight=options.picture_weight)
         loop.update(loss.total, latent=loss.latent.mean().item(), image=loss.image.mean().item())
     if rank == 0:
-        finish(loop, "mini-arbitrary --align", options, FOLDER, snr_limit=str(options.snr_limit), picture_weight=str(options.picture_weight))
+        finish(loop, "mini-arbitrary --align", options, options.save, snr_limit=str(options.snr_limit), picture_weight=str(options.picture_weight))
 
 
 def draw_queries(count: int, g: torch.Generator) -> tuple[Region, int, Region]:

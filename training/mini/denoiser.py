@@ -14,22 +14,21 @@ import numpy as np
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from tqdm import tqdm
 
 from ...methods.schedules import alphas_cumprod, diffused
-from ...models.files import write
+from ...models.files import Metadata
+from ...models.mini import file
 from ...models.mini.vae import MiniVAE
-from ...models.mini.world import FOLDER, NATIVE_SIZE, UNET_CONFIG
+from ...models.mini.world import NATIVE_SIZE, UNET_CONFIG
 from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Images
 from .text import UNKNOWN_ROW, Vocabulary, encode_text, load_text_model
 
-FILE = "mini_unet.safetensors"
 CROPS_PER_SCENE = 10
 WHOLE_SHARE = 0.68
 
@@ -47,13 +46,12 @@ def attention_override(original, q, k, v, heads, mask=None, **kwargs):
     return attention(q, k, v, heads, mask)
 
 
-def load_vae(path: Path = FOLDER / "mini_vae.safetensors") -> tuple[MiniVAE, float]:
-    """The trained autoencoder in float32 and its latent scale factor."""
-    with safe_open(path, "pt") as f:
-        scale = float(f.metadata()["scale_factor"])
+def load_vae() -> tuple[MiniVAE, float]:
+    """The bundled autoencoder in float32 and its latent scale factor."""
+    weights, metadata = file.load("vae")
     vae = MiniVAE().to(memory_format=torch.channels_last)
-    vae.load_state_dict({k: v.float() for k, v in load_file(path).items()})
-    return vae.eval(), scale
+    vae.load_state_dict({k: v.float() for k, v in weights.items()})
+    return vae.eval(), metadata.latents.scale_factor
 
 
 @torch.no_grad()
@@ -187,7 +185,7 @@ def train(rank: int, options) -> None:
     data = load_file(options.out / "latents.safetensors")
     unet = UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     if options.start:
-        unet.load_state_dict({k: v.float() for k, v in load_file(options.start).items()})
+        unet.load_state_dict({k: v.float() for k, v in file.load("unet", options.start)[0].items()})
     else:
         initialise(unet)
     unet.to(device)
@@ -213,12 +211,12 @@ def train(rank: int, options) -> None:
         loop.update(loss, mse=error.mean().item())
     if rank == 0:
         made = provenance("mini-unet --start" if options.start else "mini-unet", options, loop.seconds)
-        write(FOLDER / FILE, {k[5:]: v for k, v in loop.averaged().items()}, {"format": "loupe.mini-unet", **made})
+        file.save("unet", {k[5:]: v for k, v in loop.averaged().items()}, Metadata(file.metadata_of("vae").latents, notes=made), options.save)
 
 
 def main(argv: list[str]) -> None:
     parser = options_parser("mini-unet", __doc__, steps=9000, batch=24)
-    parser.add_argument("--start", type=Path, nargs="?", const=FOLDER / FILE, help="go on from these weights, without a file from the bundled ones, after a short warm-up")
+    parser.add_argument("--start", type=Path, nargs="?", const=file.path_of("unet"), help="go on from these weights, without a file from the bundled ones, after a short warm-up")
     parser.add_argument("--lr", type=float, help="default 7e-4, with --start 4e-4")
     options = parser.parse_args(argv)
     options.lr = options.lr or (4e-4 if options.start else 7e-4)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...models.files import write
+from ...models.files import Metadata
+from ...models.mini import file
 from ...models.mini.detector import RADIUS_UNIT, STRIDE, Detector
-from ...models.mini.world import FOLDER
 from ..images import to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .scenes import COLOURS, SHAPES, sample_scene
@@ -88,9 +88,8 @@ def train(rank: int, options) -> None:
         attributes = F.cross_entropy(at[:, net.shapes:-1], colour) + (at[:, -1] - radius).abs().mean()
         loop.update(focal + attributes, focal=focal.item(), attributes=attributes.item())
     if rank == 0:
-        metadata = {"format": "loupe.mini-detector", "shapes": ",".join(SHAPES), "colours": ",".join(COLOURS)}
-        weights = {k[9:]: v for k, v in loop.averaged().items()}
-        write(FOLDER / "mini_detector.safetensors", weights, {**metadata, **provenance("mini-detector", options, loop.seconds)})
+        notes = {"shapes": ",".join(SHAPES), "colours": ",".join(COLOURS), **provenance("mini-detector", options, loop.seconds)}
+        file.save("detector", {k[9:]: v for k, v in loop.averaged().items()}, Metadata(notes=notes), options.save)
 
 
 def main(argv: list[str]) -> None:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ...models.files import write
-from ...models.mini.world import FOLDER, TEXT_CONFIG
+from ...models.files import Metadata
+from ...models.mini import file
+from ...models.mini.world import TEXT_CONFIG
 from ..loop import Loop, launch, options_parser, provenance
 from .denoiser import attention
 from .scenes import (
@@ -29,7 +30,6 @@ from .scenes import (
 )
 from .text import Vocabulary, build_text_model, encode_text, load_text_model
 
-FILE = "mini_text.safetensors"
 SCENES = 12000
 NOISE = 1.0  # about the deviation of the states
 
@@ -98,7 +98,7 @@ def train(rank: int, options) -> None:
     if rank == 0:
         rows = {k[5:]: v for k, v in loop.averaged().items() if k.startswith("text.")}
         made = provenance("mini-text --near" if near else "mini-text", options, loop.seconds)
-        write(FOLDER / FILE, rows, {"format": "loupe.mini-text", "token_ids": ",".join(map(str, vocabulary.ids)), **made})
+        file.save("text", rows, Metadata(notes={"token_ids": ",".join(map(str, vocabulary.ids)), **made}), options.save)
 
 
 def main(argv: list[str]) -> None:

@@ -6,10 +6,10 @@ import comfy.clip_model
 import comfy.ops
 import torch
 from comfy.sd1_clip import SDTokenizer
-from safetensors.torch import load_file
 from torch import nn
 
-from ...models.mini.world import FOLDER, TEXT_CONFIG
+from ...models.mini import file
+from ...models.mini.world import TEXT_CONFIG
 from .scenes import COLOURS, COLUMNS, GROUNDS, ROWS, SHAPES
 
 UNKNOWN_ROW = 0
@@ -55,7 +55,7 @@ def build_text_model(vocabulary: Vocabulary) -> nn.Module:
 def load_text_model(vocabulary: Vocabulary) -> nn.Module:
     """The bundled text encoder in float32, frozen."""
     model = build_text_model(vocabulary)
-    model.load_state_dict({k: v.float() for k, v in load_file(FOLDER / "mini_text.safetensors").items()})
+    model.load_state_dict({k: v.float() for k, v in file.load("text")[0].items()})
     return model.requires_grad_(False)
 
 

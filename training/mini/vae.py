@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ...models.files import write
+from ...models.files import Metadata
+from ...models.latent_space import LatentSpace
+from ...models.mini import file
 from ...models.mini.vae import MiniVAE
 from ..images import shrink, to_tensor
 from ..loop import Loop, launch, options_parser, provenance
 from .shards import Images
 
 SIZE = 128
-WEIGHTS = Path(__file__).parents[2] / "models" / "mini" / "mini_vae.safetensors"
 
 
 def training_crop(rng: np.random.RandomState, base: Images, large: Images) -> np.ndarray:
@@ -42,8 +42,8 @@ def local_energy(x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def latent_statistics(vae: MiniVAE, base: Images) -> dict[str, str]:
-    """`scale_factor` (one over the latents' deviation) and the least-squares map from scaled latents to RGB for previews."""
+def latent_statistics(vae: MiniVAE, base: Images) -> tuple[float, str]:
+    """The latents' scale factor (one over their deviation), and the least-squares map of scaled latents to RGB for previews, JSON."""
     pictures = torch.cat([to_tensor(np.stack([base[i] for i in range(j, j + 50)])) for j in range(0, 2000, 50)])
     device = next(vae.parameters()).device
     latents = torch.cat([vae.encode(x.to(device)).cpu() for x in pictures.split(50)])
@@ -51,7 +51,7 @@ def latent_statistics(vae: MiniVAE, base: Images) -> dict[str, str]:
     samples = (latents * scale).movedim(1, -1).reshape(-1, latents.shape[1])
     colours = F.avg_pool2d(pictures, 8).movedim(1, -1).reshape(-1, 3)
     factors = torch.linalg.lstsq(torch.cat([samples, torch.ones(len(samples), 1)], 1), colours).solution
-    return {"scale_factor": f"{scale:.6f}", "latent_rgb_factors": json.dumps([[round(v, 4) for v in row] for row in factors.tolist()])}
+    return round(scale, 6), json.dumps([[round(v, 4) for v in row] for row in factors.tolist()])
 
 
 def train(rank: int, options) -> None:
@@ -76,8 +76,9 @@ def train(rank: int, options) -> None:
         loop.update(loss, psnr=10 * math.log10(4 / mse.item()), kl=kl.item(), gradient=gradient.item())
     if rank == 0:
         loop.load_average()
-        metadata = {"format": "loupe.mini-vae", **latent_statistics(vae, base), **provenance("mini-vae", options, loop.seconds)}
-        write(WEIGHTS, vae.state_dict(), metadata)
+        scale, factors = latent_statistics(vae, base)
+        notes = {"latent_rgb_factors": factors, **provenance("mini-vae", options, loop.seconds)}
+        file.save("vae", vae.state_dict(), Metadata(LatentSpace("custom", 4, scale), notes=notes), options.save)
 
 
 def main(argv: list[str]) -> None:
