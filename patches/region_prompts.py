@@ -6,7 +6,7 @@ import torch
 
 from ..engine.conditioning import REGION, REGION_CANVAS
 from ..engine.latents import same_aspect
-from ..methods.regions import RegionLayout, crop_images
+from ..methods.regions import Region, RegionLayout, crop_images
 
 # what limits a prompt to a place or a time, and would limit its regions to the same
 PLACES = ("mask", "mask_strength", "set_area_to_bounds", "area", "strength")
@@ -36,13 +36,15 @@ def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning:
     whole = [(text, _without(own, PLACES)) for text, own in conditioning if not own.keys() & {"mask", "area"}]
     encoded, out = {"": whole or [(conditioning[0][0], {})]}, list(conditioning)
     bar = comfy.utils.ProgressBar(len(prompts))
+    # all masks are windows of one plane: a hundred of their own would weigh more than the canvas
+    inside = Region(layout.height - layout.region_height, layout.width - layout.region_width, layout.region_height, layout.region_width)
+    plane = torch.zeros(1, inside.y + layout.height, inside.x + layout.width, dtype=torch.float16)
+    inside.crop(plane).fill_(1)
     for prompt, region in zip(prompts, layout.regions, strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
         if prompt not in encoded:
             encoded[prompt] = clip.encode_from_tokens_scheduled(tokens_within(clip, prompt, max_tokens))
-        # half precision: a hundred masks of a large canvas weigh something
-        mask = torch.zeros(1, layout.height, layout.width, dtype=torch.float16)
-        region.crop(mask).fill_(1)
+        mask = Region(inside.y - region.y, inside.x - region.x, layout.height, layout.width).crop(plane)
         out += [[text, {**options, **own, REGION: region, REGION_CANVAS: (layout.height, layout.width), "mask": mask}] for text, own in encoded[prompt]]
         bar.update(1)
     return out

@@ -72,6 +72,17 @@ def test_pooled_text_is_the_regions_too(clip):
         torch.testing.assert_close(options["mask"].float().sum(), torch.tensor(64.0))
 
 
+def test_masks_lie_on_their_regions_and_share_their_memory(clip):
+    layout = RegionLayout.from_overlap(20, 28, 8, 8)
+    positive = encode_regions(clip, [f"word {i}" for i in range(layout.count)], layout, encoded(clip, "a street"))[1:]
+    assert len(positive) == layout.count
+    for (_, options), region in zip(positive, layout.regions):
+        expected = torch.zeros(1, 20, 28)
+        region.crop(expected).fill_(1)
+        assert torch.equal(options["mask"].float(), expected)
+    assert len({options["mask"].untyped_storage().data_ptr() for _, options in positive}) == 1
+
+
 @pytest.mark.numerics
 def test_an_empty_prompt_is_the_global_one(clip):
     model, negative = tiny.sdxl(), encoded(clip, "")
