@@ -97,7 +97,6 @@ NEEDS = [
     # attention
     Need("comfy.ldm.modules.attention:BasicTransformerBlock.forward", {"LoupeAttentionPrior"}, says=("attn2_output_patch",)),
     Need("comfy.ldm.modules.attention:BasicTransformerBlock.forward", {"LoupeApplyClearSR"}, says=("attn2_patch",)),
-    Need("comfy.model_patcher:ModelPatcher.add_object_patch", {"LoupeAttentionPrior"}, takes=("self", "name", "obj")),
     Need("comfy.ldm.modules.attention:wrap_attn", says=("optimized_attention_override", "transformer_options"), option="Regional Attention Prior's joint_attention"),
     # positions
     Need("comfy.ldm.flux.model:Flux.forward_orig", says=("post_input", "img_ids", "txt_ids"), option="Regional Denoise's positions 'canvas' on Flux"),

@@ -1,7 +1,7 @@
 """What the network is told about a part of the canvas.
 
 `conds_for` rewrites the cond dicts that reach CALC_COND_BATCH for a batch of views. Rows are view-major:
-all pictures of the first view, then all of the second.
+all images of the first view, then all of the second.
 """
 
 import uuid
@@ -238,7 +238,7 @@ def _latents(tensor, crop):
 
 
 def _sizes(name, value, crop):
-    """What models are told about the size of their picture, in `value`'s place; None where it is not that."""
+    """What models are told about the size of their image, in `value`'s place; None where it is not that."""
     ids = torch.tensor([view.size_ids for view in crop.views], dtype=torch.float32)
     height, width, top, left, target_height, target_width = ids.unbind(1)
     sizes = {

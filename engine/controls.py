@@ -1,6 +1,6 @@
-"""Pictures that guide the network, cut to the views of a canvas.
+"""Images that guide the network, cut to the views of a canvas.
 
-The hint of a ControlNet or T2I adapter, and those of patches that bring a network and a picture of
+The hint of a ControlNet or T2I adapter, and those of patches that bring a network and an image of
 their own (Qwen-Image DiffSynth, Z-Image Fun). All are enlarged to the canvas as ComfyUI does for
 an uncut latent, once a run, and cut from there.
 """
@@ -15,7 +15,7 @@ from .other_packs import is_foreign_control
 from .views import ViewPatch
 
 HINT_PATCHES = ("DiffSynthCnetPatch", "ZImageControlPatch")
-# their pictures have no form that can be cut from outside
+# their images have no form that can be cut from outside
 UNCUT_PATCHES = {"WanUni3CCnetPatch": "Uni3C ControlNet", "AnimaLLLitePatch": "Anima LLLite", "SUPIRPatch": "SUPIR"}
 CACHES = {"KV_Attn_Input": "Flux KV Cache"}  # kept for a whole run, whatever is shown
 
@@ -39,7 +39,7 @@ def cut_control(control, crop):
 
 def _cut(control, crop):
     encoded = control.vae is not None and crop.views[0].region is not None
-    # an adapter keeps what it made of the hint, an encoded small picture is worth keeping too
+    # an adapter keeps what it made of the hint, an encoded small image is worth keeping too
     keep = hasattr(control, "control_input") or (control.vae is not None and not encoded)
     if not keep:
         return _copy(control, crop, encoded)
@@ -104,7 +104,7 @@ def _encoded_hint(control, crop):
 
 
 def hint_patches(model_options: dict) -> dict:
-    """The patches on the model that bring a picture of their own, by id.
+    """The patches on the model that bring an image of their own, by id.
 
     Raises ValueError for those that cannot be cut.
     """
@@ -113,14 +113,14 @@ def hint_patches(model_options: dict) -> dict:
         for patch in patches:
             kind = type(getattr(patch, "__self__", patch)).__name__
             if kind in UNCUT_PATCHES:
-                raise ValueError(f"model carries a {UNCUT_PATCHES[kind]} patch, whose picture cannot be cut to regions. Remove it, or use a ControlNet instead.")
+                raise ValueError(f"model carries a {UNCUT_PATCHES[kind]} patch, whose image cannot be cut to regions. Remove it, or use a ControlNet instead.")
             if kind in HINT_PATCHES:
                 found[id(patch)] = patch
     return found
 
 
 def check_caches(model_options: dict) -> None:
-    """Raises ValueError for what keeps the reference of the first picture that the network sees for all others."""
+    """Raises ValueError for what keeps the reference of the first image that the network sees for all others."""
     for patches in model_options["transformer_options"].get("patches", {}).values():
         for patch in patches:
             kind = type(getattr(patch, "__self__", patch)).__name__
@@ -164,7 +164,7 @@ def _cut_patch(patch, view, canvas):
             setattr(out, name, cropped(image.movedim(-1, 1), "area").movedim(1, -1))
     if patch.mask is not None:
         out.mask = cropped(patch.mask, "bilinear")
-    out.encoded_image_size = None  # of no picture: the patch encodes its own again
+    out.encoded_image_size = None  # of no image: the patch encodes its own again
     if hasattr(patch, "temp_data"):
         out.temp_data = None
     return out

@@ -1,7 +1,7 @@
 """Joint attention (SD 3, Flux) read as cross-attention. Experimental: the paper gives no such form.
 
-A picture token attends to text and picture with one softmax. Its share of the text is m, what it takes
-from it o_text, so that out = (1 - m) o_picture + m o_text; m and o_text are what the small picture hands
+An image token attends to text and image with one softmax. Its share of the text is m, what it takes
+from it o_text, so that out = (1 - m) o_image + m o_text; m and o_text are what the small image hands
 to the regions.
 """
 
@@ -13,7 +13,7 @@ class JointAttention:
     """optimized_attention_override of one network call: gives (o_text, m) of every joint attention to `patch`
     as if it were the output of a cross-attention layer, and puts back what `patch` makes of it.
 
-    Text comes first, the picture's tokens of `patch_size` cells last.
+    Text comes first, the image's tokens of `patch_size` cells last.
     """
 
     def __init__(self, patch, size: tuple[int, int], patch_size: int, previous=None):
@@ -24,21 +24,21 @@ class JointAttention:
     def __call__(self, func, q, k, v, heads, *args, **kwargs):
         attention = func if self.previous is None else lambda *a, **k: self.previous(func, *a, **k)
         out = attention(q, k, v, heads, *args, **kwargs)
-        options, picture = kwargs["transformer_options"], self.tokens[0] * self.tokens[1]
+        options, image = kwargs["transformer_options"], self.tokens[0] * self.tokens[1]
         if not kwargs.get("skip_reshape"):
             q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
-        if q.shape[-2] <= picture:  # the picture alone
+        if q.shape[-2] <= image:  # the image alone
             return out
-        text = q.shape[-2] - picture
+        text = q.shape[-2] - image
         full = out[:, text:].unflatten(-1, (heads, -1))
         from_text, share = _text_part(q[:, :, text:], k, v, text, kwargs.get("mask"))
-        o_text, o_picture = from_text / share.clamp(min=1e-6), (full.float() - from_text) / (1 - share).clamp(min=1e-6)
+        o_text, o_image = from_text / share.clamp(min=1e-6), (full.float() - from_text) / (1 - share).clamp(min=1e-6)
 
         packed = torch.cat([o_text.flatten(2), share.flatten(2)], -1)
         composed = self.patch(packed, {**options, **self._place(options)})
         new_text, new_share = composed[..., : -share.shape[2]].unflatten(-1, (heads, -1)), composed[..., -share.shape[2] :, None]
         # nothing where nothing was composed
-        change = (share - new_share) * o_picture + new_share * new_text - share * o_text
+        change = (share - new_share) * o_image + new_share * new_text - share * o_text
         return torch.cat([out[:, :text], (full + change.to(full)).flatten(2)], 1)
 
     def _place(self, options):

@@ -86,7 +86,7 @@ class PositionShift:
         if self.centred:
             canvas = tuple(map(self._tokens, self.x.shape[-2:]))
             shifts += ids.new_tensor([own // 2 - whole // 2 for own, whole in zip(size, canvas)])
-            # the text begins behind the picture
+            # the text begins behind the image
             text = text + (round(max(side // 2 for side in canvas)) - round(max(side // 2 for side in size)))
         shifts = shifts.repeat(len(ids) // len(shifts), 1)[:, None]
         tokens = ids.shape[1] if self.cropped else self.x.shape[2:-2].numel() * size[0] * size[1]

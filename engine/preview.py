@@ -15,9 +15,9 @@ def draw(layout: RegionLayout) -> torch.Tensor:
     boxes = [[side * zoom for side in region] for region in layout.regions]
     for y, x, height, width in boxes:
         count[y : y + height, x : x + width] += 1
-    picture = (0.15 + 0.45 * count / count.max())[..., None].repeat(1, 1, 3)
+    image = (0.15 + 0.45 * count / count.max())[..., None].repeat(1, 1, 3)
     for i, (y, x, height, width) in enumerate(boxes):
-        colour = torch.tensor([(1.0, 0.6, 0.1), (0.3, 0.6, 1.0), (0.4, 0.9, 0.4)][i % 3])
-        picture[y : y + height, [x, x + width - 1]] = colour
-        picture[[y, y + height - 1], x : x + width] = colour
-    return picture[None]
+        color = torch.tensor([(1.0, 0.6, 0.1), (0.3, 0.6, 1.0), (0.4, 0.9, 0.4)][i % 3])
+        image[y : y + height, [x, x + width - 1]] = color
+        image[[y, y + height - 1], x : x + width] = color
+    return image[None]

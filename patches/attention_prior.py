@@ -60,9 +60,9 @@ class AttentionPrior(Part):
         and for videos."""
         attention = family_of(model.model, model.get_model_object("diffusion_model")).attention
         if attention == "joint" and not self.joint:
-            raise ValueError(f"model is {type(model.model).__name__}, whose text and picture share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
+            raise ValueError(f"model is {type(model.model).__name__}, whose text and image share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
         if attention is None or self.reference.ndim != 4:
-            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on pictures of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
+            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on images of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
         if attention != "unet" and self.layers != "all":
             raise ValueError(f"layers is {self.layers!r}, but {type(model.model).__name__} has no encoder and decoder. Set layers to 'all'.")
 
@@ -97,7 +97,7 @@ class AttentionPrior(Part):
             raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
-            raise ValueError("positive holds prompts of regions, but none of the whole picture, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
+            raise ValueError("positive holds prompts of regions, but none of the whole image, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
         return whole
 
     def _drawn(self, call, when):

@@ -12,7 +12,7 @@ KEY = "loupe_clearsr"
 def patch_decoder(model, control: ClearSRControl, prompt: torch.Tensor | None = None):
     """Clone of `model` with the LoRA of the control's file on the UNet's decoder, once, and with the image prompt.
 
-    prompt: (B, width) CLIP embeddings of the low-quality pictures.
+    prompt: (B, width) CLIP embeddings of the low-quality images.
     """
     check_base(model.model, control)
     patched = model.clone()
@@ -25,7 +25,7 @@ def patch_decoder(model, control: ClearSRControl, prompt: torch.Tensor | None = 
         if control.metadata.notes.get("image_prompt") == "0":
             raise ValueError(f"clip_vision_output is connected, and {control.name} was trained without an image prompt. Disconnect it, or train with --clip-vision.")
         if prompt.shape[-1] != control.config.context_dim:
-            raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.config.context_dim}. Encode the picture with the image encoder that {control.name} was trained with.")
+            raise ValueError(f"clip_vision_output is {prompt.shape[-1]} wide, the model's context {control.config.context_dim}. Encode the image with the image encoder that {control.name} was trained with.")
         patched.set_model_attn2_patch(ImagePrompt(prompt.flatten(0, -2)))
     return patched
 

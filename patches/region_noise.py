@@ -23,7 +23,7 @@ def add_region_noise(
     noise_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unscaled `samples` (B, C, ..., H, W) of `model` (ModelPatcher) with noise of standard deviation
-    e_min to e_max, scaled units, by the edges of the pictures `reference` (N, h, w, 3), 0..1.
+    e_min to e_max, scaled units, by the edges of the images `reference` (N, h, w, 3), 0..1.
 
     N is 1, B, or B times the frames. Where `noise_mask`, of any size, is 0 nothing is added. Returns the noised samples and the strength maps (N, H, W).
     """
@@ -32,9 +32,9 @@ def add_region_noise(
     if not same_aspect((height, width), size):
         raise ValueError(
             f"reference is {width}x{height} pixels and samples {size[1]}x{size[0]} latent cells: their aspect ratios "
-            "differ. Connect the decoded picture that the latent was enlarged from."
+            "differ. Connect the decoded image that the latent was enlarged from."
         )
-    maps = torch.stack([strength_map(edges(picture[..., :3], *canny), size, e_min, e_max) for picture in reference])
+    maps = torch.stack([strength_map(edges(image[..., :3], *canny), size, e_min, e_max) for image in reference])
     scaled = seeded_noise(samples.shape, stream(seed, "region-wise noise"), batch_index) * _spread(maps, samples)
     if noise_mask is not None:
         scaled = scaled * comfy.sampler_helpers.prepare_mask(noise_mask, samples.shape, scaled.device)
@@ -73,5 +73,5 @@ def _spread(maps, samples):
         maps = maps[(slice(None), *[None] * len(frames))]
     else:
         counts = f"1 or {batch}" if not frames else f"1, {batch} (one for each video) or {batch * frames.numel()} (one for each latent frame)"
-        raise ValueError(f"reference has {len(maps)} pictures; connect {counts}.")
+        raise ValueError(f"reference has {len(maps)} images; connect {counts}.")
     return maps.unsqueeze(1)

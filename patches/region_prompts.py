@@ -19,17 +19,17 @@ def crops_of(image: torch.Tensor, regions: RegionLayout) -> list[torch.Tensor]:
     if not same_aspect((height, width), (regions.height, regions.width)):
         raise ValueError(
             f"image is {width}x{height} pixels and regions covers {regions.width}x{regions.height} latent cells: "
-            "their aspect ratios differ. Connect the picture that is being enlarged, at any resolution."
+            "their aspect ratios differ. Connect the image that is being enlarged, at any resolution."
         )
     return crop_images(image, regions)
 
 
 def encode_regions(clip, prompts: list[str], layout: RegionLayout, conditioning: list, max_tokens: int = 75) -> list:
-    """`conditioning` (of the whole picture) followed by each region's prompt, cut to `max_tokens`.
+    """`conditioning` (of the whole image) followed by each region's prompt, cut to `max_tokens`.
 
     A prompt carries its region, for Regional Denoise, and the region as a mask, for samplers that
     know nothing of it. Everything else (ControlNets, sizes) comes from the first entry of
-    `conditioning`. For an empty prompt stand the entries of the whole picture, each at its time, or the
+    `conditioning`. For an empty prompt stand the entries of the whole image, each at its time, or the
     first where all are limited to a place.
     """
     options = _without(conditioning[0][1], PLACES + TIMES)

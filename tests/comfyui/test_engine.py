@@ -338,7 +338,7 @@ def test_patches_with_pictures_that_cannot_be_cut_are_refused_before_sampling(ki
     for patched in (patch, patch.bound):
         carrying = model.clone()
         carrying.set_model_patch(patched, "double_block")
-        with pytest.raises(ValueError, match="whose picture cannot be cut to regions"):
+        with pytest.raises(ValueError, match="whose image cannot be cut to regions"):
             sample(carrying, local.both())
 
 

@@ -106,7 +106,7 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     out = node(PATCHES["DemoFusion"](sdxl))
     text, picture = out.result
-    assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 pictures" in text
+    assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 images" in text
     assert "Regions: 12 of 8 x 8 cells, every 4 x 4" in text
     assert "regions: 960 rows of 8 x 8 cells\n" in text
     assert "dilated views: 320 rows of 10 x 8 cells\n" in text

@@ -113,7 +113,7 @@ def test_another_override_stays_in_place(make):
 
 
 def test_it_has_to_be_switched_on():
-    with pytest.raises(ValueError, match="model is SD3, whose text and picture share.*joint_attention"):
+    with pytest.raises(ValueError, match="model is SD3, whose text and image share.*joint_attention"):
         AttentionPrior(REFERENCE).check(tiny.sd3())
     with pytest.raises(ValueError, match="layers is 'up', but Flux has no encoder"):
         AttentionPrior(REFERENCE, layers="up", joint=True).check(tiny.flux())

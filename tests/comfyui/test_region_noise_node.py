@@ -94,7 +94,7 @@ def test_videos(picture):
     assert torch.equal(frames[0, :, 1], one[0, :, 1]) and torch.equal(frames[1, :, 2], one[1, :, 2])
     for sample, frame in [(0, 0), (0, 2), (1, 0), (1, 1)]:
         assert torch.equal(frames[sample, :, frame], z[sample, :, frame])
-    with pytest.raises(ValueError, match=r"reference has 4 pictures; connect 1, 2 \(one for each video\) or 6 \(one for each latent frame\)"):
+    with pytest.raises(ValueError, match=r"reference has 4 images; connect 1, 2 \(one for each video\) or 6 \(one for each latent frame\)"):
         run(model, z, picture.expand(4, -1, -1, -1))
 
 
@@ -119,7 +119,7 @@ def test_wrong_inputs_are_refused(model, picture):
         run(model, z, picture, 1.2, 0.4)
     with pytest.raises(ValueError, match="samples has 16 channels, the model's latents have 4"):
         run(model, torch.randn(1, 16, 16, 24), picture)
-    with pytest.raises(ValueError, match="reference has 2 pictures; connect 1 or 3"):
+    with pytest.raises(ValueError, match="reference has 2 images; connect 1 or 3"):
         run(model, torch.randn(3, 4, 16, 24), picture.expand(2, -1, -1, -1))
     with pytest.raises(ValueError, match="packed or nested"):
         run(model, comfy.nested_tensor.NestedTensor([z, z]), picture)
