@@ -319,7 +319,7 @@ def test_areas_and_missing_global_prompts_are_refused():
     for conds in ((area, CONDS[1]), (CONDS[0], CONDS[1] + area)):
         with pytest.raises(ValueError, match="positive or negative is limited to an area.*mask"):
             tiny.evaluate(model, X, conds)
-    with pytest.raises(ValueError, match="none of the whole picture"):
+    with pytest.raises(ValueError, match="none of the whole image"):
         tiny.evaluate(model, X, (own_prompts()[0][1:], CONDS[1]))
 
 
