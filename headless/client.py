@@ -158,7 +158,7 @@ class Client:
             kind, data = event["type"], event["data"]
             if data.get("prompt_id") != run.prompt_id:
                 continue
-            watch(kind, data)
+            await asyncio.to_thread(watch, kind, data)  # it may ask the server something
             if kind == "execution_cached":
                 run.cached = data["nodes"]
             elif kind == "execution_error":
