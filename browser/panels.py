@@ -3,12 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..nodes.demofusion import DemoFusion, DemoFusionSampler
-from ..nodes.latent_adjustment import LatentAdjustmentNode
-from ..nodes.pixelsmith import PixelSmithSampler
-from ..nodes.region_layout import RegionLayoutNode
-from ..nodes.region_prompts import RegionPrompts
-from ..nodes.structure_prior import StructurePriorNode
+from ..nodes import NODES
 from . import curves
 
 
@@ -27,22 +22,23 @@ def schedule_plot(plot: Callable[..., dict]) -> Panel:
 
 REGION_MAP = Panel("region map", 260)
 
-PANELS = {
-    RegionLayoutNode: REGION_MAP,
-    RegionPrompts: REGION_MAP,
-    DemoFusion: schedule_plot(curves.demofusion),
-    DemoFusionSampler: schedule_plot(curves.demofusion_sampler),
-    StructurePriorNode: schedule_plot(curves.structure_prior),
-    PixelSmithSampler: schedule_plot(curves.pixelsmith),
-    LatentAdjustmentNode: schedule_plot(curves.latent_adjustment),
+PANELS = {  # by node id
+    "LoupeRegionLayout": REGION_MAP,
+    "LoupeRegionPrompts": REGION_MAP,
+    "LoupeDemoFusion": schedule_plot(curves.demofusion),
+    "LoupeDemoFusionSampler": schedule_plot(curves.demofusion_sampler),
+    "LoupeStructurePrior": schedule_plot(curves.structure_prior),
+    "LoupePixelSmithSampler": schedule_plot(curves.pixelsmith),
+    "LoupeLatentAdjustment": schedule_plot(curves.latent_adjustment),
 }
 
 
 def panels() -> dict[str, dict]:
     """Kind and height of the panel of each node that has one, by node id."""
-    return {node.define_schema().node_id: {"kind": panel.kind, "height": panel.height} for node, panel in PANELS.items()}
+    return {node_id: {"kind": panel.kind, "height": panel.height} for node_id, panel in PANELS.items()}
 
 
 def plots() -> dict[str, tuple[type, Callable[..., dict]]]:
     """Each node with a plot, and the plot, by node id."""
-    return {node.define_schema().node_id: (node, panel.plot) for node, panel in PANELS.items() if panel.plot}
+    nodes = {node.define_schema().node_id: node for node in NODES}
+    return {node_id: (nodes[node_id], panel.plot) for node_id, panel in PANELS.items() if panel.plot and node_id in nodes}

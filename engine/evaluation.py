@@ -24,7 +24,6 @@ from .views import Canvas
 from .work import Work
 
 KEY = "loupe"
-WRAPPERS = WrappersMP.PREPARE_SAMPLING, WrappersMP.SAMPLER_SAMPLE, WrappersMP.CALC_COND_BATCH
 
 
 class Engine:
@@ -140,9 +139,9 @@ def with_parts(model, *parts: Part, span: Span | None = None):
     model = _bare(model)
     for part in parts:
         model = part.attach(model)
-    hooks = dict(zip(WRAPPERS, (engine.prepare, engine.sample, engine.evaluate)))
-    if not engine.evaluating:
-        del hooks[WrappersMP.CALC_COND_BATCH]
+    hooks = {WrappersMP.PREPARE_SAMPLING: engine.prepare, WrappersMP.SAMPLER_SAMPLE: engine.sample}
+    if engine.evaluating:
+        hooks[WrappersMP.CALC_COND_BATCH] = engine.evaluate
     for wrapper_type, hook in hooks.items():
         model.add_wrapper_with_key(wrapper_type, KEY, hook)
     return model
@@ -167,6 +166,6 @@ def without_parts(model, *keys: str):
 
 def _bare(model):
     model = model.clone()
-    for wrapper_type in WRAPPERS:
+    for wrapper_type in (WrappersMP.PREPARE_SAMPLING, WrappersMP.SAMPLER_SAMPLE, WrappersMP.CALC_COND_BATCH):
         model.remove_wrappers_with_key(wrapper_type, KEY)
     return model

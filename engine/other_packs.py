@@ -32,7 +32,7 @@ COMFYUI = ("comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_ex
 CUT_ELSEWHERE = ("DiffSynthCnetPatch", "ZImageControlPatch")  # see `controls`
 # options of a call that ComfyUI itself makes, or that hold patches
 OPTIONS = {"patches", "patches_replace", "wrappers", "callbacks", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids", "easycache", "rope_options"}
-AROUND = (WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL, "model_function_wrapper", "optimized_attention_override")
+AROUND = ("apply_model", "diffusion_model", "model_function_wrapper", "optimized_attention_override")  # kinds of `network_patches`
 DEPTH, LONGEST, MOST = 6, 4096, 4096  # of a walk, of a list or dict that it enters, and of all that it finds
 FEW = 16  # masks in one tensor
 SMALLEST_MASK = 8  # rows and columns; fewer may be a mask of text
