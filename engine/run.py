@@ -75,7 +75,9 @@ class Run:
     @functools.cached_property
     def sampling(self):
         """The model's noise levels on the CPU, so that asking them waits for no device."""
-        return copy.deepcopy(self.model.model_sampling).cpu()
+        sampling = copy.copy(self.model.model_sampling)
+        sampling._buffers = {name: buffer if buffer is None else buffer.cpu() for name, buffer in sampling._buffers.items()}
+        return sampling
 
     def timestep(self, sigma: float) -> float:
         """Training timestep, 0..999, of `sigma`; see `sigmas.timestep`."""

@@ -71,3 +71,11 @@ def test_latent_adjustment_pulls_early_and_pushes_late():
     assert curves.latent_adjustment(**{**ADJUSTMENT, "preset": "ClearSR"})["curves"]["share of the reference"] == [0.01] * 10 + [0.0] * 30 + [-0.01] * 10
     with pytest.raises(ValueError, match="alpha is 0.2"):
         curves.latent_adjustment(**{**ADJUSTMENT, "alpha": 0.2})
+
+
+def test_panels_are_of_nodes():
+    from loupe.browser.panels import panels, plots
+    from loupe.nodes import NODES
+
+    assert panels().keys() <= {node.define_schema().node_id for node in NODES}
+    assert plots().keys() == {node_id for node_id, panel in panels().items() if panel["kind"] == "schedule plot"}
