@@ -1,6 +1,7 @@
 """A second device, made of tensors on the CPU: it refuses what a GPU refuses, and counts what makes the host wait for one.
 
-Its type is PyTorch's for backends of other makers (DirectML's), which has no autocast.
+It is the strictest of them all: it takes no tensors of the CPU, has no autocast (DirectML), no float64 and no pooling to
+sizes that are no divisors (Apple), and nothing whose order is not fixed (CUDA with deterministic algorithms).
 """
 
 import sys
@@ -22,6 +23,7 @@ ROOMS = ("engine", "patches", "methods", "models", "nodes")
 MOVES = {"to", "cpu", "tensor", "as_tensor", "copy_"}
 WAITS = {"__bool__", "__float__", "__int__", "__index__", "__format__", "__contains__", "item", "tolist", "nonzero", "argwhere", "masked_select", "equal", "allclose", "unique"}
 REFUSED = {"numpy", "__array__"}
+UNORDERED = {"index_add", "index_add_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_"}
 INDEXING = {"__getitem__", "__setitem__", "index_put", "index_put_"}  # indices of the CPU are let in
 
 
@@ -48,6 +50,8 @@ class PretendedDevice(TorchFunctionMode):
         here = [tensor for tensor in tensors if isinstance(tensor, Pretended)]
         if name == "_has_compatible_shallow_copy_type" and len(here) == 1:
             return False  # modules that move get new parameters
+        if here and _place() is not None:
+            _refuse(name, args, kwargs)
         if here and name in REFUSED:
             raise TypeError(f"can't convert {DEVICE} device type tensor to numpy. Use Tensor.cpu() first")
 
@@ -96,6 +100,19 @@ class PretendedDevice(TorchFunctionMode):
         place = _place()
         if place is not None:
             kind[place] += 1
+
+
+def _refuse(name, args, kwargs):
+    """What some GPUs do not have."""
+    if name in UNORDERED:
+        raise RuntimeError(f"{name} does not have a deterministic implementation")
+    if torch.float64 in (*args, *kwargs.values()):
+        raise TypeError("the device does not support float64")
+    size = args[1:2] or [kwargs.get("size", kwargs.get("output_size"))]
+    if name.startswith("adaptive_avg_pool") or name == "interpolate" and kwargs.get("mode") == "area":
+        sides = size[0] if isinstance(size[0], (tuple, list, torch.Size)) else size
+        if any(own % side for own, side in zip(args[0].shape[-len(sides) :], sides)):
+            raise RuntimeError("Adaptive pool: input sizes must be divisible by output sizes")
 
 
 def _target(name, args, leaves, here):
