@@ -5,9 +5,12 @@ import torch
 import torch.nn.functional as F
 
 
+POOLING = ("cpu", "cuda", "xpu")  # devices that pool to any size; Apple's only to sizes that divide
+
+
 def area_resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(..., H, W) as (..., height, width), smaller or larger; every channel and frame by itself."""
-    if x.device.type == "mps":  # it pools sizes only that divide
+    if x.device.type not in POOLING:
         return _by_matrices(x, height, width)
     planes = x.reshape(-1, 1, *x.shape[-2:])
     return F.adaptive_avg_pool2d(planes, (height, width)).reshape(*x.shape[:-2], height, width)

@@ -102,21 +102,22 @@ def _analyse(planes, wavelet):
     if _blocks(wavelet, *planes.shape[-2:]):
         return 2 * F.avg_pool2d(planes, 2)
     taps = _taps(wavelet, planes)
-    extended = planes[..., _reflected(planes.shape[-2], len(taps)), :][..., _reflected(planes.shape[-1], len(taps))]
+    rows, columns = (_reflected(size, len(taps), planes.device) for size in planes.shape[-2:])
+    extended = planes[..., rows, :][..., columns]
     return F.conv2d(extended, (taps[:, None] * taps)[None, None], stride=2)
 
 
 def _analyse_adjoint(band, height, width, wavelet):
     if _blocks(wavelet, height, width):
         return 0.5 * band.repeat_interleave(2, -2).repeat_interleave(2, -1)
-    rows, columns = (_analysis(size, wavelet, band) for size in (height, width))
+    taps = _taps(wavelet, band)
+    rows, columns = (_analysis(size, taps) for size in (height, width))
     return rows.mT @ band @ columns
 
 
-def _analysis(size, wavelet, like):
+def _analysis(size, taps):
     """(h, size) matrix of one level along an axis. Its transpose is the adjoint, with no atomic additions on a GPU."""
-    taps = _taps(wavelet, like)
-    cells = torch.eye(size, device=like.device, dtype=like.dtype)[:, None, _reflected(size, len(taps))]
+    cells = torch.eye(size, device=taps.device, dtype=taps.dtype)[:, None, _reflected(size, len(taps), taps.device)]
     return F.conv1d(cells, taps[None, None], stride=2)[:, 0].mT
 
 
@@ -124,7 +125,7 @@ def _taps(wavelet, like):
     return torch.tensor(pywt.Wavelet(wavelet).dec_lo[::-1], device=like.device, dtype=like.dtype)
 
 
-def _reflected(size, length):
+def _reflected(size, length, device):
     """Cells that a filter of `length` reads, mirrored at both ends with the end cell repeated."""
-    index = torch.arange(2 - length, 2 * ((size + length - 1) // 2)) % (2 * size)
+    index = torch.arange(2 - length, 2 * ((size + length - 1) // 2), device=device) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)

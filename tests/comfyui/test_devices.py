@@ -130,15 +130,6 @@ METHODS = [
 ]
 # in a step: one look at the noise level for all parts, and nothing copied to the device but a wavelet's taps
 WAITS, COPIES = 1, {small_structure_prior: 2}
-FAULTS = {
-    demofusion: "edits ask for the noise level one by one",
-    structure_prior: "edits ask for the noise level one by one",
-    small_structure_prior: "edits ask for the noise level one by one",
-    latent_adjustment: "edits ask for the noise level one by one",
-    demofusion_sampler: "edits ask for the noise level one by one",
-    pixelsmith: "a second call asks for the noise level again",
-    masked_attention_prior: "Apple's GPUs do not pool to sizes that are no divisors",
-}
 
 
 def region_noise(world):
@@ -180,10 +171,10 @@ def counted(device, method, *args):
     return Counter(device.waits), Counter(device.copies)
 
 
-@pytest.mark.parametrize("method", [pytest.param(method, marks=[pytest.mark.xfail(reason=FAULTS[method], strict=True)] if method in FAULTS else []) for method in METHODS])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_step_mixes_no_devices_and_waits_once(method, state):
     _, device, world = state
-    fewer, more = (counted(device, method, world, steps) for steps in (2, 3))
+    fewer, more = (counted(device, method, world, steps) for steps in (3, 4))
     waits, copies = (after - before for before, after in zip(fewer, more))
     assert sum(waits.values()) <= WAITS, waits
     assert sum(copies.values()) <= COPIES.get(method, 0), copies
