@@ -40,7 +40,7 @@ ARCHIVES = {
 NEWEST, OLDEST = ARCHIVES
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 INSTALLER = "uv==0.13.8"
-TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5", "playwright==1.65.2"]
+TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5", "playwright==1.65.2", "hypothesis==6.170.17"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"]
 SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wheels of torch bring CUDA
 
@@ -207,7 +207,7 @@ def use_existing(comfyui, python, testing):
     python = python or next((path for path in own if path.exists()), sys.executable)
     packages = {"torch": "torch", "aiohttp": "aiohttp", "cv2": "opencv-python-headless"}
     if testing:
-        packages.update(pytest=TEST_TOOLS[0], ruff=TEST_TOOLS[1])
+        packages.update(pytest=TEST_TOOLS[0], ruff=TEST_TOOLS[1], hypothesis=TEST_TOOLS[3])
     find = "import sys, importlib.util as u; print(*(m for m in sys.argv[1:] if u.find_spec(m) is None))"
     try:
         missing = subprocess.run([str(python), "-c", find, *packages], capture_output=True, text=True, check=True).stdout.split()

@@ -3,6 +3,8 @@
 A LATENT holds unscaled samples; everything inside works on scaled ones (`latent_format.process_in`).
 """
 
+from numbers import Integral
+
 import comfy.sample
 import comfy.utils
 import torch
@@ -59,18 +61,27 @@ def batch_index_of(latent: dict, socket: str) -> list[int] | None:
     Raises ValueError for another number of places than images, and for places that no batch has.
     """
     places, images = latent.get("batch_index"), len(latent["samples"])
-    if places and len(places) != images:
+    if not places:
+        return None
+    known = isinstance(places, list) and all(isinstance(place, Integral) and 0 <= place < MOST_IMAGES for place in places)
+    if not known or len(places) != images:
         raise ValueError(
-            f"{socket} has {images} images and a batch_index of {len(places)}; expected one place for each image. "
-            "Connect the latent as its batch was taken apart."
+            f"{socket} has {images} images and the batch_index {places!r:.60}; expected a place from 0 to "
+            f"{MOST_IMAGES - 1} for each image. Connect the latent as its batch was taken apart."
         )
-    for place in places or ():
-        if not 0 <= place < MOST_IMAGES:
-            raise ValueError(
-                f"{socket} has the batch_index {place}; expected 0 to {MOST_IMAGES - 1}. "
-                "Connect the latent as its batch was taken apart."
-            )
     return places
+
+
+def noise_mask_of(latent: dict, socket: str) -> torch.Tensor | None:
+    """The noise mask of a LATENT, (..., H, W) of any size, or None. Raises ValueError for one that holds nothing or no
+    numbers."""
+    mask = latent.get("noise_mask")
+    if mask is not None and (mask.ndim < 2 or not mask.numel() or not mask.isfinite().all()):
+        raise ValueError(
+            f"{socket} has a noise mask of shape {tuple(mask.shape)} that is empty or holds values that are not finite "
+            "(NaN or infinite). Connect another mask."
+        )
+    return mask if mask is None or mask.is_floating_point() else mask.float()
 
 
 def as_sampled(latent: dict, socket: str, model) -> torch.Tensor:

@@ -81,6 +81,8 @@ def noise_levels(sampling, name: str, steps: int, depth: int, end_at_zero: bool)
     if name == PAPER_SCHEDULE:
         return paper_schedule(sampling, steps, depth, end_at_zero)
     sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)[-(depth + 1) :]
+    if not sigmas.isfinite().all():
+        raise ValueError(f"scheduler is {name!r}, which has no noise levels for steps {steps}. Raise steps, or use another scheduler.")
     return sigmas if end_at_zero else torch.cat([sigmas[:-1], sampling.sigma_min.reshape(1).to(sigmas)])
 
 

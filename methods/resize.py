@@ -4,7 +4,6 @@ adaptive average pooling."""
 import torch
 import torch.nn.functional as F
 
-
 POOLING = ("cpu", "cuda", "xpu")  # devices that pool to any size; Apple's only to sizes that divide
 
 

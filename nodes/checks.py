@@ -36,12 +36,16 @@ def check_input(declared, value) -> None:
         except ValueError as error:
             raise ValueError(f"{error} Change it, or what is connected to it.") from None
     elif value is None and not declared.optional:
-        raise ValueError(f"{declared.id} is None; expected {declared.get_io_type()}. The node that it comes from gave nothing: connect another one.")
+        raise ValueError(
+            f"{declared.id} is None; expected {declared.get_io_type()}. "
+            "The node that it comes from gave nothing: connect another one."
+        )
 
 
 def widget_value(widget, value):
     """`value`, checked against the type, the range and the options of `widget` (io.Input)."""
-    return value_of(widget.id, value, KINDS[widget.get_io_type()], *(getattr(widget, limit, None) for limit in ("min", "max", "options")))
+    limits = {name: getattr(widget, limit, None) for name, limit in (("least", "min"), ("most", "max"), ("options", "options"))}
+    return value_of(widget.id, value, KINDS[widget.get_io_type()], **limits)
 
 
 def value_of(name: str, value, kind: type, least=None, most=None, options=None):
@@ -68,7 +72,12 @@ def rgb(image: torch.Tensor, socket: str, least: int = 1) -> torch.Tensor:
     """The colors of an IMAGE, (B, H, W, 3): gray three times, alpha left out. Raises as `check_image` does."""
     check_image(image, socket, least)
     if image.shape[-1] not in (1, 3, 4):
-        raise ValueError(f"{socket} has {image.shape[-1]} channels; expected 1 (gray), 3 (RGB) or 4 (with alpha). Convert the image.")
-    if not image.isfinite().all():
-        raise ValueError(f"{socket} holds values that are not finite (NaN or infinite). Look at the node that it comes from.")
+        raise ValueError(
+            f"{socket} has {image.shape[-1]} channels; expected 1 (gray), 3 (RGB) or 4 (with alpha). Convert the image."
+        )
+    if not image.is_floating_point() or not image.isfinite().all():
+        raise ValueError(
+            f"{socket} holds values of {image.dtype} that are no colors; expected 0 to 1, without NaN or infinity. "
+            "Look at the node that it comes from."
+        )
     return image[..., :3].expand(*image.shape[:-1], 3)

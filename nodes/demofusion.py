@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..engine.conditioning import check_prompts
 from ..engine.latents import (
     batch_index_of,
+    noise_mask_of,
     resize,
     samples_of,
     target_size,
@@ -278,7 +279,7 @@ class DemoFusionSampler(io.ComfyNode):
     ) -> io.NodeOutput:
         check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(reference, "reference", model)
-        batch_index, noise_mask = batch_index_of(reference, "reference"), reference.get("noise_mask")
+        batch_index, noise_mask = batch_index_of(reference, "reference"), noise_mask_of(reference, "reference")
         cells = model.get_model_object("latent_format").spacial_downscale_ratio
         size = target_size(samples.shape[-2:], scale_by, width, height, cells, "reference")
         depth = min(denoise_depth, steps) if mode == DIRECT else steps

@@ -3,7 +3,12 @@
 from comfy_api.latest import io
 
 from ..engine.conditioning import check_prompts
-from ..engine.latents import batch_index_of, samples_of, with_samples
+from ..engine.latents import (
+    batch_index_of,
+    noise_mask_of,
+    samples_of,
+    with_samples,
+)
 from ..engine.sigmas import schedule
 from ..methods.pixelsmith_plan import ORDERS
 from ..patches.pixelsmith import SIZES, sample
@@ -133,7 +138,7 @@ class PixelSmithSampler(io.ComfyNode):
             order=order,
             sizes=size_conditioning,
             regions_per_call=batch,
-            noise_mask=guidance.get("noise_mask"),
+            noise_mask=noise_mask_of(guidance, "guidance"),
             batch_index=batch_index_of(guidance, "guidance"),
         )
         return io.NodeOutput(with_samples(guidance, out))

@@ -3,7 +3,12 @@
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..engine.latents import batch_index_of, samples_of, with_samples
+from ..engine.latents import (
+    batch_index_of,
+    noise_mask_of,
+    samples_of,
+    with_samples,
+)
 from ..methods.region_noise import check_strengths
 from ..patches.region_noise import add_region_noise
 from . import inputs
@@ -82,7 +87,7 @@ class RegionNoise(io.ComfyNode):
             seed=seed,
             canny=(canny_low, canny_high),
             batch_index=batch_index_of(samples, "samples"),
-            noise_mask=samples.get("noise_mask"),
+            noise_mask=noise_mask_of(samples, "samples"),
         )
         strength = (maps / max(e_max, 1e-6))[..., None].expand(*maps.shape, 3)
         return io.NodeOutput(with_samples(samples, noised), strength.to(comfy.model_management.intermediate_device()))
