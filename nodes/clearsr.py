@@ -46,8 +46,11 @@ class ApplyClearSR(io.ComfyNode):
             node_id="LoupeApplyClearSR",
             display_name="Apply ClearSR",
             category="Loupe/sampling",
-            description="Restores a low-quality picture while sampling: its latent steers the model through two control networks, and LoRAs prepare encoder and model for it. "
-                        "Enlarge the picture to the size you want first, sample the latent output with denoise 1 and an empty prompt.",
+            description=(
+                "Restores a low-quality picture while sampling: its latent steers the model through two control "
+                "networks, and LoRAs prepare encoder and model for it. Enlarge the picture to the size you want "
+                "first, sample the latent output with denoise 1 and an empty prompt."
+            ),
             search_aliases=["ControlSR", "super resolution", "restore", "upscale", "controlnet"],
             inputs=[
                 io.Model.Input(

@@ -15,8 +15,11 @@ class LoadMini(io.ComfyNode):
             node_id="LoupeLoadMini",
             display_name="Load Mini World",
             category="Loupe/loaders",
-            description="A small trained SDXL-family model that ships with Loupe: coloured shapes on textured grounds at 128 x 128. It makes every workflow run in seconds on a CPU. "
-                        "Prompts look like: red star top left, blue house bottom right, on grass.",
+            description=(
+                "A small trained SDXL-family model that ships with Loupe: coloured shapes on textured grounds at 128 "
+                "x 128. It makes every workflow run in seconds on a CPU. Prompts look like: red star top left, blue "
+                "house bottom right, on grass."
+            ),
             search_aliases=["loupe", "mini", "test model", "demo"],
             inputs=[
                 io.Combo.Input(

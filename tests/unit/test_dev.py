@@ -113,7 +113,7 @@ def test_existing_comfyui(tmp_path):
 def test_existing_comfyui_without_packages(tmp_path):
     (tmp_path / "main.py").touch()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    with pytest.raises(dev.SetupError, match="lacks torch, aiohttp, cv2, pytest, ruff. Run: .*venv.* -m pip install torch aiohttp opencv-python-headless pytest=="):
+    with pytest.raises(dev.SetupError, match="lacks torch, aiohttp, cv2, pytest, ruff, hypothesis. Run: .*venv.* -m pip install torch aiohttp opencv-python-headless pytest=="):
         dev.use_existing(tmp_path, None, testing=True)
 
 
