@@ -91,7 +91,8 @@ def _encoded_hint(control, crop):
 
     def make():
         pixels = _enlarged(control.cond_hint_original, control, control.compression_ratio * control.vae.spacial_compression_encode(), crop)
-        loaded = model_management.loaded_models(only_currently_used=True)
+        # one whose patcher is gone is None there
+        loaded = [model for model in model_management.loaded_models(only_currently_used=True) if model is not None]
         latents = control.vae.encode(control.preprocess_image(pixels).movedim(1, -1))
         model_management.load_models_gpu(loaded)
         if control.latent_format is not None:

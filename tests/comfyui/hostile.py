@@ -10,10 +10,10 @@ import tiny
 import torch
 from loupe.methods.regions import RegionLayout
 from loupe.models.clearsr.loaded import ClearSRControl
+from loupe.models.files import BUNDLED
 from loupe.models.implicit_decoder.loaded import LoadedDecoder
 from loupe.models.lsr.loaded import LatentUpscaler
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 
 CHANNELS = 4
@@ -106,9 +106,9 @@ class World:
     def __init__(self):
         self.model, self.video = local.build("sdxl"), local.build("wan")
         self.mini, self.clip, self.vae = mini.load_model(), mini.load_clip(), mini.load_vae()
-        self.lsr = LatentUpscaler.from_file(f"{FOLDER}/mini_lsr.safetensors", "mini")
-        self.decoder = LoadedDecoder.from_file(f"{FOLDER}/mini_decoder.safetensors", "mini")
-        self.control = ClearSRControl.from_file(f"{FOLDER}/mini_clearsr.safetensors")
+        self.lsr = LatentUpscaler.from_file(f"{BUNDLED}/mini_lsr.safetensors", "mini")
+        self.decoder = LoadedDecoder.from_file(f"{BUNDLED}/mini_decoder.safetensors", "mini")
+        self.control = ClearSRControl.from_file(f"{BUNDLED}/mini_clearsr.safetensors")
 
     def sockets(self, node):
         """Strategies of right and of all values, by io type."""

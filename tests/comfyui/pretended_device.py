@@ -58,10 +58,10 @@ class PretendedDevice(TorchFunctionMode):
         source, target = bool(here), _target(name, args, leaves, here)
         if name in MOVES:
             source = bool(here) and (name != "copy_" or isinstance(args[1], Pretended))
-            if source != target and not (kwargs.get("non_blocking") or name != "tensor" and True in args[2:]):
+            if source != target and not (kwargs.get("non_blocking") or name != "tensor" and any(value is True for value in args[2:])):
                 self._count(self.waits if source else self.copies)
         elif name in INDEXING:
-            self._index(func, args, tensors)
+            self._index(func, args)
         elif here:
             if any(not isinstance(tensor, Pretended) and tensor.ndim for tensor in tensors):
                 raise RuntimeError(f"Expected all tensors to be on the same device, but {name} has some on {DEVICE} and some on the CPU")
@@ -78,7 +78,7 @@ class PretendedDevice(TorchFunctionMode):
         pretended = lambda made: made if isinstance(made, Pretended) else made.as_subclass(Pretended)
         return tree_map_only(torch.Tensor, pretended, out, is_leaf=lambda part: isinstance(part, torch.Size))
 
-    def _index(self, func, args, tensors):
+    def _index(self, func, args):
         """Indexing by masks waits, by tensors of the CPU copies; a value of the CPU is copied to a place without them."""
         keys = [leaf for leaf in tree_flatten(args[1])[0] if isinstance(leaf, torch.Tensor)]
         if not isinstance(args[0], Pretended):
@@ -106,7 +106,7 @@ def _refuse(name, args, kwargs):
     """What some GPUs do not have."""
     if name in UNORDERED:
         raise RuntimeError(f"{name} does not have a deterministic implementation")
-    if torch.float64 in (*args, *kwargs.values()):
+    if any(value is torch.float64 for value in (*args, *kwargs.values())):
         raise TypeError("the device does not support float64")
     size = args[1:2] or [kwargs.get("size", kwargs.get("output_size"))]
     if name.startswith("adaptive_avg_pool") or name == "interpolate" and kwargs.get("mode") == "area":

@@ -6,8 +6,8 @@ from loupe.engine.latents import as_sampled, same_aspect
 from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.models.clearsr.loaded import ClearSRControl
+from loupe.models.files import BUNDLED
 from loupe.models.mini import loaded as mini
-from loupe.models.mini.world import FOLDER
 from loupe.nodes import NODES
 from loupe.nodes.clearsr import ApplyClearSR
 from loupe.nodes.demofusion import DemoFusionSampler
@@ -103,7 +103,7 @@ def test_noise_at_edges_is_checked_before_a_picture_is_decoded():
 
 
 def test_clearsr_refuses_an_image_smaller_than_a_cell():
-    control = ClearSRControl.from_file(str(FOLDER / "mini_clearsr.safetensors"))
+    control = ClearSRControl.from_file(str(BUNDLED / "mini_clearsr.safetensors"))
     sockets = {"model": mini.load_model(), "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "control_net": control, "vae": mini.load_vae()}
     with pytest.raises(ValueError, match=r"image has the shape \(1, 1, 1, 3\).*at least 8 x 8 pixels"):
         run(ApplyClearSR, **sockets, image=torch.zeros(1, 1, 1, 3))
