@@ -3,7 +3,7 @@
 from functools import partial
 
 from . import clearsr, implicit_decoder, lsr
-from .mini import arbitrary, denoiser, detector, reading, shards, vae
+from .mini import arbitrary, denoiser, detector, few_steps, flow, reading, shards, vae
 from .presets import PRESETS
 
 COMMANDS = {
@@ -14,6 +14,8 @@ COMMANDS = {
     "mini-vae": vae.main,
     "mini-text": reading.main,
     "mini-unet": denoiser.main,
+    "mini-flow": flow.main,
+    "mini-flow-lora": few_steps.main,
     "mini-arbitrary": arbitrary.main,
     "mini-detector": detector.main,
 }

@@ -20,7 +20,13 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 from .. import latent_space
 from . import file
 from .vae import MiniVAE
-from .world import ARBITRARY_CONFIG, TEXT_CONFIG, UNET_CONFIG, warning_of
+from .world import (
+    ARBITRARY_CONFIG,
+    FLOW_CONFIG,
+    TEXT_CONFIG,
+    UNET_CONFIG,
+    warning_of,
+)
 
 # ComfyUI's VAE class builds only networks it knows. This one is built to satisfy its constructor and then replaced.
 PLACEHOLDER_VAE = {"ddconfig": {"double_z": True, "z_channels": 4, "resolution": 64, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -47,9 +53,22 @@ class MiniTextEncoder(comfy.sd1_clip.SDClipModel):
                          return_projected_pooled=False, model_options=model_options)
 
 
+class MaskedTextEncoder(MiniTextEncoder):
+    """Its states behind the end of a prompt are zero: ComfyUI's NextDiT ignores masks, and was trained on these."""
+
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device, dtype, model_options)
+        self.zero_out_masked = True
+
+
 class MiniClipModel(comfy.sd1_clip.SD1ClipModel):
     def __init__(self, device="cpu", dtype=None, model_options={}):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MiniTextEncoder)
+
+
+class MaskedClipModel(comfy.sd1_clip.SD1ClipModel):
+    def __init__(self, device="cpu", dtype=None, model_options={}):
+        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MaskedTextEncoder)
 
 
 class MiniVAEAdapter(MiniVAE):
@@ -113,20 +132,28 @@ def load_arbitrary(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPa
     return patcher
 
 
-def load_clip(disable_dynamic: bool = False) -> comfy.sd.CLIP:
-    """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words."""
+def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """MODEL: ComfyUI's Z-Image class at the mini world's size. It takes prompts from `load_clip(masked=True)`."""
+    patcher = _model("flow", comfy.supported_models.ZImage({"image_model": "lumina2", **FLOW_CONFIG}), disable_dynamic)
+    patcher.cached_patcher_init = (load_flow, ())
+    return patcher
+
+
+def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.CLIP:
+    """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words.
+    masked: the states of padding are zero."""
     weights, metadata = file.load("text")
     rows = weights.pop("embeddings.token_embedding.weight").float()
     table = rows[:1].repeat(49408, 1)
     table[[int(i) for i in metadata.notes["token_ids"].split(",")]] = rows[1:]
-    target = comfy.supported_models_base.ClipTarget(MiniTokenizer, MiniClipModel)
+    target = comfy.supported_models_base.ClipTarget(MiniTokenizer, MaskedClipModel if masked else MiniClipModel)
     state = {f"clip_l.transformer.text_model.{k}": v for k, v in weights.items()}
     state["clip_l.transformer.text_model.embeddings.token_embedding.weight"] = table
     state["clip_l.transformer.text_projection.weight"] = torch.eye(TEXT_CONFIG["hidden_size"])
     state["clip_l.logit_scale"] = torch.tensor(4.6055)
     clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state), model_options={"dtype": torch.float32}, disable_dynamic=disable_dynamic)
     clip.cond_stage_model.load_state_dict(state)
-    clip.patcher.cached_patcher_init = (_clip_patcher, ())
+    clip.patcher.cached_patcher_init = (_clip_patcher, (masked,))
     return clip
 
 
@@ -146,8 +173,8 @@ def load_vae(disable_dynamic: bool = False) -> comfy.sd.VAE:
     return vae
 
 
-def _clip_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    return load_clip(disable_dynamic).patcher
+def _clip_patcher(masked: bool, disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    return load_clip(disable_dynamic, masked).patcher
 
 
 def _vae_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:

@@ -39,6 +39,28 @@ UNET_CONFIG = {
 # for arbitrary scales: a low-resolution latent beside the noisy one
 ARBITRARY_CONFIG = {**UNET_CONFIG, "in_channels": 8}
 
+# ComfyUI's NextDiT in the layout of Z-Image; no padding tokens, as captions are padded to 32 already
+FLOW_CONFIG = {
+    "patch_size": 2,
+    "in_channels": 4,
+    "dim": 256,
+    "n_layers": 6,
+    "n_refiner_layers": 1,
+    "n_heads": 8,
+    "n_kv_heads": 8,
+    "multiple_of": 32,
+    "ffn_dim_multiplier": 2.0,
+    "norm_eps": 1e-5,
+    "qk_norm": True,
+    "cap_feat_dim": TEXT_CONFIG["hidden_size"],
+    "axes_dims": [8, 12, 12],
+    "axes_lens": [64, 64, 64],
+    "rope_theta": 256.0,
+    "z_image_modulation": True,
+    "time_scale": 1000.0,
+}
+FLOW_SHIFT = 3.0
+
 # what its text encoder was trained on; every other word is one and the same to it
 WORDS = {
     "shapes": ("ball", "box", "pyramid", "star", "heart", "flower", "house", "tree"),

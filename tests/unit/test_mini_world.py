@@ -163,7 +163,7 @@ def test_implicit_decoder_beats_a_resize(vae, side):
 
 def test_bundled_files_say_what_they_are_and_stay_small():
     files = list(BUNDLED.glob("*.safetensors"))
-    assert len(files) >= 5 and sum(f.stat().st_size for f in files) < 40e6
+    assert len(files) >= 5 and sum(f.stat().st_size for f in files) < 60e6
     for file in files:
         with safe_open(file, "pt") as f:
             metadata = f.metadata()

@@ -154,13 +154,14 @@ def initialise(unet: UNetModel) -> UNetModel:
     return unet
 
 
-def draw_batch(data: dict[str, torch.Tensor], count: int, g: torch.Generator):
-    """Latents (B, 4, 16, 16), caption rows (B, 32), sizes (B, 6) as (height, width, crop y, crop x, target height, target width)."""
+def draw_batch(data: dict[str, torch.Tensor], count: int, g: torch.Generator, visible_share: float = 0.5):
+    """Latents (B, 4, 16, 16), whole scenes before crops; caption rows (B, 32); sizes (B, 6) as (height, width, crop y, crop x,
+    target height, target width). visible_share of the crops have the caption of what they show, the others their scene's."""
     n = round(count * WHOLE_SHARE)
     i = torch.randint(len(data["whole"]), (n,), generator=g)
     j = torch.randint(len(data["zoom"]), (count - n,), generator=g)
     latents = torch.cat([data["whole"][i], data["zoom"][j]])
-    visible = torch.rand(count - n, 1, generator=g) < 0.5
+    visible = torch.rand(count - n, 1, generator=g) < visible_share
     rows = torch.cat([data["whole_rows"][i], torch.where(visible, data["zoom_visible_rows"][j], data["zoom_rows"][j])])
 
     native = torch.full((n,), NATIVE_SIZE)
