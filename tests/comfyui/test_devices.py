@@ -12,6 +12,8 @@ from comfy.model_management import intermediate_device
 from loupe import nodes
 from pretended_device import STATES, Pretended
 
+pytestmark = pytest.mark.newest
+
 SIZE = 16  # cells to the side of the small image
 
 

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from loupe.nodes import NODES
 
-EXAMPLES = 80
+pytestmark = pytest.mark.newest
+
+EXAMPLES = 50
 LOADERS = {"LoupeLoadLSR", "LoupeLoadClearSR", "LoupeLoadImplicitDecoder"}  # their file names are ComfyUI's to check
 
 

@@ -167,6 +167,7 @@ def test_numerics_run_under_every_instruction_set(tmp_path, monkeypatch, capsys,
     _, first, *limited, old = calls  # the first is the linter
     said = capsys.readouterr().out
     assert said.count("\nnumerics with ") == len(limited) == len(names) and f"\n{3 * (2 + len(names))} passed, 0 failed" in said
+    assert "-m" not in first[0][2:] and old[0][old[0].index("-m", 3) :][:2] == ["-m", "not newest"]
     for command, env in (first, old):
         assert "numerics" not in command and not dev.INSTRUCTIONS["SSE4"].items() <= env.items()
     for (command, env), name in zip(limited, names):
