@@ -35,6 +35,9 @@ class Run:
         self.began = False
         self._read = None
 
+    def __deepcopy__(self, memo):
+        return self  # other packs copy model options, which does not begin another run
+
     @staticmethod
     def of(options: dict) -> "Run | None":
         """The run that an evaluation with these model options belongs to."""

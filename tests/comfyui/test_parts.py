@@ -1,6 +1,7 @@
 """A method is a Part: toy ones are registered beside the real ones, planned, run and removed, and the engine is not
 told."""
 
+import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -161,3 +162,19 @@ def test_a_part_brings_its_object_patches_and_its_refusal(sdxl):
 def test_a_part_says_what_happened(sdxl, caplog):
     run(with_parts(sdxl, Brighter()))
     assert "brighter after 3 steps" in caplog.text
+
+
+def test_a_copy_of_the_options_is_of_the_same_run(sdxl):
+    """Other packs copy what a guider is given, deeply too."""
+    copies = []
+
+    def copied(args):
+        copies.append(copy.deepcopy({key: value for key, value in args["model_options"].items() if key != "transformer_options"}))
+        return args["denoised"]
+
+    model = with_parts(sdxl, RegionalDenoise((8, 8)))
+    expected = run(model)
+    model = model.clone()
+    model.set_model_sampler_post_cfg_function(copied)
+    assert torch.equal(run(model), expected)
+    assert len({id(options["loupe_run"]) for options in copies}) == 1
