@@ -9,7 +9,7 @@ from aiohttp import web
 from server import PromptServer
 
 from ..methods.region_prompts import parse_prompts, replace_prompt
-from ..methods.regions import RegionLayout, axis_starts
+from ..methods.regions import RegionLayout
 from ..models.mini.world import unknown_words, warning_of
 from ..nodes.checks import value_of, widget_value
 from ..nodes.region_layout import RegionLayoutNode
@@ -59,15 +59,14 @@ def regions_of(_, values: dict) -> dict:
     """The layout of a canvas: height, width and the widgets of Region Layout; latent cells."""
     canvas = [value_of(name, values.get(name), int, 1, LARGEST_SIDE) for name in ("height", "width")]
     layout = RegionLayout.from_overlap(*canvas, *arguments(RegionLayoutNode, RegionLayout.from_overlap, values).values())
-    spans = ((layout.height, layout.region_height, layout.stride_height), (layout.width, layout.region_width, layout.stride_width))
-    rows, columns = (len(axis_starts(*span)) for span in spans)
+    rows, columns = map(len, layout.starts)
     return {
         "canvas": canvas,
         "region": [layout.region_height, layout.region_width],
         "overlap": [layout.region_height - layout.stride_height, layout.region_width - layout.stride_width],
         "rows": rows,
         "columns": columns,
-        "regions": layout.regions if rows * columns <= MOST_REGIONS else [],
+        "regions": layout.regions if layout.count <= MOST_REGIONS else [],
     }
 
 

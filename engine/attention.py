@@ -1,10 +1,7 @@
 """The output of a network's cross-attention layers, whatever its family."""
 
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import (
-    Downsample,
-    Upsample,
-)
+from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.patcher_extension import WrappersMP
 
 from .families import family_of
@@ -17,8 +14,8 @@ LAYERS = {"all": ("input", "middle", "output"), "down": ("input",), "middle": ("
 
 
 def output_patched(options: dict, model, patch, size: tuple[int, int]) -> dict:
-    """Model `options` of `model` (BaseModel) whose cross-attention layers give their output (rows, tokens, C) to patch(n, extra_options),
-    behind what other patches do to it.
+    """`options` of `model` (BaseModel) whose cross-attention layers give their output (rows, tokens, C) to
+    patch(n, extra_options), behind what other patches do to it.
 
     size: cells (height, width) of what the network is shown.
     """

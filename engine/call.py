@@ -49,8 +49,21 @@ class Call:
         run.check_finite(total, step)
         run.cache.begin(step)
         run.easy_cache.begin()
-        canvas = Canvas.of(model, *x.shape[-2:])
-        return cls(run, executor, model, conds, x, timestep, options, sigma, step, canvas, progress.begin(step), regions_per_call, run.patches)
+        return cls(
+            run,
+            executor,
+            model,
+            conds,
+            x,
+            timestep,
+            options,
+            sigma=sigma,
+            step=step,
+            canvas=Canvas.of(model, *x.shape[-2:]),
+            progress=progress.begin(step),
+            regions_per_call=regions_per_call,
+            patches=run.patches,
+        )
 
     @property
     def positive(self) -> int | None:

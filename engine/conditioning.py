@@ -91,12 +91,14 @@ UNCUT_KEYS = {
     "keyframe_idxs": "keyframes placed by token. Remove the keyframe guides",
 }
 
+
 def check_prompts(model, **prompts: list) -> None:
     """Raises ValueError for CONDITIONING, by socket, that `model` (BaseModel) cannot be told."""
+    pooled = family_of(model).pooled
     for socket, conditioning in prompts.items():
         if not conditioning:
             raise ValueError(f"{socket} is empty; expected at least one prompt. Connect CLIP Text Encode.")
-        if family_of(model).pooled and any(not options.keys() & {"pooled_output", "unclip_conditioning"} for _, options in conditioning):
+        if pooled and any(not options.keys() & {"pooled_output", "unclip_conditioning"} for _, options in conditioning):
             raise ValueError(
                 f"{socket} has no pooled_output, the summary of the prompt that {type(model).__name__} is told. "
                 "Encode the prompt with the text encoder of this model."

@@ -73,7 +73,17 @@ class Engine:
     def sample(self, executor, guider, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, *args, **kwargs):
         """SAMPLER_SAMPLE: one run."""
         options = extra_args["model_options"]
-        run = Run(guider.inner_model, sigmas, noise, latent_image, denoise_mask, extra_args.get("seed") or 0, guider.conds.get("positive"), options, self.span)
+        run = Run(
+            guider.inner_model,
+            sigmas,
+            noise,
+            latent_image,
+            denoise_mask,
+            seed=extra_args.get("seed") or 0,
+            positive=guider.conds.get("positive"),
+            options=options,
+            span=self.span,
+        )
         edits = {key: part.edits(run) for key, part in self.parts.items() if part.overrides("edits")}
 
         def finished(x, sigma):

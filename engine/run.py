@@ -25,7 +25,7 @@ class Run:
     """
 
     def __init__(self, model, sigmas: torch.Tensor, noise=None, latent_image=None, denoise_mask=None, seed: int = 0, positive: list | None = None, options: dict | None = None, span: Span | None = None):
-        self.model, self.sigmas, self.noise, self.latent_image = model, sigmas, noise, latent_image
+        self.model, self.noise, self.latent_image = model, noise, latent_image
         self.denoise_mask, self.seed, self.positive, self.options, self.span = denoise_mask, seed, positive, options or {}, span
         self.schedule: list[float] = sigmas.tolist()
         self.cache = StepCache()

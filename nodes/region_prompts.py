@@ -197,7 +197,7 @@ class RegionPrompts(io.ComfyNode):
     @checked
     def execute(cls, clip, regions, conditioning, prompts, max_tokens) -> io.NodeOutput:
         check_prompts(None, conditioning=conditioning)
-        texts = parse_prompts(prompts, len(regions.regions))
+        texts = parse_prompts(prompts, regions.count)
         if not any(texts):
             return io.NodeOutput(conditioning)
         return io.NodeOutput(encode_regions(clip, texts, regions, conditioning, max_tokens))

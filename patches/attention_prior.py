@@ -114,7 +114,7 @@ class Attended(ViewPatch):
 
     def __init__(self, prior: AttentionPrior, call, uuids: list):
         self.prior, self.positive, self.uuids = prior, call.positive, uuids
-        self.model, self.canvas, self.cache = call.model, call.canvas.size, call.run.cache
+        self.model, self.canvas = call.model, call.canvas.size
         self.values = {}
 
     def of(self, layer: tuple, uuid) -> torch.Tensor | None:
@@ -169,6 +169,7 @@ class Capture(_Layers):
 class Read(_Layers):
     def __init__(self, attended, views):
         super().__init__(attended, views, attended.positive)
+        self.weights = {}
 
     def __call__(self, n, extra_options):
         prior, chunks, composed = self.attended.prior, n.chunk(len(extra_options["uuids"])), {}
@@ -182,13 +183,11 @@ class Read(_Layers):
 
     def _weights(self, values, rows, columns):
         """Where the tokens of the views lie in `values` (B, h, w, C)."""
-        views, canvas = self.views, self.attended.canvas
-
-        def make():
-            y = torch.stack([token_centres(*view.y, rows, canvas[0]) for view in views])
-            x = torch.stack([token_centres(*view.x, columns, canvas[1]) for view in views])
+        key = rows, columns, values.shape[1:3], values.device, values.dtype
+        if key not in self.weights:
+            height, width = self.attended.canvas
+            y = torch.stack([token_centres(*view.y, rows, height) for view in self.views])
+            x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
             like = {"device": values.device, "dtype": values.dtype, "non_blocking": True}
-            return bilinear_weights(y, values.shape[1]).to(**like), bilinear_weights(x, values.shape[2]).to(**like)
-
-        key = "token weights", tuple(views), canvas, rows, columns, values.shape[1:3], values.device, values.dtype
-        return self.attended.cache.get(key, make)
+            self.weights[key] = bilinear_weights(y, values.shape[1]).to(**like), bilinear_weights(x, values.shape[2]).to(**like)
+        return self.weights[key]
