@@ -62,13 +62,14 @@ class MaskedTextEncoder(MiniTextEncoder):
 
 
 class MiniClipModel(comfy.sd1_clip.SD1ClipModel):
+    encoder = MiniTextEncoder
+
     def __init__(self, device="cpu", dtype=None, model_options={}):
-        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MiniTextEncoder)
+        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=self.encoder)
 
 
-class MaskedClipModel(comfy.sd1_clip.SD1ClipModel):
-    def __init__(self, device="cpu", dtype=None, model_options={}):
-        super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=MaskedTextEncoder)
+class MaskedClipModel(MiniClipModel):
+    encoder = MaskedTextEncoder
 
 
 class MiniVAEAdapter(MiniVAE):

@@ -18,6 +18,7 @@ import comfy.model_management
 import comfy.ops
 import torch
 from comfy.ldm.lumina.model import NextDiT
+from comfy.model_sampling import time_snr_shift
 from safetensors.torch import load_file
 from torch import nn
 
@@ -25,7 +26,7 @@ from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.world import FLOW_CONFIG, FLOW_SHIFT
 from ..loop import Loop, launch, options_parser, provenance
-from .denoiser import WHOLE_SHARE, attention, draw_batch, prepare
+from .denoiser import WHOLE_SHARE, attention, attention_of_heads, draw_batch, prepare
 from .text import Vocabulary, encode_text, load_text_model
 
 CROP_SIGMA = 0.9
@@ -33,9 +34,8 @@ GATE = 0.5
 
 
 def token_attention(original, q, k, v, heads, mask=None, **kwargs):
-    """Attention of heads (B, heads, N, d) to rows (B, N, heads * d) by plain matrix products, as in `denoiser.attention`."""
-    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    return (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).flatten(-2)
+    """optimized_attention_override: the transformer gives heads, and nothing is masked."""
+    return attention_of_heads(q, k, v)
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def build(weights: dict[str, torch.Tensor] | None = None) -> NextDiT:
 
 def shifted(u: torch.Tensor) -> torch.Tensor:
     """Noise levels of shift 3 from evenly spread ones, both in [0, 1]."""
-    return FLOW_SHIFT * u / (1 + (FLOW_SHIFT - 1) * u)
+    return time_snr_shift(FLOW_SHIFT, u)
 
 
 def unshifted(sigma: float) -> float:
