@@ -6,9 +6,8 @@ Stable Diffusion's.
 """
 
 import comfy.model_sampling
-import torch
 
-from ..engine.sigmas import PAPER_SCHEDULE, noise_levels, timestep
+from ..engine.sigmas import PAPER_SCHEDULE, levels_of, noise_levels
 from ..methods.demofusion import schedule_weights
 from ..methods.latent_adjustment import PRESETS
 from ..methods.pixelsmith import follows

@@ -96,13 +96,14 @@ class Engine:
             if callback is not None:
                 callback(step, finished(denoised, 0.0) if step == run.steps - 1 else denoised, *rest)
 
-        with edited(executor.class_obj, run, edits) as unreported:
+        with edited(executor.class_obj, run, edits):
             x = executor(guider, sigmas, {**extra_args, "model_options": run.into(options)}, reported, noise, latent_image, denoise_mask, *args, **kwargs)
         if self.evaluating:
             # the last prediction has no evaluation after it that would look at it
             run.check_finite(float(x.sum(dtype=torch.float32)), run.steps)
-        for text in (*unreported, *(text for part in self.parts.values() for text in part.notices(run))):
-            notice(text)
+        for part in self.parts.values():
+            for text in part.notices(run):
+                notice(text)
         return finished(x, run.schedule[-1] if run.schedule else 0.0)
 
     def evaluate(self, executor, model, conds, x, timestep, options):

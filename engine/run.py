@@ -3,15 +3,17 @@
 import copy
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 
+from ..methods.schedules import Levels, published, stretch
 from .cache import StepCache
 from .controls import hint_view_patches
 from .easy_cache import SizedCache
 from .other_packs import OtherPacks
 from .progress import Progress, Span
-from .sigmas import Step, nearest_step, timestep
+from .sigmas import Step, levels_of, nearest_step
 
 KEY = "loupe_run"  # in the model options of its evaluations
 
@@ -21,7 +23,7 @@ class Run:
 
     schedule: `sigmas` as numbers. noise: unit noise, of the canvas's shape. latent_image, denoise_mask: None where
     there are none. positive: the guider's conds of that name. options: the run's model options. span: its place in
-    a node that samples several times.
+    a node that samples several times. draws_noise: the sampler adds noise of its own; known where its state is edited.
     """
 
     def __init__(self, model, sigmas: torch.Tensor, noise=None, latent_image=None, denoise_mask=None, seed: int = 0, positive: list | None = None, options: dict | None = None, span: Span | None = None):
@@ -33,6 +35,7 @@ class Run:
         self.progress: Progress | None = None
         self.ended = 0  # steps that the sampler has reported
         self.began = False
+        self.draws_noise = False
         self._read = None
 
     def __deepcopy__(self, memo):
@@ -82,9 +85,26 @@ class Run:
         sampling._buffers = {name: buffer if buffer is None else buffer.cpu() for name, buffer in sampling._buffers.items()}
         return sampling
 
-    def timestep(self, sigma: float) -> float:
-        """Training timestep, 0..999, of `sigma`; see `sigmas.timestep`."""
-        return timestep(self.sampling, sigma)
+    @functools.cached_property
+    def levels(self) -> Levels:
+        """What the model's sigmas say of noise and signal."""
+        return levels_of(self.sampling)
+
+    @functools.cached_property
+    def timesteps(self) -> list[float]:
+        """Of the levels of the schedule, 0..999."""
+        return [self.levels.timestep(sigma) for sigma in self.schedule]
+
+    @functools.cached_property
+    def published(self) -> bool:
+        """Whether it walks a grid of the papers, on which a share is what each step takes."""
+        return published(self.timesteps)
+
+    def share(self, share: Callable[[float], float], step: int) -> float:
+        """What step `step` takes where share(t) is the papers' at timestep t: elsewhere than on their grids as much as
+        their steps take over the same levels."""
+        t, t_next = self.timesteps[step : step + 2]
+        return share(t) if self.published else stretch(share, t, t_next)
 
     def read(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[float, float]:
         """The noise level (B,) and the sum of a latent about to be evaluated, as numbers: the only time that an

@@ -6,40 +6,25 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ..methods.schedules import ddim_sigmas
+from ..methods.schedules import Levels, ddim_sigmas, grid, start_for
 
 PAPER_SCHEDULE = "ddim (paper)"
+CURVE_STEPS = 1000
 SCHEDULES = [PAPER_SCHEDULE, *comfy.samplers.SCHEDULER_NAMES]
 
 
-def timestep(model_sampling, sigma: float) -> float:
-    """Training timestep, 0..999, that `sigma` stands for.
-
-    Flow models count 1000 * sigma, Cosmos of the sigma that its flow has; other models without a table
-    of discrete noise levels are read on Stable Diffusion's.
-    """
+def levels_of(model_sampling) -> Levels:
+    """What the sigmas of ComfyUI's `model_sampling`, on the CPU, say of noise and signal."""
     if isinstance(model_sampling, comfy.model_sampling.CONST):
-        return 1000 * sigma
-    if isinstance(model_sampling, comfy.model_sampling.COSMOS_RFLOW):
-        return 1000 * sigma / (1 + sigma)
-    if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
-        model_sampling = comfy.model_sampling.ModelSamplingDiscrete()
-    return float(model_sampling.timestep(torch.tensor([sigma], device=model_sampling.log_sigmas.device)))
+        return Levels(flow=True, noise_scale=float(getattr(model_sampling, "noise_scale", 1.0)))
+    return Levels(table=_table(model_sampling))
 
 
-def mixed_sigma(model_sampling, sigma: float) -> float:
-    """Noise level m at which the sampler's state is sqrt(1 + m^2) times what the network sees of it:
-    sigma for k-diffusion's x0 + sigma * eps, 0 for flow's (1 - sigma) x0 + sigma * eps. Cosmos samples
-    its flow as x0 + sigma * eps, 1 + sigma times the mixture."""
-    if isinstance(model_sampling, comfy.model_sampling.CONST):
-        return 0.0
-    return (sigma * (2 + sigma)) ** 0.5 if isinstance(model_sampling, comfy.model_sampling.COSMOS_RFLOW) else sigma
-
-
-def step_index(levels: list[float], sigma: float) -> int:
-    """Step of the schedule `levels` that an evaluation at `sigma` belongs to; sub-steps of a
-    multi-stage sampler count to the step they lead to."""
-    return min(sum(level > sigma * (1 + 1e-5) for level in levels), max(len(levels) - 2, 0))
+def _table(model_sampling):
+    # EDM's and Stable Cascade's networks are not told the index
+    other = comfy.model_sampling.ModelSamplingDiscreteEDM, comfy.model_sampling.StableCascadeSampling
+    discrete = isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete) and not isinstance(model_sampling, other)
+    return tuple(model_sampling.sigmas.tolist()) if discrete else None
 
 
 def nearest_step(levels: list[float], sigma: float) -> int:
@@ -71,25 +56,41 @@ def paper_schedule(model_sampling, steps: int, depth: int | None = None, end_at_
     return sigmas
 
 
-def schedule(model, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
-    """The last `depth` of `steps` noise levels of `model` and the one after them, (depth + 1,)."""
-    return noise_levels(model.get_model_object("model_sampling"), name, steps, depth, end_at_zero)
+def schedule(model, name: str, steps: int, strength: float = 1.0, end_at_zero: bool = True, highest: float = math.inf) -> torch.Tensor:
+    """`steps` noise levels of `model` (ModelPatcher) and the one after them, (steps + 1,); see `noise_levels`."""
+    return noise_levels(model.get_model_object("model_sampling"), name, steps, strength, end_at_zero, highest)
 
 
-def noise_levels(sampling, name: str, steps: int, depth: int, end_at_zero: bool) -> torch.Tensor:
-    """`schedule` for a model sampling of ComfyUI."""
-    if name == PAPER_SCHEDULE:
-        return paper_schedule(sampling, steps, depth, end_at_zero)
-    sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)[-(depth + 1) :]
+def noise_levels(sampling, name: str, steps: int, strength: float = 1.0, end_at_zero: bool = True, highest: float = math.inf) -> torch.Tensor:
+    """The part of the schedule `name` below the noise level of `strength` (`methods.schedules.start_for`) in `steps` steps.
+
+    The papers' grid is that of models with a table of timesteps, the last `steps` of steps / strength; others walk evenly
+    through their own time. highest: rho above which no other grid than the papers' starts.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength is {strength}; use more than 0 and at most 1.")
+    levels = levels_of(sampling)
+    if name == PAPER_SCHEDULE and levels.table is not None:
+        return paper_schedule(sampling, max(round(steps / strength), steps), steps, end_at_zero)
+    start = min(start_for(strength), highest)
+    if strength == 1 and highest == math.inf and levels.table is not None:
+        sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)
+    elif name in (PAPER_SCHEDULE, "simple"):
+        sigmas = torch.tensor(grid(lambda share: float(sampling.percent_to_sigma(share)), levels.sigma(start), steps))
+    else:
+        sigmas = torch.tensor(grid(_curve(sampling, name), levels.sigma(start), steps))
     if not sigmas.isfinite().all():
         raise ValueError(f"scheduler is {name!r}, which has no noise levels for steps {steps}. Raise steps, or use another scheduler.")
     return sigmas if end_at_zero else torch.cat([sigmas[:-1], sampling.sigma_min.reshape(1).to(sigmas)])
 
 
-def prediction_of(model_sampling) -> str:
-    """What the network predicts, in the words of `methods.structure_prior`."""
-    if isinstance(model_sampling, (comfy.model_sampling.CONST, comfy.model_sampling.COSMOS_RFLOW)):
-        return "flow"
-    if isinstance(model_sampling, comfy.model_sampling.X0):
-        return "x0"
-    return "v" if isinstance(model_sampling, comfy.model_sampling.V_PREDICTION) else "eps"
+def _curve(sampling, name):
+    """Sigma at a share of the schedule `name`, between those of many steps."""
+    sigmas = comfy.samplers.calculate_sigmas(sampling, name, CURVE_STEPS).tolist()
+
+    def sigma(share):
+        place = share * (len(sigmas) - 1)
+        below = min(int(place), len(sigmas) - 2)
+        return sigmas[below] + (place - below) * (sigmas[below + 1] - sigmas[below])
+
+    return sigma

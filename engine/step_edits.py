@@ -1,25 +1,20 @@
-"""Editing the sampler's state between evaluations.
+"""Editing the sampler's state, once a step, in the evaluation of that step.
 
-Samplers hold the state `x` in a local variable, so edits write into it:
+Samplers hold the state `x` in a local variable, so edits write into it: `before` the network sees it, and, together with
+the prediction, when it has been `evaluated`. By then the sampler has used neither, so a move of x0 by d with the noise
+kept, signal * d on the state and d on the prediction, comes out as d of every solver. States that a sampler evaluates
+between its steps are left alone (`trace`).
 
-* `before` an evaluation of a step's state. Two-stage samplers evaluate a temporary state at the next
-  level first and the real one afterwards; both are edited.
-* `after` every evaluation, on the prediction; no sampler loses that.
-* at the `callback`, once a step, on `x` and `denoised`. Samplers differ in which of the two they go on
-  from, and Euler has taken its derivative by then: move both by the same amount.
-* `finish` has the finished latent, and the last prediction that the run reports.
-
-An edit is told the noise level of the state by the schedule. What the network is told may differ: some
-samplers take a little off. Evaluations of latents of another size, which some samplers make in between,
-are not edited.
+`finish` has the finished latent, and the last prediction that the run reports.
 """
 
 import contextlib
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
+from .trace import Own, trace
 
 # dpm_fast and dpm_adaptive leave the schedule's noise levels; the others evaluate a prediction and then
 # rebuild the state from older ones
@@ -31,75 +26,99 @@ UNSUPPORTED = {
     "sample_unipc": "uni_pc",
     "sample_unipc_bh2": "uni_pc_bh2",
 }
+# ComfyUI steps these on a flow model's state as if it were x0 + sigma n, which carries an edit on 2 to 13 times too far
+UNSUPPORTED_ON_FLOW = {
+    "sample_ddpm": "ddpm",
+    "sample_ipndm_v": "ipndm_v",
+    "sample_res_multistep_ancestral": "res_multistep_ancestral",
+    "sample_dpmpp_2m_cfg_pp": "dpmpp_2m_cfg_pp",
+    "sample_dpmpp_2s_ancestral_cfg_pp": "dpmpp_2s_ancestral_cfg_pp",
+    "sample_res_multistep_cfg_pp": "res_multistep_cfg_pp",
+    "sample_res_multistep_ancestral_cfg_pp": "res_multistep_ancestral_cfg_pp",
+    "sample_gradient_estimation_cfg_pp": "gradient_estimation_cfg_pp",
+}
 
 
 class Edits(NamedTuple):
-    """What a part does to the state in one run; `before` and `callback` write in place. sigma: of the state."""
+    """What a part does to the state in one run. sigma: noise level of the state `x`, which both write in place."""
 
-    before: Callable[[torch.Tensor, float], None] | None = None  # (x, sigma)
-    after: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (denoised, sigma)
-    callback: Callable[[torch.Tensor, torch.Tensor, float, int], None] | None = None  # (x, denoised, sigma, step)
+    before: Callable[[torch.Tensor, float, int], None] | None = None  # (x, sigma, step)
+    evaluated: Callable[[torch.Tensor, torch.Tensor, float, int], torch.Tensor] | None = None  # (x, denoised, sigma, step), the new denoised
     finish: Callable[[torch.Tensor, float], torch.Tensor] | None = None  # (x, sigma)
 
 
 @contextlib.contextmanager
 def edited(sampler, run, edits: dict[str, Edits]):
-    """In here `sampler`'s state is edited. Yields a list that names, afterwards, what changed nothing.
+    """In here `sampler`'s state is edited, and the run knows whether the sampler draws noise.
 
     Raises ValueError for samplers whose state cannot be edited.
     """
-    function, unreported = getattr(sampler, "sampler_function", None), []
-    moves = any(edit.before or edit.callback for edit in edits.values())
-    if not moves and not any(edit.after for edit in edits.values()):
-        yield unreported
+    moving = [key for key, edit in edits.items() if edit.before or edit.evaluated]
+    if not moving:
+        yield
         return
-    _check(function, sampler, edits, moves)
-    sampler.sampler_function = _edited(function, run, edits, unreported)
+    function = getattr(sampler, "sampler_function", None)
+    name = type(sampler).__name__ if function is None else _refused(function, run)
+    if name:
+        raise _cannot(name, moving, "its state cannot be edited step by step" + (" on a flow model" if name in UNSUPPORTED_ON_FLOW.values() else ""))
+    sampler.sampler_function = _edited(function, run, moving, [edits[key] for key in moving])
     try:
-        yield unreported
+        yield
     finally:
         sampler.sampler_function = function
 
 
-def _check(function, sampler, edits, moves):
-    name = type(sampler).__name__ if function is None else moves and UNSUPPORTED.get(getattr(function, "__name__", None))
-    if name:
-        raise ValueError(f"The sampler {name} cannot carry {', '.join(edits)}: its state cannot be edited step by step. Choose euler, or another of the sampler list such as dpmpp_2m.")
+def _refused(function, run):
+    refused = {**UNSUPPORTED, **UNSUPPORTED_ON_FLOW} if run.levels.flow else UNSUPPORTED
+    return refused.get(getattr(function, "__name__", None))
 
 
-def _edited(function, run, edits, unreported):
-    by_step = [key for key, edit in edits.items() if edit.callback is not None]
+def _cannot(sampler, keys, why):
+    return ValueError(f"The sampler {sampler} cannot carry {', '.join(keys)}: {why}. Choose euler, or another of the sampler list such as dpmpp_2m.")
+
+
+def _edited(function, run, keys, edits):
+    name = getattr(function, "__name__", type(function).__name__)
 
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
-        edited = _EditedModel(model, run, edits.values(), x.shape)
+        try:
+            found = trace(function, model, x, sigmas, extra_args or {}, kwargs)
+        except ValueError as error:
+            raise _cannot(name, keys, str(error)) from error
+        evaluations = _of_steps(found.evaluations, run.schedule)
+        if evaluations is None:
+            raise _cannot(name, keys, "it does not report every step")
+        run.draws_noise = found.draws
+        edited = _EditedModel(model, run, edits, x.shape, evaluations)
 
         def edited_callback(info):
-            # not info["x"]: ipndm and deis report the state that they began with
-            if edited.evaluated is not None and edited.evaluated.shape == info["denoised"].shape:
-                for edit in edits.values():
-                    if edit.callback is not None:
-                        edit.callback(edited.evaluated, info["denoised"], run.schedule[info["i"]], info["i"])
+            if info["i"] != edited.step:
+                raise _cannot(name, keys, "it evaluates other states than it did on a small latent")
             if callback is not None:
                 callback(info)
 
-        out = function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
-        if by_step and edited.evaluated is not None and not run.ended:
-            unreported.append(f"{', '.join(by_step)} changed nothing: the sampler reports no steps. Choose euler, or another of the sampler list.")
-        return out
+        return function(edited, x.clone(), sigmas, extra_args=extra_args, callback=edited_callback, **kwargs)
 
-    sample.__name__ = getattr(function, "__name__", "sample")
+    sample.__name__ = name
     return sample
 
 
-class _EditedModel:
-    """What a sampler evaluates in place of the model."""
+def _of_steps(evaluations, levels):
+    """`evaluations` with that of every step named; None where it cannot be told."""
+    reported = [own.step for own in evaluations if own is not None]
+    if not reported and len(evaluations) == len(levels) - 1:
+        return [Own(step, level) for step, level in enumerate(levels[:-1])]
+    return evaluations if reported == list(range(len(levels) - 1)) else None
 
-    def __init__(self, model, run, edits, shape):
-        self._model, self._run, self._shape = model, run, shape
+
+class _EditedModel:
+    """What a sampler evaluates in place of the model. step: of the evaluation that was the last one."""
+
+    def __init__(self, model, run, edits, shape, evaluations: list[Own | None]):
+        self._model, self._run, self._shape, self._evaluations = model, run, shape, iter(evaluations)
         self._before = [edit.before for edit in edits if edit.before is not None]
-        self._after = [edit.after for edit in edits if edit.after is not None]
-        self._shift = 0.0  # log of what the network was told last, over the schedule's level
-        self.evaluated = None
+        self._evaluated = [edit.evaluated for edit in edits if edit.evaluated is not None]
+        self.step = None
 
     def __getattr__(self, name):
         return getattr(self._model, name)
@@ -107,28 +126,16 @@ class _EditedModel:
     def __call__(self, x, sigma, **kwargs):
         if x.shape != self._shape:
             return self._model(x, sigma, **kwargs)
-        told, _ = self._run.read(sigma, x)
-        level = self._level(told)
-        if level is not None:
-            for before in self._before:
-                before(x, level)
-        self.evaluated = x
+        own = next(self._evaluations, None)
+        if own is None:
+            self.step = None
+            return self._model(x, sigma, **kwargs)
+        self.step, level = own
+        for before in self._before:
+            before(x, level, self.step)
+        self._run.forget()
         denoised = self._model(x, sigma, **kwargs)
         self._run.forget()
-        for after in self._after:
-            denoised = after(denoised, told * math.exp(-self._shift) if level is None else level)
+        for evaluated in self._evaluated:
+            denoised = evaluated(x, denoised, level, self.step)
         return denoised
-
-    def _level(self, told):
-        """Level of the step whose state is evaluated; None for a stage between two levels. Stages lie above the
-        level that they lead to, halfway or nearer to the one before."""
-        levels = self._run.schedule
-        # a sampler that reports no steps may be at any
-        for step in range(self._run.ended, len(levels) - 1 if told > 0 else 0):
-            shift = math.log(told / levels[step])
-            above = math.log(levels[step - 1] / levels[step]) / 4 if step else math.inf
-            below = math.log(levels[step] / levels[step + 1]) if levels[step + 1] > 0 else math.inf
-            if -0.75 * below < shift - self._shift < above:
-                self._shift = shift
-                return levels[step]
-        return next((level for level in levels if math.isclose(told, level, rel_tol=1e-5)), None)

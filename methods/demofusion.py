@@ -5,6 +5,7 @@ Latents are scaled (model space) and in k-diffusion's notation, x = x0 + sigma *
 x / sqrt(1 + sigma^2), which equals Euler on x. A timestep t is 0..999.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -43,9 +44,9 @@ def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def renormalize(x: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-    """x shifted and scaled, each sample as a whole, to `mean` and `std` (B, 1, ..., 1)."""
+    """x shifted and scaled, each sample as a whole, to `mean` and `std` (B, 1, ..., 1); one that is even becomes `mean`."""
     x_mean, x_std = statistics(x)
-    return (x - x_mean) / x_std * std + mean
+    return (x - x_mean) / x_std.clamp(min=1e-12) * std + mean
 
 
 def match_statistics(x: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -83,6 +84,25 @@ def scatter(subsets: Sequence[torch.Tensor], scale: int, height: int, width: int
 def skip_residual(x: torch.Tensor, noised: torch.Tensor, c1: float) -> torch.Tensor:
     """x pulled towards `noised`, the guidance at the same noise level."""
     return (1 - c1) * x + c1 * noised
+
+
+def held_residual(deviation: torch.Tensor, before: torch.Tensor, share: float) -> torch.Tensor:
+    """Deviation from the guidance, in units of x0, that a skip residual leaves where its steps are of any length.
+
+    before: what it left at the evaluation before; the step since has added the rest of `deviation` at an even pace, while
+    `share` of all of it went.
+    """
+    if share == 1:
+        return torch.zeros_like(deviation)
+    rate = -math.log1p(-share)
+    added = share / rate if rate > 1e-6 else 1.0
+    return (1 - share) * before + added * (deviation - before)
+
+
+def skip_residual_of_fresh_noise(x: torch.Tensor, guidance: torch.Tensor, noise: torch.Tensor, c1: float) -> torch.Tensor:
+    """`skip_residual` for a state whose noise is not known: x pulled towards `guidance`, its share of the state, and as
+    much fresh `noise`, at the state's level, as keeps the level."""
+    return (1 - c1) * x + c1 * guidance + math.sqrt(c1 * (2 - c1)) * noise
 
 
 def fuse(local: torch.Tensor, dilated: torch.Tensor, c2: float) -> torch.Tensor:

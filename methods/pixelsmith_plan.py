@@ -68,6 +68,13 @@ def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed
     return sweeps
 
 
+def guided_by_level(timesteps: Sequence[float], until: float) -> int:
+    """Steps that follow the guidance where those that start at timestep 999 `until` or above do; one at least, and where
+    there are several not all. timesteps: of the levels that the steps start from."""
+    count = sum(t >= 999 * until for t in timesteps)
+    return min(max(count, 1), max(len(timesteps) - 1, 1))
+
+
 def random_regions(height: int, width: int, size: int, generator: torch.Generator) -> Iterator[Region]:
     """Regions around pixels picked uniformly among those that no earlier region holds, kept inside the
     canvas, until all are covered."""

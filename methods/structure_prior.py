@@ -4,6 +4,10 @@ Each step pulls the low wavelet band of the predicted clean latent towards that 
 image: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's
 output held constant. The gradient is written out: LL and the resizing are linear.
 
+With the output held constant the step moves x0 by another amount for each parameterisation, while the network's true
+derivative does not depend on it. The paper's networks predict noise, so what the step does there is what it does here
+for all: x0 moves by -kappa(t) low(x0 - reference), and the noise stays.
+
 Latents are scaled, (B, C, ..., H, W); everything works on the last two dimensions.
 """
 
@@ -15,7 +19,6 @@ from .resize import averages
 from .schedules import cosine_factor
 
 SCHEDULES = ("cosine", "linear", "increasing")
-PREDICTIONS = ("eps", "v", "flow", "x0")
 WAVELETS = tuple(pywt.wavelist(kind="discrete"))
 
 
@@ -61,35 +64,21 @@ def gradient(denoised: torch.Tensor, reference: torch.Tensor, wavelet: str = "ha
     return rows.mT @ gradient(rows @ denoised @ columns.mT, reference, wavelet, wavelet_levels) @ columns
 
 
-def kappa(
-    weight: float,
-    t: float,
-    sigma: float,
-    prediction: str = "eps",
-    schedule: str = "cosine",
-    mode: str = "paper",
-    clamp: bool = True,
-    area: float = 1.0,
-) -> float:
-    """Fraction of the low band's deviation that one step removes from the sampler's state.
+def kappa(weight: float, t: float, ratio: float, schedule: str = "cosine", mode: str = "paper", clamp: bool = True, area: float = 1.0) -> float:
+    """Fraction of the low band's deviation that one of the paper's steps removes from x0 at timestep `t`.
 
-    mode "paper": 2 weight s(t) (dx0/dz)^2, where the network's output stays constant in z; "kappa":
-    weight s(t). sigma is k-diffusion's x = x0 + sigma * eps ("flow": unused). area: canvas cells for
-    each compared cell, above 1 when the comparison is made at a smaller size. clamp keeps it at 1 or
-    below; from 2 on the sampling diverges.
+    mode "paper": 2 weight s(t) (1 + rho^2), for rho = `ratio` of noise to signal; "kappa": weight s(t). area: canvas
+    cells for each compared cell, above 1 when the comparison is made at a smaller size. clamp keeps it at 1 or below;
+    from 2 on the sampling diverges.
     """
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"prediction is {prediction!r}; use one of {', '.join(PREDICTIONS)}.")
     value = weight * schedule_weight(t, schedule)
     if mode == "paper":
-        # the state x is z sqrt(1 + sigma^2), which leaves v and flow without a factor
-        value *= 2 / area * (1 + sigma**2 if prediction in ("eps", "x0") else 1)
+        value *= 2 / area * (1 + ratio**2)
     return min(value, 1.0) if clamp else value
 
 
 def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
-    """What a step adds to the sampler's state and to `denoised` alike (the network's output stays):
-    -kappa times the low band of denoised - reference."""
+    """What a step adds to x0: -kappa times the low band of denoised - reference."""
     area = denoised.shape[-2:].numel() / reference.shape[-2:].numel()
     return gradient(denoised, reference, wavelet, wavelet_levels).mul_(-kappa * area / 2)
 

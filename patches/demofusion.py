@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import comfy.model_sampling
 import torch
 
 from ..engine import Edits, Part, Work, with_parts
@@ -14,12 +13,18 @@ from ..methods.demofusion import (
     dilated_input,
     dilated_subsets,
     fuse,
+    held_residual,
     renormalize,
     scatter,
     schedule_weights,
     skip_residual,
+    skip_residual_of_fresh_noise,
     statistics,
 )
+from ..methods.noise import seeded_noise, stream
+from ..methods.schedules import cosine_factor
+
+PURE_NOISE = 1 / 16  # share of x0 below which a state holds nothing but the reference and noise
 
 
 def patch_demofusion(
@@ -49,6 +54,9 @@ class DilatedPass(Part):
     scale 0 follows from the `reference` size (height, width, cells); 1 is off. blur_std: the blur of
     the network's input, times c3 = 0.99 cf^alpha3 + 0.01. canvas_pixels: (height, width) told to
     SDXL, the canvas itself by default.
+
+    On the papers' grids noise predictions are mixed, elsewhere clean ones: what the blur takes out of the noise would
+    stay in the image where steps are long.
     """
 
     key: ClassVar[str] = "dilated_pass"
@@ -75,7 +83,7 @@ class DilatedPass(Part):
     def notices(self, run):
         if run.size is None or not run.steps:
             return
-        _, c2, _ = schedule_weights(run.timestep(run.schedule[0]), alpha2=self.alpha2)
+        _, c2, _ = schedule_weights(run.timesteps[0], alpha2=self.alpha2)
         if run.steps == 1 and self.scale_of(run.size) > 1 and c2 > 0.9:
             yield "DemoFusion drew this image in its global pass alone: in a run of one step from full noise the regions have no part. Run more steps, or set dilation to 1."
 
@@ -85,24 +93,30 @@ class DilatedPass(Part):
         scale = self.scale_of(canvas.size)
         if scale == 1:
             return local
-        _, c2, c3 = schedule_weights(call.run.timestep(call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
+        levels = call.run.levels
+        _, c2, c3 = schedule_weights(levels.timestep(call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
         shown = dilated_input(x, scale, self.blur_std * c3, canvas.patch)
         images = dilated_subsets(shown, scale)
         pixels = self.canvas_pixels or canvas.pixels
         rows, columns = images[0].shape[-2:]
         top, left = rows * scale - canvas.height, columns * scale - canvas.width
         views = [View(Axis(a - top, scale, rows), Axis(b - left, scale, columns), (*pixels, 0, 0, *pixels)) for a in range(scale) for b in range(scale)]
-        # the network sees the blurred latent, the step is taken from the sharp one
-        sharp = x - shown[..., -canvas.height :, -canvas.width :]
         denoised = call.predict_views(images, views)
-        return [mean if branch is None else fuse(mean, sharp + scatter(parts, scale, *canvas.size), c2) for branch, mean, parts in zip(call.conds, local, denoised)]
+        dilated = [scatter(parts, scale, *canvas.size) for parts in denoised]
+        if call.run.published:
+            # the papers fuse noise predictions: the network sees the blurred latent, the step is taken from the sharp one
+            sharp = (x - shown[..., -canvas.height :, -canvas.width :]) / levels.signal(call.sigma)
+            dilated = [sharp + prediction for prediction in dilated]
+        return [mean if branch is None else fuse(mean, prediction, c2) for branch, mean, prediction in zip(call.conds, local, dilated)]
 
 
 @dataclass(frozen=True, eq=False)
 class SkipResidual(Part):
-    """x <- (1 - c1) x + c1 (reference at this noise level), c1 = cf^alpha1.
+    """x <- (1 - c1) x + c1 (reference at this noise level), c1 = cf^alpha1 of each of the papers' steps; other steps take
+    as much over the same levels.
 
-    reference: unscaled samples, resized to the canvas. The noise is the run's own.
+    reference: unscaled samples, resized to the canvas. The noise is the run's own; a sampler that draws noise is given
+    fresh noise instead.
     """
 
     key: ClassVar[str] = "skip_residual"
@@ -112,24 +126,52 @@ class SkipResidual(Part):
     alpha1: float = 3.0
 
     def edits(self, run):
-        reference = fit(run.model.process_latent_in(self.reference), run.noise)
-        noise, sampling = run.noise, run.model.model_sampling
-        if not noise.any():  # the sampler was told to add none
-            noise = self._noise_of_the_run_before(run, reference)
+        reference, levels = fit(run.model.process_latent_in(self.reference), run.noise), run.levels
+        noise = run.noise if run.noise.any() else self._noise_of_the_run_before(run, reference)
+        left = None  # deviation from the reference after the evaluation before
 
-        def before(x, sigma):
-            c1 = schedule_weights(run.timestep(sigma), self.alpha1)[0]
-            x.copy_(skip_residual(x, sampling.noise_scaling(torch.tensor(sigma), noise, reference), c1))
+        def share(t):
+            return cosine_factor(t) ** self.alpha1
 
-        return Edits(before=before)
+        def of_step(step):
+            if run.published:
+                return share(run.timesteps[step])
+            return run.share(share, step - 1) if step else 0.0
+
+        def pull(x, sigma, step):
+            nonlocal left
+            signal, level = levels.signal(sigma), levels.noise(sigma)
+            if run.draws_noise:
+                fresh = seeded_noise(x.shape, stream(run.seed, f"skip residual {sigma:.6g}")).to(x)
+                x.copy_(skip_residual_of_fresh_noise(x, signal * reference, level * fresh, of_step(step)))
+                return
+            noised = signal * reference + level * noise
+            if run.published:
+                x.copy_(skip_residual(x, noised, of_step(step)))
+            elif signal < PURE_NOISE:
+                x.copy_(noised)
+                left = torch.zeros_like(x)
+            else:
+                deviation = (x - noised) / signal
+                left = deviation if left is None else held_residual(deviation, left, of_step(step))
+                x.copy_(noised + signal * left)
+
+        def finish(x, sigma):
+            # what the step before pulls away is due when the next one starts, which a run that stops early does not see
+            if run.published or not run.steps or sigma == 0:
+                return x
+            signal = levels.signal(sigma)
+            state = x * signal if levels.flow else x.clone()
+            pull(state, sigma, run.steps)
+            return state / signal if levels.flow else state
+
+        return Edits(before=pull, finish=finish)
 
     def _noise_of_the_run_before(self, run, reference):
         """What ComfyUI draws from the run's seed. Raises ValueError if the latent clearly holds other noise."""
         noise = torch.randn(run.noise.shape, generator=torch.Generator().manual_seed(run.seed)).to(run.noise)
-        level = run.schedule[0]
-        flow = isinstance(run.model.model_sampling, comfy.model_sampling.CONST)
-        ratio = level / max(1 - level, 1e-6) if flow else level
-        if run.latent_image is None or not run.latent_image.any() or schedule_weights(run.timestep(level), self.alpha1)[0] < 1e-4:
+        ratio = run.levels.ratio(run.schedule[0])
+        if run.latent_image is None or not run.latent_image.any() or schedule_weights(run.timesteps[0], self.alpha1)[0] < 1e-4:
             return noise
         found = run.latent_image - reference
         together = float((found * noise).sum() / (found.norm() * noise.norm()))

@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import comfy.model_sampling
 import torch
 
 from ..engine import Edits, Part
 from ..engine.latents import fit
-from ..engine.sigmas import mixed_sigma, step_index
-from ..methods.latent_adjustment import adjust, shares_by_sigma, shares_by_step
+from ..methods.latent_adjustment import adjust, shares_by_level, shares_by_step
 
 TARGETS = ("sample", "denoised")
-BOUNDARIES = ("steps", "noise level")
+BOUNDARIES = ("noise level", "steps")
 LIMITS = {"sample": (0.1, 0.05), "denoised": (0.3, 0.15)}  # of alpha and beta
 
 
@@ -22,9 +20,9 @@ class LatentAdjustment(Part):
     `methods.latent_adjustment`.
 
     reference: unscaled samples, resized to the canvas. target "sample" edits the sampler's state after
-    the step, the last one in the finished latent; "denoised" the prediction of every evaluation.
-    early_end, late_start: fractions of the run's steps, or with boundaries "noise level" of the
-    model's noise levels, as ComfyUI's start and end percents are.
+    the step, the last one in the finished latent; "denoised" the prediction of every step.
+    early_end, late_start: fractions of the noise levels that the paper's 50 steps start from, or with boundaries
+    "steps" of the run's own steps.
     """
 
     key: ClassVar[str] = "latent_adjustment"
@@ -47,38 +45,34 @@ class LatentAdjustment(Part):
             raise ValueError(f"early_end is {self.early_end} and late_start {self.late_start}; the early steps have to end before the late ones start.")
 
     def edits(self, run):
-        levels, sampling = run.schedule, run.sampling
-        shares = self.shares(levels, sampling)
+        shares = self.shares(run.timesteps)
         if not any(shares):
             return Edits()
         reference = fit(run.model.process_latent_in(self.reference), run.noise)
         mask = 1.0 if run.denoise_mask is None else run.denoise_mask
 
-        def edit(x, share, sigma=0.0):
-            return adjust(x, reference, share * mask, mixed_sigma(sampling, sigma)) if share else x
+        def edit(x, share, deviation=1.0):
+            return adjust(x, reference, share * mask, deviation) if share else x
 
-        def before(x, sigma):
-            step = step_index(levels, sigma)
+        def before(x, sigma, step):
             if step > 0:
-                x.copy_(edit(x, shares[step - 1], sigma))
+                x.copy_(edit(x, shares[step - 1], run.levels.deviation(sigma)))
 
-        def after(denoised, sigma):
-            return edit(denoised, shares[step_index(levels, sigma)])
+        def evaluated(x, denoised, sigma, step):
+            return edit(denoised, shares[step])
 
         def finish(x, sigma):
             # a flow run that stops early comes back divided by its signal
-            scale = 1 - sigma if isinstance(sampling, comfy.model_sampling.CONST) else 1.0
-            return edit(x * scale, shares[-1], sigma) / scale if shares[-1] else x
+            signal = run.levels.signal(sigma)
+            return edit(x * signal, shares[-1], run.levels.deviation(sigma)) / signal if shares[-1] else x
 
-        return Edits(after=after) if self.target == "denoised" else Edits(before=before, finish=finish)
+        return Edits(evaluated=evaluated) if self.target == "denoised" else Edits(before=before, finish=finish)
 
     def notices(self, run):
-        if (self.alpha or self.beta) and not any(self.shares(run.schedule, run.sampling)):
-            yield f"Latent Adjustment changed nothing: with early_end {self.early_end} and late_start {self.late_start} none of the {run.steps} steps is early or late. Run at least 3 steps, or raise early_end or lower late_start."
+        if (self.alpha or self.beta) and not any(self.shares(run.timesteps)):
+            yield f"Latent Adjustment changed nothing: with early_end {self.early_end} and late_start {self.late_start} none of the {run.steps} steps is early or late. Raise early_end or lower late_start."
 
-    def shares(self, levels: list[float], sampling) -> list[float]:
-        """c of each step of the schedule `levels`."""
-        if self.boundaries == "steps":
-            return shares_by_step(len(levels) - 1, self.alpha, self.beta, self.early_end, self.late_start)
-        early, late = (float(sampling.percent_to_sigma(percent)) for percent in (self.early_end, self.late_start))
-        return shares_by_sigma(levels, self.alpha, self.beta, early, late)
+    def shares(self, timesteps: list[float]) -> list[float]:
+        """c of each step of a run whose levels have these timesteps."""
+        shares = shares_by_level if self.boundaries == "noise level" else lambda levels, *rest: shares_by_step(len(levels) - 1, *rest)
+        return shares(timesteps, self.alpha, self.beta, self.early_end, self.late_start)

@@ -7,7 +7,6 @@ import torch
 
 from ..engine import Edits, Part
 from ..engine.latents import fit
-from ..engine.sigmas import prediction_of
 from ..methods.structure_prior import kappa, structure_edit
 
 DIRECTIONS = ("enlarge reference", "shrink prediction")
@@ -15,7 +14,7 @@ DIRECTIONS = ("enlarge reference", "shrink prediction")
 
 @dataclass(frozen=True, eq=False)
 class StructurePrior(Part):
-    """Pulls the low wavelet band of the prediction to that of `reference`, and the sampler's
+    """Pulls the low wavelet band of the prediction to that of `reference`, and the signal in the sampler's
     state with it; see `methods.structure_prior`.
 
     reference: unscaled samples of any size. "enlarge reference" compares on the canvas, after resizing
@@ -38,18 +37,19 @@ class StructurePrior(Part):
     def edits(self, run):
         if self.weight == 0:
             return Edits()
-        prediction = prediction_of(run.model.model_sampling)
         reference = run.model.process_latent_in(self.reference)
         size = run.noise if self.direction == DIRECTIONS[0] else run.noise[..., : reference.shape[-2], : reference.shape[-1]]
         reference = fit(reference, size, self.kernel)
         area = run.noise.shape[-2:].numel() / reference.shape[-2:].numel()
 
-        def callback(x, denoised, sigma, step):
-            share = kappa(self.weight, run.timestep(sigma), sigma, prediction, self.schedule, self.mode, self.clamp, area)
-            edit = structure_edit(denoised, reference, share, self.wavelet, self.levels)
+        def share(t):
+            return kappa(self.weight, t, run.levels.ratio_at(t), self.schedule, self.mode, self.clamp, area)
+
+        def evaluated(x, denoised, sigma, step):
+            edit = structure_edit(denoised, reference, run.share(share, step), self.wavelet, self.levels)
             if run.denoise_mask is not None:
                 edit.mul_(run.denoise_mask)
-            x.add_(edit)
-            denoised.add_(edit)
+            x.add_(edit, alpha=run.levels.signal(sigma))
+            return denoised + edit
 
-        return Edits(callback=callback)
+        return Edits(evaluated=evaluated)

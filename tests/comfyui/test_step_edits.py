@@ -38,7 +38,7 @@ def nothing_ahead():
 @pytest.mark.parametrize("name", comfy.samplers.SAMPLER_NAMES)
 def test_every_sampler_goes_on_from_the_edited_state(name):
     """A state overwritten at the later steps forgets how the run began, or the sampler is refused."""
-    pin = Edit(before=lambda x, sigma: x.fill_(sigma) if sigma < 2.8 else None)
+    pin = Edit(before=lambda x, sigma, step: x.fill_(sigma) if sigma < 2.8 else None)
     model, latent = with_parts(nothing_ahead(), pin), torch.zeros(1, 4, 4, 4)
 
     def run(seed):
@@ -65,41 +65,46 @@ def test_the_refused_samplers_do_lose_edits(name, monkeypatch):
     def run(seed, **edits):
         return tiny.sample(with_parts(nothing_ahead(), Edit(**edits)), latent, name, sigmas=SIGMAS, cfg=1.0, noise_tensor=tiny.noise(latent.shape, seed))
 
-    def pin(x, sigma):
+    def pin(x, sigma, step):
         if sigma < 2.8:
             x.fill_(sigma)
 
     def shift(x, denoised, sigma, step):
         if step == len(SIGMAS) - 2:
             x.add_(1)
-            denoised.add_(1)
+            denoised = denoised + 1
+        return denoised
 
-    lost_before = not torch.allclose(run(1, before=pin), run(2, before=pin), atol=1e-3)
-    moved = (run(1, callback=shift) - run(1)).mean() * 0.13025
-    assert lost_before or not 0.5 < moved < 2
+    def moved():
+        return (run(1, evaluated=shift) - run(1)).mean() * 0.13025
+
+    try:
+        lost_before = not torch.allclose(run(1, before=pin), run(2, before=pin), atol=1e-3)
+        assert lost_before or not 0.5 < moved() < 2
+    except ValueError as error:  # adaptive steps, which no schedule foresees
+        assert "cannot carry edit: it" in str(error)
 
 
-def euler(model, x, before=None, callback=None):
+def euler(model, x, before=None, evaluated=None):
     """The loop written out, with edits at their place."""
     for i, (sigma, following) in enumerate(zip(SIGMAS, SIGMAS[1:])):
         if before:
-            before(x, sigma)
+            before(x, sigma, i)
         eps = model.diffusion_model(x / (1 + sigma**2) ** 0.5, model.model_sampling.timestep(sigma).float()[None])
-        denoised, derivative = x - sigma * eps, eps
-        if callback:
-            callback(x, denoised, sigma, i)
-        x = x + derivative * (following - sigma)
+        denoised = x - sigma * eps
+        if evaluated:
+            denoised = evaluated(x, denoised, sigma, i)
+        x = x + (x - denoised) / sigma * (following - sigma)
     return x
 
 
-@pytest.mark.parametrize("kind", ["before", "callback"])
+@pytest.mark.parametrize("kind", ["before", "evaluated"])
 def test_euler_equals_the_loop_written_out(kind, golden):
     model = tiny.toy(golden("df_s32_2x_euler")[0])
 
     def edit(x, *rest):
         x.mul_(0.9).add_(0.1)
-        if kind == "callback":
-            rest[0].mul_(0.9).add_(0.1)
+        return rest[0] * 0.9 + 0.1
 
     noise, latent = tiny.noise((1, 4, 8, 8)), tiny.noise((1, 4, 8, 8), 1)
     out = tiny.sample(with_parts(model, Edit(**{kind: edit})), latent, cfg=1.0, sigmas=SIGMAS, noise_tensor=noise)
@@ -111,7 +116,7 @@ def test_edits_run_by_rank_and_a_second_one_of_a_kind_replaces_the_first():
     order = []
 
     def edit(name, rank):
-        new = Edit(before=lambda x, sigma: order.append(name))
+        new = Edit(before=lambda x, sigma, step: order.append(name))
         new.key, new.rank = name[0], rank
         return new
 
@@ -125,7 +130,7 @@ def test_the_sampler_is_left_as_it_was():
     sampler = comfy.samplers.sampler_object("euler")
     function = sampler.sampler_function
 
-    def fail(x, sigma):
+    def fail(x, sigma, step):
         raise RuntimeError("stopped")
 
     model = with_parts(nothing_ahead(), Edit(before=fail))
@@ -148,15 +153,15 @@ def test_a_sampler_class_without_a_function_is_refused_by_name():
 
 @pytest.mark.parametrize("name", ["sdxl", "sdxl_v", "flux"])
 def test_skip_residual_holds_the_run_at_the_reference_with_the_run_s_noise(name):
-    """Exponent 0 keeps c1 at 1: every evaluation sees the reference noised with the run's own noise."""
+    """Exponent 0 keeps c1 at 1: what the steps do is overwritten by the reference noised with the run's own noise."""
     model = tiny.MODELS[name]()
     channels = model.model.latent_format.latent_channels
     reference, noise = tiny.noise((1, channels, 8, 8), 1), tiny.noise((1, channels, 8, 8), 2)
     seen = []
-    model = with_parts(model, SkipResidual(reference, 0.0), Edit(before=lambda x, sigma: seen.append((x.clone(), sigma))))
+    model = with_parts(model, SkipResidual(reference, 0.0), Edit(before=lambda x, sigma, step: seen.append((x.clone(), sigma))))
     tiny.sample(model, torch.zeros_like(noise), noise_tensor=noise, steps=3)
     assert len(seen) == 3
-    for x, sigma in seen:
+    for x, sigma in seen[1:]:
         expected = model.model.model_sampling.noise_scaling(torch.tensor(sigma), noise, model.model.process_latent_in(reference))
         torch.testing.assert_close(x, expected)
 
@@ -164,23 +169,23 @@ def test_skip_residual_holds_the_run_at_the_reference_with_the_run_s_noise(name)
 def test_skip_residual_draws_noise_where_the_sampler_adds_none():
     seen = []
     latent = torch.zeros(1, 4, 8, 8)
-    model = with_parts(nothing_ahead(), SkipResidual(latent, 0.0), Edit(before=lambda x, sigma: seen.append(x / sigma)))
+    model = with_parts(nothing_ahead(), SkipResidual(latent, 0.0), Edit(before=lambda x, sigma, step: seen.append(x / sigma)))
     torch.manual_seed(123)
     before = torch.get_rng_state()
-    tiny.sample(model, latent, noise_tensor=latent, sigmas=SIGMAS[-3:], cfg=1.0)
+    tiny.sample(model, latent, noise_tensor=latent, sigmas=SIGMAS[-4:], cfg=1.0)
     assert torch.equal(before, torch.get_rng_state())
-    torch.testing.assert_close(seen[0], seen[1])
-    assert 0.8 < seen[0].std() < 1.2
+    torch.testing.assert_close(seen[1], seen[2])
+    assert 0.8 < seen[1].std() < 1.2
 
 
 def test_skip_residual_fades_by_the_cosine_factor(golden):
     model = tiny.toy(golden("df_s32_2x_euler")[0])
     table = model.model.model_sampling.sigmas
-    sigmas = torch.stack([table[581], table[561], table[0]])
+    sigmas = torch.stack([table[581], table[561], table[541]])
     noise, latent, reference = (tiny.noise((1, 4, 8, 8), seed) for seed in range(3))
     levels, scaled = iter((581, 561)), model.model.process_latent_in
 
-    def mix(x, sigma):
+    def mix(x, sigma, step):
         c1 = schedule_weights(next(levels), 3.0)[0]
         x.copy_((1 - c1) * x + c1 * (scaled(reference) + sigma * noise))
 

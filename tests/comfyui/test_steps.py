@@ -101,21 +101,24 @@ def test_edits_follow_a_shift_that_grows_with_the_steps(report):
         key, rank = "edit", 0
 
         def edits(self, run):
-            return Edits(before=lambda x, sigma: levels.append(sigma))
+            return Edits(before=lambda x, sigma, step: levels.append(sigma))
 
     sigmas = torch.linspace(3, 1, 31)
     sampled(with_parts(tiny.sdxl(), Edit()), telling(lambda step: 1 - step / 90, report=report), sigmas)
     torch.testing.assert_close(torch.tensor(levels), sigmas[:-1])
 
 
-def test_what_acts_on_reported_steps_says_where_there_are_none(sdxl, caplog):
-    model = METHODS["Structure Prior"](sdxl)
-    out = sampled(model, telling(lambda step: 1.0, report=False))
-    assert "structure_prior changed nothing: the sampler reports no steps" in caplog.text
-    assert torch.equal(out, sampled(sdxl))
-    caplog.clear()
-    sampled(model)
-    assert "reports no steps" not in caplog.text
+@pytest.mark.parametrize("name", [name for name in METHODS if "Prior" in name or "Latent" in name or "DemoFusion" in name])
+def test_a_sampler_that_reports_no_steps_but_evaluates_each(name, sdxl):
+    model = METHODS[name](sdxl)
+    assert torch.equal(sampled(model, telling(lambda step: 1.0, report=False)), sampled(model))
+
+
+def test_a_sampler_whose_steps_cannot_be_told_is_refused(sdxl):
+    heun = telling(lambda step: 1.0, "heun", report=False)
+    with pytest.raises(ValueError, match="The sampler sample cannot carry structure_prior: it does not report every step. Choose euler"):
+        sampled(METHODS["Structure Prior"](sdxl), heun)
+    sampled(METHODS["regions"](sdxl), heun)
 
 
 @pytest.mark.parametrize("name", ["heun", "dpm_2", "dpmpp_2s_ancestral", "seeds_3", "dpmpp_2m", "euler"])
@@ -126,11 +129,11 @@ def test_stages_between_two_levels_are_no_steps(name):
         key, rank = "edit", 0
 
         def edits(self, run):
-            return Edits(before=lambda x, sigma: levels.append(sigma))
+            return Edits(before=lambda x, sigma, step: levels.append(sigma))
 
     sigmas = torch.tensor([3.0, 2.0, 1.2, 0.7])
     sampled(with_parts(tiny.sdxl(), Edit()), name, sigmas)
-    assert set(levels) <= set(sigmas.tolist()) and set(sigmas[:-1].tolist()) <= set(levels)
+    assert levels == sigmas[:-1].tolist()
 
 
 # Runs split between two samplers
@@ -222,26 +225,26 @@ def test_a_run_that_stops_early_reports_its_prediction(sdxl):
 
     plain = run(sdxl)
     assert torch.equal(run(with_parts(sdxl, Renormalize(SMALL))), plain)
-    adjusted = run(with_parts(sdxl, LatentAdjustment(SMALL, 0.0, 0.05, 0.0, 0.5)))
+    adjusted = run(with_parts(sdxl, LatentAdjustment(SMALL, 0.0, 0.05, 0.0, 0.5, boundaries="steps")))
     reference = sdxl.model.process_latent_in(torch.nn.functional.interpolate(SMALL, (16, 24), mode="bicubic"))
     torch.testing.assert_close(adjusted, torch.lerp(plain, reference, -0.05), rtol=1e-4, atol=1e-4)
 
 
 def test_skip_residual_is_told_the_level_of_the_state(sdxl):
-    """Not what the network is told: exponent 0 sets the state to the reference at that level."""
+    """Not what the network is told: exponent 0 sets the state to the reference at that level after each step."""
     seen = []
 
     class Watch(Part):
         key, rank = "watch", 1
 
         def edits(self, run):
-            return Edits(before=lambda x, sigma: seen.append((x.clone(), sigma)))
+            return Edits(before=lambda x, sigma, step: seen.append((x.clone(), sigma)))
 
     noise = tiny.noise(LATENT.shape, 5)
     sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0])
     model = with_parts(sdxl, SkipResidual(SMALL, 0.0), Watch())
     sampled(model, telling(lambda step: 0.97), sigmas, noise=noise)
     reference = sdxl.model.process_latent_in(torch.nn.functional.interpolate(SMALL, (16, 24), mode="bicubic"))
-    for (x, level), sigma in zip(seen, sigmas):
-        assert level == float(sigma)
+    assert [level for _, level in seen] == sigmas[:-1].tolist()
+    for (x, level), sigma in list(zip(seen, sigmas))[1:]:
         torch.testing.assert_close(x, reference + sigma * noise, rtol=1e-4, atol=1e-4)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from loupe.methods.latent_adjustment import adjust, shares_by_sigma, shares_by_step
+from loupe.methods.latent_adjustment import adjust, shares_by_level, shares_by_step
 from loupe.methods.schedules import alphas_cumprod
 
 SIGNS = {"ela": 0.01, "none": 0.0, "lla": -0.01}
@@ -13,10 +13,23 @@ def test_steps_of_the_reference(golden):
         assert shares_by_step(int(steps), info["alpha"], info["beta"], info["early_frac"], info["late_frac"]) == expected
 
 
-def test_noise_levels_give_the_same_steps_on_the_papers_grid(golden, sdxl_sigmas):
+def test_noise_levels_give_the_same_steps_on_the_papers_grid(golden):
     _, info = golden("lsa")
-    levels = [float(sdxl_sigmas[t]) for t in range(981, 0, -20)] + [0.0]
-    assert shares_by_sigma(levels, 0.01, 0.01, float(sdxl_sigmas[799]), float(sdxl_sigmas[200])) == [SIGNS[mask] for mask in info["masks"]["50"]]
+    timesteps = [float(t) for t in range(981, 0, -20)]
+    for end in (0.0, 0.4):
+        assert shares_by_level([*timesteps, end], 0.01, 0.01) == [SIGNS[mask] for mask in info["masks"]["50"]]
+
+
+@pytest.mark.parametrize("timesteps", [[981, 701, 100, 0], [999, 749, 499, 249, 0], [400, 90, 0]])
+def test_a_step_has_its_part_of_what_is_early_and_late(timesteps):
+    """As much in all as the papers' steps over the same levels."""
+    shares = shares_by_level(timesteps, 0.03, 0.01)
+    early, late = ((max(timesteps[0], 781) - 781) / 20, 181 / 20)
+    kept = 1.0
+    for share in shares:
+        kept *= 1 - share
+    assert kept == pytest.approx((1 - 0.03) ** early * 1.01**late, rel=1e-3)
+    assert all(share == 0 for share, t, after in zip(shares, timesteps, timesteps[1:]) if t <= 781 and after >= 181)
 
 
 def test_no_step_is_early_or_late_at_the_ends():
@@ -31,7 +44,7 @@ def test_transforms_of_the_reference(edit, share, golden):
     tolerance = {"atol": info["tol"], "rtol": 0}
     torch.testing.assert_close(adjust(x0, reference, share), tensors[f"denoised.{edit}"], **tolerance)
     for i, sigma in enumerate(info["sigma_k_for_s_index"]):
-        torch.testing.assert_close(adjust(x0 + sigma * eps, reference, share, sigma), tensors[f"s{i}.sample_ve.{edit}"], **tolerance)
+        torch.testing.assert_close(adjust(x0 + sigma * eps, reference, share, (1 + sigma**2) ** 0.5), tensors[f"s{i}.sample_ve.{edit}"], **tolerance)
     for i, sigma in enumerate(info["flow_sigma_for_f_index"]):
         torch.testing.assert_close(adjust((1 - sigma) * x0 + sigma * eps, reference, share), tensors[f"f{i}.sample_flow.{edit}"], **tolerance)
 
