@@ -1,4 +1,5 @@
-"""C-Upscale's global structure prior (GSP; Qian et al., IJCV 2025).
+"""C-Upscale's global structure prior (GSP; Qian et al., IJCV 2025), and what other methods pull the coarse part of an
+image by: I-Max (Du et al., 2024; arXiv 2410.07536), ScaleDiff (arXiv 2510.25818), the filter of HiFlow (arXiv 2504.06232).
 
 Each step pulls the low wavelet band of the predicted clean latent towards that of the low-resolution
 image: z <- z - weight s(t) dL/dz, L = sum of squares of LL(x0) - LL(reference), with the network's
@@ -11,24 +12,54 @@ for all: x0 moves by -kappa(t) low(x0 - reference), and the noise stays.
 Latents are scaled, (B, C, ..., H, W); everything works on the last two dimensions.
 """
 
+import math
+
 import pywt
 import torch
 import torch.nn.functional as F
 
-from .resize import averages
+from .resize import area_resize, averages
 from .schedules import cosine_factor
 
 SCHEDULES = ("cosine", "linear", "increasing")
+RUN_SCHEDULES = ("cosine over the run", "variance over the run")
+BANDS = ("wavelet", "resize", "butterworth")
+RESIZE = 8  # cells to one of the small image, as ScaleDiff has it for SDXL
+CUTOFF, ORDER = 0.2, 4  # of HiFlow's Butterworth filter, the cutoff as a share of the highest frequency
 WAVELETS = tuple(pywt.wavelist(kind="discrete"))
 
 
 def schedule_weight(t: float, schedule: str = "cosine") -> float:
-    """s(t) at timestep t of the model's 1000; "cosine" and "linear" fall to 0, "increasing" rises to 1."""
-    if schedule == "cosine":
-        return cosine_factor(t)
+    """s(t) at timestep t of the model's 1000; "cosine" and "linear" fall to 0, "increasing" rises to 1,
+    "constant" stays at it."""
+    if schedule in ("cosine", "constant"):
+        return cosine_factor(t) if schedule == "cosine" else 1.0
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule is {schedule!r}; use one of {', '.join(SCHEDULES)}.")
     return t / 1000 if schedule == "linear" else 1 - t / 1000
+
+
+def run_weight(schedule: str, step: int, steps: int, ratio: float, first_ratio: float) -> float:
+    """s of a schedule over the steps of one run, from 1 at its first: I-Max's cosine of the step's number, or ScaleDiff's
+    share of the noise in the variance, over that of the first level. ratio: rho of the step's level."""
+    if schedule == RUN_SCHEDULES[0]:
+        return 0.5 * (1 + math.cos(math.pi * step / steps))
+    variance, first = (1 / (1 + value**-2) if value else 0.0 for value in (ratio, first_ratio))
+    return variance / first if first else 0.0
+
+
+def low_pass(x: torch.Tensor, band: str) -> torch.Tensor:
+    """The coarse part of `x` as an image of its size: through one an eighth as large, or a Butterworth filter."""
+    height, width = x.shape[-2:]
+    if band == "resize":
+        small = area_resize(x, *(max(side // RESIZE, 1) for side in (height, width)))
+        return F.interpolate(small.reshape(-1, 1, *small.shape[-2:]), (height, width), mode="bicubic").reshape(x.shape)
+    # mirrored, so that opposite borders do not meet
+    mirrored = torch.cat([x, x.flip(-1)], -1)
+    mirrored = torch.cat([mirrored, mirrored.flip(-2)], -2)
+    rows, columns = (2 * frequencies(2 * side, device=x.device) for side, frequencies in ((height, torch.fft.fftfreq), (width, torch.fft.rfftfreq)))
+    squares = (rows[:, None] ** 2 + columns**2) / CUTOFF**2
+    return torch.fft.irfft2(torch.fft.rfft2(mirrored) / (1 + squares**ORDER), s=mirrored.shape[-2:])[..., :height, :width]
 
 
 def low_band(x: torch.Tensor, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
@@ -77,8 +108,13 @@ def kappa(weight: float, t: float, ratio: float, schedule: str = "cosine", mode:
     return min(value, 1.0) if clamp else value
 
 
-def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
-    """What a step adds to x0: -kappa times the low band of denoised - reference."""
+def structure_edit(denoised: torch.Tensor, reference: torch.Tensor, kappa: float, wavelet: str = "haar", wavelet_levels: int = 1, band: str = "wavelet") -> torch.Tensor:
+    """What a step adds to x0: -kappa times the low band of denoised - reference.
+
+    band: one of BANDS; another than the wavelet's compares on the canvas.
+    """
+    if band != "wavelet":
+        return low_pass(denoised - reference, band).mul_(-kappa)
     area = denoised.shape[-2:].numel() / reference.shape[-2:].numel()
     return gradient(denoised, reference, wavelet, wavelet_levels).mul_(-kappa * area / 2)
 

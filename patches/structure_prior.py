@@ -7,9 +7,10 @@ import torch
 
 from ..engine import Edits, Part
 from ..engine.latents import fit
-from ..methods.structure_prior import kappa, structure_edit
+from ..methods.structure_prior import RUN_SCHEDULES, kappa, run_weight, structure_edit
 
 DIRECTIONS = ("enlarge reference", "shrink prediction")
+TARGETS = ("image", "prediction")
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,9 @@ class StructurePrior(Part):
     state with it; see `methods.structure_prior`.
 
     reference: unscaled samples of any size. "enlarge reference" compares on the canvas, after resizing
-    by `kernel`; "shrink prediction" at the reference's size, by area averages.
+    by `kernel`; "shrink prediction" at the reference's size, by area averages. target "image" moves x0 for good;
+    "prediction" only what the step aims at, by weight s(t), which moves the next state by the part of it that the step
+    covers: with weight 1, I-Max (schedule "cosine over the run") and ScaleDiff ("variance over the run", band "resize").
     """
 
     key: ClassVar[str] = "structure_prior"
@@ -33,6 +36,13 @@ class StructurePrior(Part):
     kernel: str = "bicubic"
     wavelet: str = "haar"
     levels: int = 1
+    band: str = "wavelet"
+    target: str = TARGETS[0]
+
+    def check(self, model, canvas=None):
+        """Raises ValueError for a low band that is not defined at the reference's size."""
+        if self.band != "wavelet" and self.direction != DIRECTIONS[0]:
+            raise ValueError(f"compare is {self.direction!r} and low_band {self.band!r}, which is of the canvas. Set compare to {DIRECTIONS[0]!r}, or low_band to 'wavelet'.")
 
     def edits(self, run):
         if self.weight == 0:
@@ -42,14 +52,21 @@ class StructurePrior(Part):
         reference = fit(reference, size, self.kernel)
         area = run.noise.shape[-2:].numel() / reference.shape[-2:].numel()
 
-        def share(t):
-            return kappa(self.weight, t, run.levels.ratio_at(t), self.schedule, self.mode, self.clamp, area)
+        def share(step):
+            weight, schedule, levels = self.weight, self.schedule, run.levels
+            if schedule in RUN_SCHEDULES:
+                weight *= run_weight(schedule, step, run.steps, *(levels.ratio(run.schedule[i]) for i in (step, 0)))
+                schedule = "constant"
+            if self.target == TARGETS[1]:
+                return kappa(weight, run.timesteps[step], 0.0, schedule, "kappa", self.clamp)
+            return run.share(lambda t: kappa(weight, t, levels.ratio_at(t), schedule, self.mode, self.clamp, area), step)
 
         def evaluated(x, denoised, sigma, step):
-            edit = structure_edit(denoised, reference, run.share(share, step), self.wavelet, self.levels)
+            edit = structure_edit(denoised, reference, share(step), self.wavelet, self.levels, self.band)
             if run.denoise_mask is not None:
                 edit.mul_(run.denoise_mask)
-            x.add_(edit, alpha=run.levels.signal(sigma))
+            if self.target == TARGETS[0]:
+                x.add_(edit, alpha=run.levels.signal(sigma))
             return denoised + edit
 
         return Edits(evaluated=evaluated)

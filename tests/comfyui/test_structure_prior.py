@@ -8,7 +8,7 @@ from loupe.engine import Part, without_parts
 from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import levels_of
 from loupe.engine.step_edits import UNSUPPORTED, Edits
-from loupe.methods.structure_prior import kappa, structure_edit
+from loupe.methods.structure_prior import kappa, low_pass, structure_edit
 from loupe.nodes.structure_prior import StructurePriorNode
 from loupe.patches.structure_prior import StructurePrior
 
@@ -200,3 +200,19 @@ def test_a_cached_model_gives_the_same_picture_again():
 def test_another_models_latent_is_refused():
     with pytest.raises(ValueError, match="reference has 16 channels"):
         StructurePriorNode.execute(tiny.sdxl(), {"samples": torch.zeros(1, 16, 4, 4)}, 0.2, "cosine", "paper", True, "enlarge reference", "bicubic", "haar", 1)
+
+
+@pytest.mark.parametrize("target", ["image", "prediction"])
+@pytest.mark.parametrize("settings", [{"schedule": "cosine over the run"}, {"schedule": "variance over the run", "band": "resize"}, {"band": "butterworth"}])
+def test_other_pulls_of_the_coarse_part(settings, target):
+    model = tiny.sdxl()
+    latent, reference = tiny.noise((1, 4, 14, 18)), tiny.noise((1, 4, 7, 9), 5)
+    plain, pulled = (tiny.sample(one, latent, steps=4, denoise=0.5, cfg=1.0) for one in (model, with_parts(model, StructurePrior(reference, 0.7, target=target, **settings))))
+    reference = torch.nn.functional.interpolate(reference, (14, 18), mode="bicubic")
+    coarse = [low_pass(out - reference, "butterworth").square().mean() for out in (pulled, plain)]
+    assert coarse[0] < 0.98 * coarse[1]
+
+
+def test_a_low_band_of_the_canvas_is_not_compared_at_the_references_size():
+    with pytest.raises(ValueError, match="compare is 'shrink prediction' and low_band 'resize'.*Set compare to 'enlarge reference'"):
+        with_parts(tiny.sdxl(), StructurePrior(torch.zeros(1, 4, 4, 4), direction="shrink prediction", band="resize"))

@@ -1,13 +1,18 @@
+import math
+
 import pytest
 import pywt
 import torch
 import torch.nn.functional as F
 from loupe.methods.structure_prior import (
+    RUN_SCHEDULES,
     SCHEDULES,
     gradient,
     kappa,
     low_band,
     low_band_adjoint,
+    low_pass,
+    run_weight,
     schedule_weight,
     structure_edit,
 )
@@ -116,3 +121,32 @@ def test_videos_are_pulled_frame_by_frame():
     whole = structure_edit(denoised, reference, 0.4, "db2", 2)
     for frame in range(3):
         close(whole[:, :, frame], structure_edit(denoised[:, :, frame], reference[:, :, frame], 0.4, "db2", 2), 1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 20), (7, 5)])
+@pytest.mark.parametrize("band", ["resize", "butterworth"])
+def test_a_low_pass_keeps_what_is_coarse(band, size):
+    even = torch.full((2, 3, *size), 1.5, dtype=torch.float64)
+    torch.testing.assert_close(low_pass(even, band), even)
+    y, x = torch.arange(size[0])[:, None], torch.arange(size[1])
+    checkerboard = (1.0 - 2 * ((x + y) % 2)).double()[None]
+    assert low_pass(checkerboard, band).abs().max() < 0.15
+    wave = torch.cos(torch.pi * (x + 0.5) / size[1]).double().expand(1, *size).contiguous()
+    assert size[1] < 16 or (low_pass(wave, band) - wave).abs().mean() < 0.2
+
+
+def test_edits_of_other_bands_pull_to_the_reference():
+    denoised, reference = torch.randn(2, 4, 24, 16), torch.randn(2, 4, 24, 16)
+    for band in ("resize", "butterworth"):
+        edit = structure_edit(denoised, reference, 0.3, band=band)
+        torch.testing.assert_close(edit, -0.3 * low_pass(denoised - reference, band))
+
+
+def test_schedules_over_a_run_start_at_one_and_fall():
+    ratios = [2.0, 1.0, 0.5, 0.1]
+    for schedule in RUN_SCHEDULES:
+        weights = [run_weight(schedule, step, 4, ratio, ratios[0]) for step, ratio in enumerate(ratios)]
+        assert weights[0] == 1 and all(a > b > 0 for a, b in zip(weights, weights[1:]))
+    assert run_weight(RUN_SCHEDULES[0], 2, 4, 0, 0) == pytest.approx(0.5)
+    assert run_weight(RUN_SCHEDULES[1], 0, 1, math.inf, math.inf) == 1
+    assert run_weight(RUN_SCHEDULES[1], 1, 4, 1.0, 2.0) == pytest.approx(0.5 / 0.8)
