@@ -6,6 +6,7 @@ COMMANDS = {
     "attention-cost": "attention_cost",
     "clearsr": "clearsr",
     "cupscale": "cupscale",
+    "few-steps": "few_steps",
     "implicit-decode": "implicit_decode",
     "latent-adjustment": "latent_adjustment",
     "mini-world": "mini_world",

@@ -55,7 +55,7 @@ OVERLAPS = (0.0, 0.25, 0.5, 0.75)
 
 @dataclass
 class Timed(Part):
-    """Another part, and the processor time of its callbacks."""
+    """Another part, and the processor time of its edits."""
 
     edit: StructurePrior
     seconds: float = 0.0
@@ -66,12 +66,13 @@ class Timed(Part):
     def edits(self, run):
         edits = self.edit.edits(run)
 
-        def callback(*args):
+        def evaluated(*args):
             start = time.process_time()
-            edits.callback(*args)
+            denoised = edits.evaluated(*args)
             self.seconds += time.process_time() - start
+            return denoised
 
-        return edits._replace(callback=callback)
+        return edits._replace(evaluated=evaluated)
 
 
 class Bench(World):
