@@ -1,7 +1,8 @@
 """`bench latent-adjustment`: ClearSR's latent adjustment on held-out scenes of the mini world, without ClearSR.
 
 The true 128 px image of a scene is enlarged twice in pixels and redrawn region by region, the last `--depth` of 50
-steps of ComfyUI's ddpm; the adjustment's reference is the enlarged image's latent. Columns:
+steps of ComfyUI's ddpm; the adjustment's reference is the enlarged image's latent, and its early and late steps are
+those of the run. Columns:
 
   base     PSNR of the shrunk image to the 128 px one (dB)
   truth    PSNR to the true 256 px image (dB)
@@ -41,7 +42,7 @@ METHODS = {
 def enlarge(world: World, scene, start: torch.Tensor, seed: int, settings: dict | None, sigmas: torch.Tensor, cfg: float) -> np.ndarray:
     model = with_parts(world.model, RegionalDenoise((REGION, REGION), jitter=False, regions_per_call=9))
     if settings is not None:
-        model = with_parts(model, LatentAdjustment(start, **settings))
+        model = with_parts(model, LatentAdjustment(start, boundaries="steps", **settings))
     return world.decode(world.denoise(model, world.prompt(caption(scene)), start, seed, sigmas, cfg, "ddpm"))[0]
 
 

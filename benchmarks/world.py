@@ -92,7 +92,7 @@ class World:
 
     def schedule(self, depth: int = STEPS) -> torch.Tensor:
         """The last `depth` of the papers' noise levels, and 0."""
-        return schedule(self.model, PAPER_SCHEDULE, STEPS, depth, True)
+        return schedule(self.model, PAPER_SCHEDULE, depth, depth / STEPS)
 
     def denoise(self, model, positive: list, latent: torch.Tensor, seed: int, sigmas: torch.Tensor, cfg: float, sampler: str = "euler") -> torch.Tensor:
         """`latent` denoised along `sigmas` from `seeded_noise` on it, by a patched `model` of this world."""

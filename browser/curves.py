@@ -5,12 +5,16 @@ to 0. A node's widgets say nothing of the model's noise levels; what depends on 
 Stable Diffusion's.
 """
 
+import math
+
 import comfy.model_sampling
 
 from ..engine.sigmas import PAPER_SCHEDULE, levels_of, noise_levels
 from ..methods.demofusion import schedule_weights
 from ..methods.latent_adjustment import PRESETS
 from ..methods.pixelsmith import follows
+from ..methods.pixelsmith_plan import guided_by_level
+from ..methods.schedules import DEMOFUSION_RATIO, sd_ratio
 from ..methods.structure_prior import kappa, schedule_weight
 from ..patches.latent_adjustment import LatentAdjustment
 from ..patches.structure_prior import DIRECTIONS
@@ -22,9 +26,9 @@ def demofusion(skip_exponent: float, dilation_exponent: float, blur_exponent: fl
     return _demofusion(TIMESTEPS, (skip_exponent, dilation_exponent, blur_exponent))
 
 
-def demofusion_sampler(mode: str, steps: int, denoise_depth: int, scheduler: str, skip_exponent: float, dilation_exponent: float, blur_exponent: float) -> dict:
-    depth = denoise_depth if mode == "direct" else steps
-    return _demofusion(_timesteps(scheduler, steps, depth), (skip_exponent, dilation_exponent, blur_exponent))
+def demofusion_sampler(steps: int, strength: float, scheduler: str, skip_exponent: float, dilation_exponent: float, blur_exponent: float) -> dict:
+    timesteps = _timesteps(scheduler, steps, strength, DEMOFUSION_RATIO)
+    return _demofusion(timesteps[:-1], (skip_exponent, dilation_exponent, blur_exponent))
 
 
 def _demofusion(timesteps, alphas):
@@ -33,34 +37,34 @@ def _demofusion(timesteps, alphas):
 
 
 def structure_prior(weight: float, schedule: str, strength: str, clamp: bool, compare: str) -> dict:
-    """The share removed is an eps model's, at twice the reference's size where that matters."""
-    sampling = comfy.model_sampling.ModelSamplingDiscrete()
+    """The share removed is that of the paper's steps, at twice the reference's size where that matters."""
     area = 1.0 if compare == DIRECTIONS[0] else 4.0
-    sigmas = sampling.sigma(torch.tensor(TIMESTEPS)).tolist()
     return _plot(TIMESTEPS, {
         "weight": [weight * schedule_weight(t, schedule) for t in TIMESTEPS],
-        "share of the deviation removed": [kappa(weight, t, sigma, "eps", schedule, strength, clamp, area) for t, sigma in zip(TIMESTEPS, sigmas)],
+        "share of the deviation removed": [kappa(weight, t, sd_ratio(t), schedule, strength, clamp, area) for t in TIMESTEPS],
     })
 
 
-def pixelsmith(guided_steps: int, steps: int, denoise_depth: int, scheduler: str) -> dict:
-    timesteps = _timesteps(scheduler, steps, denoise_depth)
-    mixed, overwritten = zip(*(follows(step, guided_steps) for step in range(len(timesteps))))
+def pixelsmith(guided_until: float, steps: int, strength: float, guided_steps: int, scheduler: str) -> dict:
+    timesteps = _timesteps(scheduler, steps, strength)[:-1]
+    guided = guided_steps or guided_by_level(timesteps, guided_until)
+    mixed, overwritten = zip(*(follows(step, guided) for step in range(len(timesteps))))
     return _plot(timesteps, {"phases from the guidance": [0.5 * on for on in mixed], "cells from the guidance": [0.5 * on for on in overwritten]})
 
 
 def latent_adjustment(preset: str, alpha: float, beta: float, early_end: float, late_start: float, boundaries: str, target: str) -> dict:
     """Over the paper's 50 steps."""
-    sampling = comfy.model_sampling.ModelSamplingDiscrete()
-    sigmas = noise_levels(sampling, PAPER_SCHEDULE, 50, 50, True).tolist()
+    timesteps = _timesteps(PAPER_SCHEDULE, 50, 1.0)
     adjustment = LatentAdjustment(None, *PRESETS.get(preset, (alpha, beta)), early_end, late_start, boundaries, target)
     adjustment.check()
-    return _plot([timestep(sampling, sigma) for sigma in sigmas[:-1]], {"share of the reference": adjustment.shares(sigmas, sampling)})
+    return _plot(timesteps[:-1], {"share of the reference": adjustment.shares(timesteps)})
 
 
-def _timesteps(scheduler, steps, depth):
+def _timesteps(scheduler, steps, strength, highest=math.inf):
+    """Of the noise levels of a run, the one after its last step included."""
     sampling = comfy.model_sampling.ModelSamplingDiscrete()
-    return [timestep(sampling, sigma) for sigma in noise_levels(sampling, scheduler, steps, min(depth, steps), True)[:-1].tolist()]
+    levels = levels_of(sampling)
+    return [levels.timestep(sigma) for sigma in noise_levels(sampling, scheduler, steps, strength, highest=highest).tolist()]
 
 
 def _plot(timesteps, curves):

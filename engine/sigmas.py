@@ -71,7 +71,10 @@ def noise_levels(sampling, name: str, steps: int, strength: float = 1.0, end_at_
         raise ValueError(f"strength is {strength}; use more than 0 and at most 1.")
     levels = levels_of(sampling)
     if name == PAPER_SCHEDULE and levels.table is not None:
-        return paper_schedule(sampling, max(round(steps / strength), steps), steps, end_at_zero)
+        whole = max(round(steps / strength), steps)
+        if whole > 1000:
+            raise ValueError(f"steps is {steps} and strength {strength}, which are the last of {whole} steps; the papers' grid has at most 1000. Lower steps, raise strength, or use another scheduler.")
+        return paper_schedule(sampling, whole, steps, end_at_zero)
     start = min(start_for(strength), highest)
     if strength == 1 and highest == math.inf and levels.table is not None:
         sigmas = comfy.samplers.calculate_sigmas(sampling, name, steps)

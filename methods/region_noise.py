@@ -1,9 +1,16 @@
 """Region-wise noise addition of LSRNA (Jeong et al., CVPR 2025): more noise where the image has edges."""
 
+import math
+
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from .schedules import sd_ratio
+
+PAPERS_RATIO = sd_ratio(581)  # rho that the papers' runs start from, the last 30 of 50 steps
+LARGEST_RATIO = sd_ratio(999)
 
 
 def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tensor:
@@ -14,6 +21,13 @@ def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tenso
     rgb = image.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
     grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
     return torch.from_numpy(cv2.Canny(grey, low, high)).float()
+
+
+def start_factor(ratio: float, papers: float = PAPERS_RATIO) -> float:
+    """Factor of the papers' e for a denoise that starts at rho = `ratio`, so that the region-wise noise keeps its share
+    of all noise there; 1 at the `papers` start."""
+    factor = min(ratio, LARGEST_RATIO) / papers
+    return 1.0 if math.isclose(factor, 1.0, rel_tol=1e-5) else factor
 
 
 def check_strengths(e_min: float, e_max: float) -> None:

@@ -11,8 +11,9 @@ from ..engine.latents import (
     target_size,
     with_samples,
 )
-from ..engine.sigmas import schedule
-from ..methods.region_noise import check_strengths
+from ..engine.sigmas import levels_of, schedule
+from ..methods.region_noise import check_strengths, start_factor
+from ..methods.schedules import DEMOFUSION_RATIO
 from ..patches.demofusion import patch_demofusion
 from ..patches.demofusion_sampler import phase_sizes, sample_demofusion
 from ..patches.region_noise import add_region_noise, decode_float32
@@ -56,7 +57,7 @@ class DemoFusion(io.ComfyNode):
             display_name="DemoFusion",
             category="Loupe/sampling",
             description=(
-                "Keeps a large picture coherent while it is denoised: every step is drawn towards the reference (skip "
+                "Keeps a large image coherent while it is denoised: every step is drawn towards the reference (skip "
                 "residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it "
                 "together with Regional Denoise, in any order."
             ),
@@ -69,7 +70,7 @@ class DemoFusion(io.ComfyNode):
                 io.Latent.Input(
                     "reference",
                     tooltip=(
-                        "The finished picture at its native size, as a latent. Its size sets the dilation, its "
+                        "The finished image at its native size, as a latent. Its size sets the dilation, its "
                         "statistics the final contrast."
                     ),
                 ),
@@ -151,7 +152,7 @@ class DemoFusionSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="What the picture shows. Describe the whole picture: every region sees it.",
+                    tooltip="What the image shows. Describe the whole image: every region sees it.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input(
@@ -170,23 +171,28 @@ class DemoFusionSampler(io.ComfyNode):
                     "mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE,
                     tooltip=(
                         "progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target "
-                        "at once, the last denoise_depth steps (LSRNA); several times faster; keeps more of the image "
-                        "with an LSR."
+                        "at once (LSRNA); several times faster; keeps more of the image with an LSR."
                     ),
                 ),
                 *inputs.sampling(
-                    depth=30,
-                    denoise_depth=(
-                        "Direct mode: how many of the last steps to run. Fewer stay closer to the reference. Paper: "
-                        "30 of 50."
+                    steps=38,
+                    steps_of="Steps that run at each size. DemoFusion's whole schedule: 50; LSRNA: 30.",
+                    default=0.76,
+                    strength_of=(
+                        "Noise that the steps start from, the same on every model: lower stays closer to the "
+                        "reference. DemoFusion: 1.0, but above 0.76 the reference overwrites every step. LSRNA: 0.60."
                     ),
                     seed_of="Seed of the noise and of the regions' movement.",
                 ),
                 *inputs.strengths(
                     e_min=(
-                        "Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Paper: 0."
+                        "Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Scaled "
+                        "with strength; paper: 0."
                     ),
-                    e_max="Direct mode with a VAE: noise added at edges. Paper: 1.2. 0 for both adds nothing.",
+                    e_max=(
+                        "Direct mode with a VAE: noise added at edges. Scaled with strength; paper: 1.2 at 0.60. 0 for "
+                        "both adds nothing."
+                    ),
                 ),
                 *inputs.regions(
                     advanced=True,
@@ -200,7 +206,7 @@ class DemoFusionSampler(io.ComfyNode):
                     advanced=True,
                 ),
                 *method_inputs(),
-                inputs.scheduler("Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps."),
+                inputs.scheduler("Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones."),
                 io.Boolean.Input(
                     "end_at_zero", default=True, advanced=True,
                     tooltip=(
@@ -212,7 +218,7 @@ class DemoFusionSampler(io.ComfyNode):
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
                     tooltip=(
                         "What SDXL is told about the size of a region. canvas: a crop of the target at the region's "
-                        "place, as the paper does. native: a picture of the region's size. unchanged: what the "
+                        "place, as the paper does. native: an image of the region's size. unchanged: what the "
                         "conditioning says."
                     ),
                 ),
@@ -254,7 +260,7 @@ class DemoFusionSampler(io.ComfyNode):
         height,
         mode,
         steps,
-        denoise_depth,
+        strength,
         cfg,
         seed,
         e_min,
@@ -282,21 +288,22 @@ class DemoFusionSampler(io.ComfyNode):
         batch_index, noise_mask = batch_index_of(reference, "reference"), noise_mask_of(reference, "reference")
         cells = model.get_model_object("latent_format").spacial_downscale_ratio
         size = target_size(samples.shape[-2:], scale_by, width, height, cells, "reference")
-        depth = min(denoise_depth, steps) if mode == DIRECT else steps
-        picture = None
+        sigmas = schedule(model, scheduler, steps, strength, end_at_zero, highest=DEMOFUSION_RATIO)
+        image = None
         if vae is not None and mode == DIRECT and (e_min or e_max):
             check_strengths(e_min, e_max)
-            picture = decode_float32(vae, samples)
+            image = decode_float32(vae, samples)
+        edge_noise = start_factor(levels_of(model.get_model_object("model_sampling")).ratio(float(sigmas[0])))
 
         def enlarge(latent, to):
             latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to)
-            if picture is not None:
+            if image is not None:
                 latent, _ = add_region_noise(
                     model,
                     latent,
-                    picture.flatten(0, -4),
-                    e_min=e_min,
-                    e_max=e_max,
+                    image.flatten(0, -4),
+                    e_min=edge_noise * e_min,
+                    e_max=edge_noise * e_max,
                     seed=seed,
                     canny=(canny_low, canny_high),
                     batch_index=batch_index,
@@ -310,7 +317,7 @@ class DemoFusionSampler(io.ComfyNode):
             negative,
             samples,
             sizes=phase_sizes(tuple(samples.shape[-2:]), size, mode == PROGRESSIVE),
-            sigmas=schedule(model, scheduler, steps, depth, end_at_zero),
+            sigmas=sigmas,
             cfg=cfg,
             seed=seed,
             regional=RegionalDenoise(

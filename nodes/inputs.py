@@ -49,11 +49,16 @@ def cfg(tooltip: str) -> io.Input:
     return io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
 
 
-def sampling(*, depth: int, denoise_depth: str, seed_of: str) -> list[io.Input]:
-    """A run along the last steps of a schedule, `depth` of them by default."""
+def strength(default: float, tooltip: str) -> io.Input:
+    """Of a denoise; see `methods.schedules.start_for`."""
+    return io.Float.Input("strength", default=default, min=0.01, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def sampling(*, steps: int, steps_of: str, default: float, strength_of: str, seed_of: str) -> list[io.Input]:
+    """A run of `steps` steps from the noise level of a strength, `default`."""
     return [
-        io.Int.Input("steps", default=50, min=1, max=1000, tooltip="Steps of the whole schedule. Paper: 50."),
-        io.Int.Input("denoise_depth", default=depth, min=1, max=1000, tooltip=denoise_depth),
+        io.Int.Input("steps", default=steps, min=1, max=1000, tooltip=steps_of),
+        strength(default, strength_of),
         cfg("Guidance scale. Paper: 7.5."),
         seed(seed_of),
     ]

@@ -19,8 +19,8 @@ class LatentAdjustmentNode(io.ComfyNode):
             display_name="Latent Adjustment (LSA)",
             category="Loupe/sampling",
             description=(
-                "Trades fidelity for detail while a picture is denoised: early steps are drawn a little towards the "
-                "low-resolution picture, late ones pushed away from it. Costs nothing, needs no training, and works "
+                "Trades fidelity for detail while an image is denoised: early steps are drawn a little towards the "
+                "low-resolution image, late ones pushed away from it. Costs nothing, needs no training, and works "
                 "with every model and ControlNet."
             ),
             search_aliases=["ClearSR", "ControlSR", "LSA", "ELA", "LLA", "fidelity", "detail"],
@@ -32,7 +32,7 @@ class LatentAdjustmentNode(io.ComfyNode):
                 io.Latent.Input(
                     "reference",
                     tooltip=(
-                        "The low-resolution picture as a latent of this model: enlarged to the target's size, then "
+                        "The low-resolution image as a latent of this model: enlarged to the target's size, then "
                         "encoded. A smaller latent is enlarged as a latent, which is blurrier. With ClearSR: the "
                         "reference output of Apply ClearSR."
                     ),
@@ -41,7 +41,7 @@ class LatentAdjustmentNode(io.ComfyNode):
                     "preset", options=[*PRESETS, CUSTOM], default="ClearSR",
                     tooltip=(
                         "ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the "
-                        "low-resolution picture. custom: the two values below."
+                        "low-resolution image. custom: the two values below."
                     ),
                 ),
                 io.Float.Input(
@@ -61,35 +61,33 @@ class LatentAdjustmentNode(io.ComfyNode):
                 io.Float.Input(
                     "early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True,
                     tooltip=(
-                        "Where the early steps end. The paper picks it by eye of a quality curve; 0.2 are the first "
-                        "10 of 50 steps."
+                        "Where the early steps end. 0.2: the first 10 of the paper's 50 steps; the paper gives no "
+                        "number."
                     ),
                 ),
                 io.Float.Input(
                     "late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Where the late steps start. 0.8 are the last 10 of 50 steps.",
+                    tooltip="Where the late steps start. 0.8: the last 10 of the paper's 50 steps.",
                 ),
                 io.Combo.Input(
                     "boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True,
                     tooltip=(
-                        "What both are fractions of. steps: the steps of the run, whatever its schedule. noise level: "
-                        "the model's noise levels, like the start and end percent of a ControlNet; choose it where "
-                        "one schedule is split between several samplers or only its end is run."
+                        "What both are fractions of. noise level: the noise of the paper's 50 steps, whatever part of "
+                        "it is run, in how many steps and on which model. steps: the steps of the run."
                     ),
                 ),
                 io.Combo.Input(
                     "target", options=list(TARGETS), default=TARGETS[0], advanced=True,
                     tooltip=(
                         "sample: the noisy latent after each step, as we read the paper. denoised: the model's "
-                        "prediction, for the few samplers that cannot carry the other; it hardly acts in the early "
-                        "steps."
+                        "prediction, which hardly acts in the early steps."
                     ),
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model with the adjustment, for any sampler.",
+                    tooltip="The model with the adjustment, for any sampler but the few that cannot carry step edits.",
                 ),
             ],
         )

@@ -9,8 +9,8 @@ from ..engine.latents import (
     samples_of,
     with_samples,
 )
-from ..engine.sigmas import schedule
-from ..methods.pixelsmith_plan import ORDERS
+from ..engine.sigmas import levels_of, schedule
+from ..methods.pixelsmith_plan import ORDERS, guided_by_level
 from ..patches.pixelsmith import SIZES, sample
 from . import inputs
 from .checks import checked
@@ -26,7 +26,7 @@ class PixelSmithSampler(io.ComfyNode):
             description=(
                 "Draws new detail into an enlarged latent, patch by patch at the model's native size, while the first "
                 "steps follow the latent's structure. Needs memory for a few patches and the canvas, at any size. "
-                "Enlarge the picture and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) "
+                "Enlarge the image and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) "
                 "and Region-wise Noise for LSRNA-PixelSmith."
             ),
             search_aliases=["PixelSmith", "LSRNA", "upscale", "high resolution", "slider", "patch denoising"],
@@ -40,31 +40,31 @@ class PixelSmithSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="What the picture shows. Describe the whole picture: every patch sees it.",
+                    tooltip="What the image shows. Describe the whole image: every patch sees it.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input(
                     "guidance",
                     tooltip=(
-                        "The picture at its final size, as a latent: a Lanczos-enlarged picture after VAE Encode "
+                        "The image at its final size, as a latent: a Lanczos-enlarged image after VAE Encode "
                         "(paper), or a latent after Upscale Latent (LSR) and Region-wise Noise 0.4 to 0.8. A noise "
                         "mask on it limits what is redrawn."
                     ),
                 ),
-                io.Int.Input(
-                    "guided_steps", default=20, min=1, max=1000,
+                io.Float.Input(
+                    "guided_until", default=0.6, min=0.0, max=1.0, step=0.01,
                     tooltip=(
-                        "The paper's slider: how many steps, counted from the first that runs, follow the guidance. A "
-                        "number of steps, not a strength. More keeps the structure, fewer leave it to the model; 1 "
-                        "only starts from the guidance. Paper: 20 of 50 for 2x, 30 for 4x. With denoise_depth 30 of "
-                        "50, the paper's 30 is 10 here."
+                        "Noise, counted as for strength, down to which steps follow the guidance: lower keeps more of "
+                        "its structure. Paper: 0.60 for 2x, 0.40 for 4x."
                     ),
                 ),
                 *inputs.sampling(
-                    depth=50,
-                    denoise_depth=(
-                        "How many of the last steps to run, at most all. Paper: 50 of 50 for PixelSmith, 30 of 50 for "
-                        "LSRNA-PixelSmith."
+                    steps=50,
+                    steps_of="Steps that run. PixelSmith: 50. LSRNA-PixelSmith: 30.",
+                    default=1.0,
+                    strength_of=(
+                        "Noise that the steps start from, the same on every model: lower stays closer to the "
+                        "guidance. PixelSmith: 1.0. LSRNA-PixelSmith: 0.60."
                     ),
                     seed_of="Seed of the noise and of the patches' places.",
                 ),
@@ -75,6 +75,10 @@ class PixelSmithSampler(io.ComfyNode):
                         "SD 1.5. The canvas must be at least as large in both directions."
                     ),
                 ),
+                io.Int.Input(
+                    "guided_steps", default=0, min=0, max=1000, advanced=True,
+                    tooltip="Follow the guidance in this many steps, counted from the first, instead of by guided_until. 0: off.",
+                ),
                 io.Combo.Input(
                     "order", options=list(ORDERS), default="random", advanced=True,
                     tooltip=(
@@ -84,15 +88,15 @@ class PixelSmithSampler(io.ComfyNode):
                     ),
                 ),
                 inputs.scheduler(
-                    "Noise levels of the steps. The paper's are DDIM's: 981, 961, ..., 1 for 50 steps. Every step is "
-                    "an Euler step.",
+                    "Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones. Every step "
+                    "is an Euler step.",
                 ),
                 io.Combo.Input(
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
                     tooltip=(
                         "What SDXL is told about the size of a patch. canvas: a crop of the canvas at the patch's "
                         "place. published: as canvas, but the column is told as row and column, a mistake of the "
-                        "authors' code. native: a picture of the patch's size. unchanged: what the conditioning says."
+                        "authors' code. native: an image of the patch's size. unchanged: what the conditioning says."
                     ),
                 ),
                 inputs.batch("Patches in one network call. 0: as many as fit in memory. The result is the same."),
@@ -113,25 +117,27 @@ class PixelSmithSampler(io.ComfyNode):
         positive,
         negative,
         guidance,
-        guided_steps,
+        guided_until,
         steps,
-        denoise_depth,
+        strength,
         cfg,
         seed,
         patch_size,
+        guided_steps,
         order,
         scheduler,
         size_conditioning,
         batch,
     ) -> io.NodeOutput:
         check_prompts(model.model, positive=positive, negative=negative)
+        sigmas = schedule(model, scheduler, steps, strength)
         out = sample(
             model,
             positive,
             negative,
             samples_of(guidance, "guidance", model),
-            schedule(model, scheduler, steps, min(denoise_depth, steps), end_at_zero=True),
-            guided_steps=guided_steps,
+            sigmas,
+            guided_steps=guided_steps or _guided_by_level(model, sigmas, guided_until),
             cfg=cfg,
             seed=seed,
             patch_size=patch_size,
@@ -142,6 +148,11 @@ class PixelSmithSampler(io.ComfyNode):
             batch_index=batch_index_of(guidance, "guidance"),
         )
         return io.NodeOutput(with_samples(guidance, out))
+
+
+def _guided_by_level(model, sigmas, until):
+    levels = levels_of(model.get_model_object("model_sampling"))
+    return guided_by_level([levels.timestep(sigma) for sigma in sigmas[:-1].tolist()], until)
 
 
 NODES = [PixelSmithSampler]

@@ -9,10 +9,13 @@ from ..engine.latents import (
     samples_of,
     with_samples,
 )
-from ..methods.region_noise import check_strengths
+from ..methods.region_noise import check_strengths, start_factor
+from ..methods.schedules import start_for
 from ..patches.region_noise import add_region_noise
 from . import inputs
 from .checks import checked, rgb
+
+PAPERS_STRENGTH = 0.6
 
 
 class RegionNoise(io.ComfyNode):
@@ -36,7 +39,7 @@ class RegionNoise(io.ComfyNode):
                 io.Image.Input(
                     "reference",
                     tooltip=(
-                        "The picture before enlarging, decoded; any resolution of the same aspect ratio. One picture, "
+                        "The image before enlarging, decoded; any resolution of the same aspect ratio. One image, "
                         "one for each sample, or one for each frame."
                     ),
                 ),
@@ -53,13 +56,18 @@ class RegionNoise(io.ComfyNode):
                 inputs.seed("Seed of the noise."),
                 *inputs.canny(
                     canny_low=(
-                        "Lower Canny threshold, gradient of the 8-bit grey picture. Paper: 0, keeps every line "
+                        "Lower Canny threshold, gradient of the 8-bit gray image. Paper: 0, keeps every line "
                         "connected to a strong edge."
                     ),
                     canny_high=(
-                        "Upper Canny threshold, gradient of the 8-bit grey picture. Paper: 255; lower finds more "
+                        "Upper Canny threshold, gradient of the 8-bit gray image. Paper: 255; lower finds more "
                         "edges."
                     ),
+                ),
+                inputs.strength(
+                    PAPERS_STRENGTH,
+                    "Strength of the denoise that follows: e_min and e_max are the papers' at 0.60 and go up and down "
+                    "with it.",
                 ),
             ],
             outputs=[
@@ -68,7 +76,7 @@ class RegionNoise(io.ComfyNode):
                     tooltip="The latent with noise added once; denoise it with a sampler.",
                 ),
                 io.Image.Output(
-                    "strength", display_name="strength",
+                    "noise_map", display_name="noise map",
                     tooltip="Where the noise went: one pixel for a latent cell, white is e_max.",
                 ),
             ],
@@ -76,8 +84,10 @@ class RegionNoise(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, samples, reference, e_min, e_max, seed, canny_low, canny_high) -> io.NodeOutput:
+    def execute(cls, model, samples, reference, e_min, e_max, seed, canny_low, canny_high, strength) -> io.NodeOutput:
         check_strengths(e_min, e_max)
+        factor = start_factor(start_for(strength), start_for(PAPERS_STRENGTH))
+        e_min, e_max = factor * e_min, factor * e_max
         noised, maps = add_region_noise(
             model,
             samples_of(samples, "samples", model),
@@ -89,8 +99,8 @@ class RegionNoise(io.ComfyNode):
             batch_index=batch_index_of(samples, "samples"),
             noise_mask=noise_mask_of(samples, "samples"),
         )
-        strength = (maps / max(e_max, 1e-6))[..., None].expand(*maps.shape, 3)
-        return io.NodeOutput(with_samples(samples, noised), strength.to(comfy.model_management.intermediate_device()))
+        shown = (maps / max(e_max, 1e-6))[..., None].expand(*maps.shape, 3)
+        return io.NodeOutput(with_samples(samples, noised), shown.to(comfy.model_management.intermediate_device()))
 
 
 NODES = [RegionNoise]

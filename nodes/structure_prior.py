@@ -20,7 +20,7 @@ class StructurePriorNode(io.ComfyNode):
             display_name="Structure Prior (GSP)",
             category="Loupe/sampling",
             description=(
-                "Keeps the composition of a small picture while a large one is denoised: at every step the coarse "
+                "Keeps the composition of a small image while a large one is denoised: at every step the coarse "
                 "structure of the prediction is pulled to that of the reference. Costs next to nothing and works with "
                 "every model."
             ),
@@ -32,7 +32,7 @@ class StructurePriorNode(io.ComfyNode):
                 ),
                 io.Latent.Input(
                     "reference",
-                    tooltip="The small picture as a latent of this model, any size of the same aspect ratio.",
+                    tooltip="The small image as a latent of this model, any size of the same aspect ratio.",
                 ),
                 io.Float.Input(
                     "weight", default=0.2, min=0.0, max=10.0, step=0.01,
@@ -48,16 +48,16 @@ class StructurePriorNode(io.ComfyNode):
                 io.Combo.Input(
                     "strength", options=list(MODES), default="paper", advanced=True,
                     tooltip=(
-                        "paper: the paper's gradient step, stronger at high noise. kappa: weight is the share of the "
-                        "deviation that a step removes; try it where paper is too weak (v-prediction). Flow models "
-                        "are pulled more in both."
+                        "paper: the paper's gradient step for models that predict noise, stronger at high noise; the "
+                        "same for every model. kappa: weight is the share of the deviation that each of the paper's "
+                        "steps removes."
                     ),
                 ),
                 io.Boolean.Input(
                     "clamp", default=True, advanced=True,
                     tooltip=(
-                        "Never remove more than the whole deviation. Without it, large weights overshoot and the "
-                        "picture breaks."
+                        "Never remove more than the whole deviation. Off: the paper's own step, on the papers' grid "
+                        "of 50 to 25 steps only; large weights overshoot there and the image breaks."
                     ),
                 ),
                 io.Combo.Input(

@@ -96,7 +96,7 @@ BLUEPRINTS = {
         },
         {
             "lsr_model": ("Load Latent SR Model", "model_name"),
-            **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "region_width", "region_height", "steps", "denoise_depth", "cfg", "e_min", "e_max", "seed")},
+            **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "region_width", "region_height", "steps", "strength", "cfg", "e_min", "e_max", "seed")},
         },
         {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},
     ),
@@ -110,7 +110,7 @@ BLUEPRINTS = {
         },
         {
             "scale_by": ("Enlarge to 2x", "scale_by"),
-            **{name: ("PixelSmith Sampler, 2x", name) for name in ("patch_size", "guided_steps", "steps", "denoise_depth", "cfg", "seed")},
+            **{name: ("PixelSmith Sampler, 2x", name) for name in ("patch_size", "guided_until", "steps", "strength", "cfg", "seed")},
         },
         {"image": ("Decode 2x", 0), "latent": ("PixelSmith Sampler, 2x", 0)},
     ),

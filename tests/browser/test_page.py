@@ -102,7 +102,7 @@ def test_structure_prior_plot(page, sdxl_sigmas):
     for kind, weight, schedule in (("now", 0.4, "linear"), ("default", 0.2, "cosine")):
         lines = drawn(page, panel, kind)
         alike(scaled(lines["weight"], 1.0), lambda t: weight * schedule_weight(t, schedule))
-        alike(scaled(lines["share of the deviation removed"], 1.0), lambda t: kappa(weight, t, float(sdxl_sigmas[t]), "eps", schedule))
+        alike(scaled(lines["share of the deviation removed"], 1.0), lambda t: kappa(weight, t, float(sdxl_sigmas[t]), schedule))
 
 
 def test_pixelsmith_plot(page):

@@ -22,7 +22,7 @@ NUMBERS = [-1, 0, 1, 2, 3, 0.5, -0.5, 1e30, -1e30, 10**9, -(10**9), 2**64, float
 ANYTHING = [*NUMBERS, None, True, False, "", "nonsense", "3", [], {}, torch.zeros(1), torch.zeros(0)]
 CHEAP = {  # where the schema's own range would take long
     "steps": [1, 2, 3],
-    "guided_steps": [1, 2, 1000],
+    "guided_steps": [0, 1, 2, 1000],
     "scale_by": [1.0, 1.5, 2.37],
     "width": [0, 64, 120, 160],
     "height": [0, 64, 120, 160],

@@ -8,7 +8,7 @@ from loupe.methods.pixelsmith import denoise
 from loupe.methods.pixelsmith_plan import plan
 
 STRUCTURE = {"weight": 0.2, "schedule": "cosine", "strength": "paper", "clamp": False, "compare": "enlarge reference"}
-ADJUSTMENT = {"preset": "custom", "alpha": 0.02, "beta": 0.03, "early_end": 0.2, "late_start": 0.8, "boundaries": "steps", "target": "sample"}
+ADJUSTMENT = {"preset": "custom", "alpha": 0.02, "beta": 0.03, "early_end": 0.2, "late_start": 0.8, "boundaries": "noise level", "target": "sample"}
 
 
 def at(plot, name, timesteps):
@@ -19,16 +19,21 @@ def at(plot, name, timesteps):
 def test_demofusion_weights_are_the_published_ones(golden):
     rows = golden("df_views_cosine")[1]["cosine"]["50"]
     timesteps = [row["t"] for row in rows]
-    for plot in (curves.demofusion(3.0, 1.0, 1.0), curves.demofusion_sampler("progressive", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)):
+    for plot in (curves.demofusion(3.0, 1.0, 1.0), curves.demofusion_sampler(50, 1.0, PAPER_SCHEDULE, 3.0, 1.0, 1.0)):
         for name, key in (("skip residual", "c1_scale3"), ("dilated pass", "c2_scale1"), ("blur", "c3_scale1")):
             assert at(plot, name, timesteps) == pytest.approx([row[key] for row in rows], rel=1e-4, abs=1e-6)
 
 
-def test_direct_mode_shows_the_last_steps():
-    direct = curves.demofusion_sampler("direct", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
-    assert direct["timesteps"] == [float(t) for t in range(581, 0, -20)]
-    whole = curves.demofusion_sampler("progressive", 50, 30, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
-    assert direct["curves"]["blur"] == whole["curves"]["blur"][20:]
+def test_a_lower_strength_shows_the_last_steps():
+    last = curves.demofusion_sampler(30, 0.6, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
+    assert last["timesteps"] == [float(t) for t in range(581, 0, -20)]
+    whole = curves.demofusion_sampler(50, 1.0, PAPER_SCHEDULE, 3.0, 1.0, 1.0)
+    assert last["curves"]["blur"] == whole["curves"]["blur"][20:]
+
+
+def test_other_grids_of_demofusion_start_where_the_reference_lets_go():
+    plot = curves.demofusion_sampler(8, 1.0, "simple", 3.0, 1.0, 1.0)
+    assert plot["timesteps"][0] == pytest.approx(744, abs=1) and len(plot["timesteps"]) == 8
 
 
 def test_structure_prior_removes_the_published_share(golden):
@@ -52,7 +57,7 @@ def test_structure_prior_widgets_show():
 def test_pixelsmith_follows_the_guidance_where_the_curve_says(guided):
     """In a run whose network returns zeros, a step that overwrites leaves the noised guidance in half of the cells."""
     steps, size = 6, 8
-    plot = curves.pixelsmith(guided, steps, steps, PAPER_SCHEDULE)
+    plot = curves.pixelsmith(0.6, steps, 1.0, guided, PAPER_SCHEDULE)
     sigmas = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.5]
     guidance, noise = torch.full((1, 1, size, size), 7.0), torch.ones(1, 1, size, size)
     shares = []
@@ -60,9 +65,15 @@ def test_pixelsmith_follows_the_guidance_where_the_curve_says(guided):
     def swept(step, x, denoised):
         shares.append(float(x.isclose(guidance + sigmas[step + 1] * noise).float().mean()))
 
-    denoise(lambda pictures, regions, step: [torch.zeros_like(p) for p in pictures], guidance, noise, sigmas, plan(size, size, size, steps, guided, 0), guided, callback=swept)
+    denoise(lambda images, regions, step: [torch.zeros_like(image) for image in images], guidance, noise, sigmas, plan(size, size, size, steps, guided, 0), guided, callback=swept)
     assert shares == plot["curves"]["cells from the guidance"]
     assert sum(plot["curves"]["phases from the guidance"]) == 0.5 * (guided - 1)
+
+
+@pytest.mark.parametrize("until, steps, strength, guided", [(0.6, 50, 1.0, 20), (0.4, 50, 1.0, 30), (0.4, 30, 0.6, 10), (1.0, 50, 1.0, 1), (0.0, 8, 1.0, 7)])
+def test_pixelsmith_is_guided_down_to_a_level(until, steps, strength, guided):
+    plot = curves.pixelsmith(until, steps, strength, 0, PAPER_SCHEDULE)
+    assert plot["curves"]["cells from the guidance"] == [0.5] * (guided - 1) + [0.0] * (steps - guided + 1)
 
 
 def test_latent_adjustment_pulls_early_and_pushes_late():

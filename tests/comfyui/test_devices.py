@@ -105,14 +105,14 @@ def clearsr(world, steps):
 
 
 def pixelsmith(world, steps):
-    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guidance=world.large, steps=steps, denoise_depth=steps, guided_steps=2, patch_size=SIZE)[0]["samples"]
+    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guidance=world.large, steps=steps, guided_steps=2, patch_size=SIZE)[0]["samples"]
 
 
 def demofusion_sampler(world, steps):
     """With the latent network and the noise at edges."""
     lsr = world("LoadLSR", model_name="mini_lsr.safetensors")[0]
     sizes = {"region_width": SIZE, "region_height": SIZE}
-    return world("DemoFusionSampler", model=world.model, positive=world.positive, negative=world.negative, reference=world.small, mode="direct", steps=steps, denoise_depth=steps, lsr=lsr, vae=world.vae, **sizes)[0]["samples"]
+    return world("DemoFusionSampler", model=world.model, positive=world.positive, negative=world.negative, reference=world.small, mode="direct", steps=steps, strength=1.0, lsr=lsr, vae=world.vae, **sizes)[0]["samples"]
 
 
 METHODS = [

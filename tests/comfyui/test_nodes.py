@@ -7,10 +7,10 @@ import comfy.utils
 import pytest
 import tiny
 import torch
-from loupe.engine.sigmas import PAPER_SCHEDULE, schedule, step_index, timestep
+from loupe.engine.sigmas import PAPER_SCHEDULE, levels_of, nearest_step, schedule
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.regions import RegionLayout
-from loupe.methods.schedules import ddim_timesteps
+from loupe.methods.schedules import DEMOFUSION_RATIO, ddim_timesteps, sd_ratio
 from loupe.nodes.demofusion import DemoFusion, DemoFusionSampler
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from loupe.patches.demofusion_sampler import phase_sizes, sample_demofusion
@@ -63,7 +63,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     # SDXL would be told the final size in every phase
     model = tiny.sd15() if mode == "progressive" else tiny.sdxl()
     positive, negative = tiny.conditioning(1), tiny.conditioning(2)
-    args = {"model": model, "positive": positive, "negative": negative, "reference": REFERENCE, "steps": 4, "denoise_depth": 2, "seed": 11, "cfg": 3.0, "mode": mode, **SMALL}
+    args = {"model": model, "positive": positive, "negative": negative, "reference": REFERENCE, "steps": 3, "strength": 0.75, "seed": 11, "cfg": 3.0, "mode": mode, **SMALL}
     full = run(DemoFusionSampler, **args, scale_by=3.0, size_conditioning="native")["samples"]
     assert full.shape == (1, 4, 24, 24)
 
@@ -71,7 +71,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     guidance = torch.nn.functional.interpolate(before["samples"], size=(24, 24), mode="bicubic")
     patched = run(DemoFusion, model=model, reference=REFERENCE, guidance={"samples": guidance})
     patched = run(RegionalDenoiseNode, model=patched, **SMALL, jitter_seed=11)
-    sigmas = schedule(model, PAPER_SCHEDULE, 4, 4 if phase else 2, end_at_zero=True)
+    sigmas = schedule(model, PAPER_SCHEDULE, 3, 0.75)
     noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
     again = tiny.sample(patched, guidance, cfg=3.0, positive=positive, negative=negative, sigmas=sigmas, noise_tensor=noise)
     assert tiny.relative(again, full) < 1e-5
@@ -113,6 +113,26 @@ def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
     assert recorder.sizes == [(16, 16)] * 3 + [(16, 16), (24, 24)]
 
 
+def test_the_noise_at_edges_goes_with_the_start(monkeypatch):
+    added = []
+
+    def add_region_noise(model, latent, reference, e_min, e_max, **settings):
+        added.append((e_min, e_max))
+        return latent, None
+
+    class VAE:
+        def decode(self, samples):
+            return torch.rand(1, 64, 64, 3)
+
+    monkeypatch.setattr("loupe.nodes.demofusion.add_region_noise", add_region_noise)
+    monkeypatch.setattr("loupe.nodes.demofusion.sample_demofusion", lambda *args, enlarge, **settings: enlarge(REFERENCE["samples"], (16, 16)))
+    args = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "mode": "direct", "vae": VAE(), "e_min": 0.5}
+    run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=30, strength=0.6)
+    run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=4, strength=1.0, scheduler="simple")
+    run(DemoFusionSampler, model=tiny.flux(), reference={"samples": tiny.noise((1, 16, 8, 8))}, **args, steps=4, strength=1.0)
+    assert added == [(0.5, 1.2), *[pytest.approx((0.5 * factor, 1.2 * factor), rel=1e-5) for factor in [DEMOFUSION_RATIO / sd_ratio(581)] * 2]]
+
+
 def test_previews_show_the_whole_canvas_and_count_over_all_phases(monkeypatch):
     seen = []
 
@@ -134,30 +154,29 @@ def test_phase_sizes():
 def test_schedules():
     model = tiny.sdxl()
     table = model.model.model_sampling.sigmas
-    paper = schedule(model, PAPER_SCHEDULE, 50, 30, end_at_zero=False)
+    paper = schedule(model, PAPER_SCHEDULE, 30, 0.6, end_at_zero=False)
     assert torch.equal(paper[:-1], table[ddim_timesteps(50, 30)]) and paper[-1] == table[0] and paper[0] == table[581]
     for name in comfy.samplers.SCHEDULER_NAMES:
-        sigmas = schedule(model, name, 10, 6, end_at_zero=True)
-        assert sigmas[-1] == 0
-        assert torch.equal(schedule(model, name, 10, 6, end_at_zero=False)[:-1], sigmas[:-1])
+        sigmas = schedule(model, name, 6, 0.6)
+        assert sigmas[-1] == 0 and len(sigmas) == 7
+        assert torch.equal(schedule(model, name, 6, 0.6, end_at_zero=False)[:-1], sigmas[:-1])
 
 
 @pytest.mark.parametrize("name", tiny.MODELS)
 def test_the_paper_s_grid_reads_as_its_own_timesteps(name):
-    sampling = tiny.MODELS[name]().model.model_sampling
-    sigmas = schedule(tiny.MODELS[name](), PAPER_SCHEDULE, 50, 30, end_at_zero=True)
-    times = [timestep(sampling, float(sigma)) for sigma in sigmas[:-1]]
+    model = tiny.MODELS[name]()
+    sigmas = schedule(model, PAPER_SCHEDULE, 30, 0.6)
+    times = [levels_of(model.model.model_sampling).timestep(float(sigma)) for sigma in sigmas[:-1]]
     assert times == sorted(times, reverse=True)
     if name in ("sdxl", "sdxl_v", "sd15"):
         assert times == ddim_timesteps(50, 30)
-    assert [step_index(sigmas.tolist(), float(sigma)) for sigma in sigmas[:-1]] == list(range(30))
-    assert step_index(sigmas.tolist(), float(sigmas[3] + sigmas[4]) / 2) == 4
+    assert [nearest_step(sigmas.tolist(), float(sigma)) for sigma in sigmas[:-1]] == list(range(30))
 
 
 def test_models_without_a_table_of_timesteps_are_read_on_stable_diffusion_s():
     sampling = comfy.model_sampling.ModelSamplingContinuousEDM()
     sigma = float(comfy.model_sampling.ModelSamplingDiscrete().sigmas[581])
-    assert timestep(sampling, sigma) == 581
+    assert levels_of(sampling).timestep(sigma) == 581
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def check(out, expected, info):
 def test_lsrna(name, golden):
     tensors, info = golden(name)
     model = tiny.toy(tensors, sizes="cond" in info)
-    sigmas = schedule(model, "ddim (paper)", 50, 30, end_at_zero=False)
+    sigmas = schedule(model, "ddim (paper)", 30, 0.6, end_at_zero=False)
     # the reference has 32 pixels per latent cell
     pixels = {"sizes": "canvas", "canvas_pixels": (info["config"]["height"], info["config"]["width"])}
     if "cond" in info:
@@ -59,7 +59,7 @@ def test_lsrna(name, golden):
 def test_demofusion(name, golden):
     tensors, info = golden(name)
     model = tiny.toy(tensors)
-    sigmas = schedule(model, "ddim (paper)", len(info["timesteps"]), len(info["timesteps"]), end_at_zero="sigmas" in info)
+    sigmas = schedule(model, "ddim (paper)", len(info["timesteps"]), end_at_zero="sigmas" in info)
     if "sigmas" in info:
         torch.testing.assert_close(sigmas, torch.tensor(info["sigmas"]), rtol=2e-5, atol=0)
     phases = [phase for phase in info["phases"] if phase["scale"] > 1]

@@ -35,8 +35,8 @@ def test_reference(name, planned, golden):
     tensors, info = golden(name)
     config = info["config"]
     model = tiny.toy(tensors, sizes="cond" in info)
-    depth = len(info["timesteps"])
-    sigmas = schedule(model, "ddim (paper)", config["steps"], depth, end_at_zero=True)
+    steps = len(info["timesteps"])
+    sigmas = schedule(model, "ddim (paper)", steps, steps / config["steps"])
     guidance, noise = model.model.process_latent_out(tensors["guidance"]), tensors["noise"].float()
     positive, negative = tiny.conditioning(pooled=0.1), tiny.conditioning(pooled=-0.05)
     out = sample_planned(model, positive, negative, guidance, noise, sigmas, recorded_sweeps(tensors, info, planned), config["slider"], config.get("gs", 1.0), 0, PixelSmith(info["patch"]), "published")
@@ -51,7 +51,7 @@ def latent_of(model, *shape, seed=3):
 
 
 def run(model, guidance, guided_steps=2, steps=4, cfg=4.0, seed=5, patch_size=8, positive=None, negative=None, **settings):
-    sigmas = schedule(model, "simple", steps, steps, end_at_zero=True)
+    sigmas = schedule(model, "simple", steps)
     return sample(model, positive or tiny.conditioning(1), negative or tiny.conditioning(2), guidance, sigmas, guided_steps, cfg, seed, patch_size, **settings)
 
 
@@ -74,7 +74,7 @@ def watched(model):
 def test_one_patch_is_stock_euler(name):
     model = tiny.MODELS[name]()
     guidance = latent_of(model, 2, 8, 8)
-    sigmas = schedule(model, "simple", 6, 4, end_at_zero=True)
+    sigmas = schedule(model, "simple", 4, 0.6)
     out = sample(model, tiny.conditioning(1), tiny.conditioning(2), guidance, sigmas, 1, 4.0, 5, 8, sizes="unchanged")
     stock = tiny.sample(model, guidance, sigmas=sigmas, noise_tensor=seeded_noise(guidance.shape, stream(5, "PixelSmith noise")), positive=tiny.conditioning(1), negative=tiny.conditioning(2))
     assert tiny.relative(out, stock) < 1e-5
@@ -271,13 +271,16 @@ def test_a_canvas_smaller_than_a_patch_is_refused_by_axis():
 
 def test_node():
     model, guidance = tiny.sdxl(), {"samples": tiny.noise((1, 4, 16, 24)), "batch_index": [2], "noise_mask": torch.ones(1, 128, 192)}
-    settings = {"guided_steps": 2, "steps": 4, "denoise_depth": 3, "cfg": 4.0, "seed": 2**64 - 1, "patch_size": 8, "order": "random", "scheduler": "ddim (paper)", "size_conditioning": "canvas", "batch": 0}
+    settings = {"guided_until": 0.25, "steps": 3, "strength": 0.75, "cfg": 4.0, "seed": 2**64 - 1, "patch_size": 8, "guided_steps": 0, "order": "random", "scheduler": "ddim (paper)", "size_conditioning": "canvas", "batch": 0}
     assert list(settings) == [entry.id for entry in PixelSmithSampler.define_schema().inputs][4:]
     (out,) = PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **settings).args
     sigmas = paper_schedule(model.model.model_sampling, 4, 3)
     expected = sample(model, tiny.conditioning(1), tiny.conditioning(2), guidance["samples"], sigmas, 2, 4.0, 2**64 - 1, 8, batch_index=[2])
     assert tiny.relative(out["samples"], expected) < 1e-5
     assert out["batch_index"] == [2] and "noise_mask" in out and out["samples"].shape == guidance["samples"].shape
-    for order in ("random", "cover"):
-        (out,) = PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **{**settings, "order": order, "denoise_depth": 50}).args
-        assert out["samples"].isfinite().all()
+    (counted,) = PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **{**settings, "guided_until": 1.0, "guided_steps": 2}).args
+    assert torch.equal(counted["samples"], out["samples"])
+    (out,) = PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **{**settings, "order": "cover", "strength": 1.0}).args
+    assert out["samples"].isfinite().all()
+    with pytest.raises(ValueError, match="guided_steps is 4; it counts steps from the first, so use 1 to 3"):
+        PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **{**settings, "guided_steps": 4})

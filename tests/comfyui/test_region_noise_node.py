@@ -6,6 +6,7 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL
 from loupe.methods.noise import seeded_noise, stream
 from loupe.methods.region_noise import edges, strength_map
+from loupe.methods.schedules import start_for
 from loupe.models.mini import loaded as mini
 from loupe.nodes.region_noise import RegionNoise
 from loupe.patches.region_noise import decode_float32
@@ -26,9 +27,9 @@ def picture():
     return board[None, ..., None].expand(1, 64, 96, 3)
 
 
-def run(model, samples, picture, e_min=0.0, e_max=1.2, seed=3, low=0, high=255):
+def run(model, samples, picture, e_min=0.0, e_max=1.2, seed=3, low=0, high=255, strength=0.6):
     latent = samples if isinstance(samples, dict) else {"samples": samples}
-    return RegionNoise.execute(model, latent, picture, e_min, e_max, seed, low, high).args
+    return RegionNoise.execute(model, latent, picture, e_min, e_max, seed, low, high, strength).args
 
 
 def test_noise_has_the_papers_strength_in_scaled_units(model, picture):
@@ -60,6 +61,16 @@ def test_formats_with_a_shift_get_noise_alone(picture):
     z = torch.randn(1, 16, 16, 24)
     out, _ = run(model, z, picture, 0.5, 0.5)
     torch.testing.assert_close(fmt.process_in(out["samples"]) - fmt.process_in(z), 0.5 * seeded_noise(z.shape, stream(3, "region-wise noise")), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_goes_with_the_strength_of_the_denoise(model, picture):
+    z = torch.zeros(1, 4, 16, 24)
+    at_papers, shown = run(model, z, picture)
+    factor = start_for(0.35) / start_for(0.6)
+    out, weaker = run(model, z, picture, strength=0.35)
+    torch.testing.assert_close(out["samples"], factor * at_papers["samples"])
+    torch.testing.assert_close(weaker, shown)
+    assert 1.2 * factor == pytest.approx(0.52, abs=0.01)
 
 
 def test_flat_picture_gets_the_minimum(model):

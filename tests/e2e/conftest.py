@@ -41,7 +41,7 @@ def demo_workflow():
         if "scale_by" in node["inputs"]:
             node["inputs"]["scale_by"] = 2.0
         if node["class_type"] == "LoupeDemoFusionSampler":
-            node["inputs"].update(steps=10, denoise_depth=6)
+            node["inputs"].update(steps=6, strength=0.6)
     return workflow
 
 

@@ -8,6 +8,7 @@ import pytest
 from loupe.headless.client import find_node
 
 WORKFLOW = Path(__file__).resolve().parents[2] / "workflows" / "api" / "compare.json"
+SAMPLERS = ("LoupeDemoFusionSampler", "LoupePixelSmithSampler")
 SHEET = ["Enlarge", "LSR", "Regions alone", "LSRNA-DemoFusion", "PixelSmith", "C-Upscale"]
 
 
@@ -16,11 +17,8 @@ def workflow():
     """With a few steps each."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for node in workflow.values():
-        if "steps" in node["inputs"]:
-            node["inputs"]["steps"] = 8
-        for name, value in (("start_at_step", 5), ("denoise_depth", 4), ("guided_steps", 2)):
-            if name in node["inputs"]:
-                node["inputs"][name] = value
+        changed = {"steps": 4, "strength": 0.5, "guided_steps": 2} if node["class_type"] in SAMPLERS else {"steps": 8, "start_at_step": 5}
+        node["inputs"].update({name: value for name, value in changed.items() if name in node["inputs"]})
     return workflow
 
 

@@ -17,7 +17,7 @@ def post(client, **values):
 
 
 def test_curves_take_defaults_for_what_is_not_given(client):
-    plot = ask(client, "curves/LoupePixelSmithSampler", guided_steps=3, steps=6, denoise_depth=5)
+    plot = ask(client, "curves/LoupePixelSmithSampler", guided_steps=3, steps=5, strength=0.83)
     assert plot["timesteps"] == [665, 499, 333, 167, 1]
     assert plot["curves"]["cells from the guidance"] == [0.5, 0.5, 0, 0, 0]
     assert len(plot["default"]["timesteps"]) == 50
@@ -73,7 +73,7 @@ def test_the_demo_names_the_words_that_its_world_does_not_know(client, capsys):
 
 def test_a_run_is_told_in_words(client, demo_workflow):
     sampler = demo_workflow[find_node(demo_workflow, "LoupeDemoFusionSampler")]["inputs"]
-    sampler.update(seed=77, batch=1, steps=10, denoise_depth=6)
+    sampler.update(seed=77, batch=1, steps=6, strength=0.6)
     node = find_node(demo_workflow, "LoupeDemoFusionSampler")
     told = []
     client.run(demo_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)

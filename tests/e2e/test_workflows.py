@@ -32,7 +32,7 @@ def test_bundled_workflow_runs_as_shipped(client, likeness, file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     for node in workflow.values():
         if node["class_type"] == "LoupePixelSmithSampler":
-            node["inputs"].update({name: node["inputs"][name] // 3 for name in ("steps", "denoise_depth", "guided_steps")})
+            node["inputs"]["steps"] //= 3
     run = client.run(workflow)
     saved = {node_id: client.images(run, node_id) for node_id, node in workflow.items() if node["class_type"] == "SaveImage"}
     assert saved
@@ -66,7 +66,7 @@ def test_interrupted_then_run(client, demo_workflow):
     first = result(client, client.run(demo_workflow), demo_workflow)
     sampler = find_node(demo_workflow, "LoupeDemoFusionSampler")
     stopped_workflow = json.loads(json.dumps(demo_workflow))
-    stopped_workflow[sampler]["inputs"].update(steps=100, denoise_depth=60)
+    stopped_workflow[sampler]["inputs"].update(steps=60, strength=0.6)
     seen = []
 
     def stop_in_the_second_step(kind, data):
@@ -113,8 +113,8 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
     patches = json.loads((API / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
     patches[find_node(patches, "LoupeLSRUpscale")]["inputs"]["scale_by"] = 2.0
     detail = patches[find_node(patches, title="Draw the detail")]["inputs"]
-    detail["steps"] = sampler_of(demo_workflow)["denoise_depth"]
-    assert detail["steps"] / detail["denoise"] == sampler_of(demo_workflow)["steps"]
+    detail["steps"] = sampler_of(demo_workflow)["steps"]
+    assert detail["denoise"] == sampler_of(demo_workflow)["strength"]
     assert detail["seed"] == stream(sampler_of(demo_workflow)["seed"], "DemoFusion phase 0")
     sampled = result(client, client.run(demo_workflow), demo_workflow)
     drawn = result(client, client.run(patches), patches)

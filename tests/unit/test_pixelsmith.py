@@ -15,12 +15,13 @@ from loupe.methods.pixelsmith_plan import (
     RING,
     Patch,
     Sweep,
+    guided_by_level,
     plan,
     random_regions,
     waves,
 )
 from loupe.methods.regions import Region
-from loupe.methods.schedules import ddim_sigmas, ddim_timesteps
+from loupe.methods.schedules import Levels, ddim_sigmas, ddim_timesteps
 from tolerance import close
 
 REFERENCE = ["ps_p32_64x80_slider20", "ps_p128_136x152_slider8", "ps_p32_lsrna_72x48", "ps_p32_cond"]
@@ -172,6 +173,26 @@ def test_flow_is_the_same_method(sdxl_sigmas):
     assert (actual - expected).norm() / expected.norm() < 1e-4
     assert torch.equal(noised(guidance, noise, 1.0, flow=True), noise)
     assert deviation(1.0, flow=True) == 1 and deviation(0.5, flow=True) == math.hypot(0.5, 0.5)
+
+
+TWICE, FOUR_TIMES = 601 / 999, 401 / 999  # where the authors' 20 and 30 of 50 let go
+
+
+@pytest.mark.parametrize("shift, steps, twice, four_times", [
+    (3.0, 50, 29, 36), (3.0, 20, 12, 15), (3.0, 8, 5, 6), (3.0, 4, 3, 3), (7.5, 50, 39, 44), (7.5, 8, 7, 7), (7.5, 4, 3, 3),
+])
+def test_guided_until_is_a_level_of_a_flow_model(shift, steps, twice, four_times):
+    shares = [1 - i / steps for i in range(steps)]
+    timesteps = [Levels(flow=True).timestep(shift * share / (1 + (shift - 1) * share)) for share in shares]
+    assert [guided_by_level(timesteps, until) for until in (TWICE, FOUR_TIMES)] == [twice, four_times]
+
+
+def test_guided_until_counts_the_papers_steps_and_leaves_one_free():
+    for until, steps, depth, guided in ((0.6, 50, 50, 20), (0.4, 50, 50, 30), (0.4, 50, 30, 10), (0.6, 50, 30, 1), (0.0, 50, 50, 49), (1.0, 50, 50, 1), (0.0, 1, 1, 1)):
+        assert guided_by_level(ddim_timesteps(steps, depth), until) == guided
+    for steps, guided in ((8, [4, 5]), (4, [2, 3])):
+        trailing = [round(1000 - 1000 * i / steps) - 1 for i in range(steps)]
+        assert [guided_by_level(trailing, until) for until in (TWICE, FOUR_TIMES)] == guided
 
 
 def test_guided_steps_count_the_steps_that_take_from_the_guidance(sdxl_sigmas):

@@ -2,7 +2,8 @@ import cv2
 import pytest
 import torch
 from loupe.methods.noise import seeded_noise
-from loupe.methods.region_noise import edges, strength_map
+from loupe.methods.region_noise import edges, start_factor, strength_map
+from loupe.methods.schedules import sd_ratio, start_for
 
 pytestmark = pytest.mark.numerics
 
@@ -56,3 +57,11 @@ def test_noise_of_a_sample_does_not_depend_on_its_batch():
     assert torch.equal(seeded_noise((1, 4, 5, 5), 7), batch[:1])
     assert torch.equal(seeded_noise((2, 4, 5, 5), 7, [2, 0]), batch[[2, 0]])
     assert torch.equal(seeded_noise((2, 4, 5, 5), 7, [1, 1]), batch[[1, 1]])
+
+
+def test_strengths_belong_to_the_level_that_a_denoise_starts_from():
+    for s, e_max in ((0.681, 1.2), (0.60, 0.84), (0.555, 0.70), (0.50, 0.56), (0.40, 0.37), (0.30, 0.24)):
+        assert 1.2 * start_factor(s / (1 - s)) == pytest.approx(e_max, abs=0.006)
+    assert start_factor(sd_ratio(581)) == start_factor(float(torch.tensor(sd_ratio(581)))) == 1
+    assert start_factor(start_for(0.6), start_for(0.6)) == 1
+    assert start_factor(float("inf")) == start_factor(sd_ratio(999))
