@@ -66,7 +66,7 @@ class Bench:
         latent = self.vae.encode(self.low)
         model = patch_decoder(self.world.model, self.control) if decoder_lora else self.world.model
         if lsa is not None:
-            model = with_parts(model, LatentAdjustment(control.vae.encode(self.low), *lsa))
+            model = with_parts(model, LatentAdjustment(control.vae.encode(self.low), *lsa, boundaries="steps"))
         network = control.control_model
         kept, network.gspm = network.gspm, network.gspm if gspm else None
         restored = self.sample(model, with_control(self.world.empty, control, {}), latent, denoise)

@@ -58,7 +58,7 @@ def sampled(**values):
     ({"reference": latent(batch_index=[0, 1])}, "reference has 1 images and the batch_index [0, 1]"),
     ({"reference": latent(batch_index=[-1])}, "reference has 1 images and the batch_index [-1]"),
     ({"reference": latent(noise_mask=torch.full((1, 8, 8), float("nan")))}, "reference has a noise mask"),
-    ({"scheduler": "kl_optimal", "steps": 1}, "scheduler is 'kl_optimal', which has no noise levels for steps 1."),
+    ({"steps": 30, "strength": 0.01}, "steps is 30 and strength 0.01, which are the last of 3000 steps"),
 ])
 def test_a_sampler_refuses_before_it_samples(values, words, monkeypatch):
     monkeypatch.setattr("comfy.sample.sample_custom", lambda *args, **kwargs: pytest.fail("sampled"))

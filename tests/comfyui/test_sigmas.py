@@ -7,7 +7,14 @@ import pytest
 import tiny
 import torch
 from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
-from loupe.engine.sigmas import PAPER_SCHEDULE, levels_of, noise_levels, paper_schedule, schedule
+from loupe.engine.sigmas import (
+    PAPER_SCHEDULE,
+    levels_of,
+    noise_levels,
+    paper_schedule,
+    schedule,
+)
+from loupe.methods.pixelsmith_plan import guided_by_level
 from loupe.methods.schedules import DEMOFUSION_RATIO, ddim_timesteps, start_for
 
 
@@ -112,6 +119,13 @@ def test_the_denoise_of_ksampler_that_starts_there(strength):
         assert float(noise_levels(sampling, PAPER_SCHEDULE, 8, strength)[0]) == pytest.approx(s, abs=1e-3)
         assert start_for(strength) / (start_for(strength) + shift) == pytest.approx(expected, abs=1e-3)
         assert float(sampling.percent_to_sigma(1 - expected)) == pytest.approx(s, abs=2e-3)
+
+
+@pytest.mark.parametrize("name, steps, twice, four_times", [("shift 3", 50, 24, 34), ("shift 3", 8, 4, 6), ("shift 3", 4, 2, 3), ("mu 1.15", 50, 25, 34), ("eps", 50, 20, 30)])
+def test_pixelsmith_is_guided_down_to_one_noise_on_every_model(name, steps, twice, four_times):
+    sampling = MODELS[name]()
+    timesteps = [levels_of(sampling).timestep(sigma) for sigma in noise_levels(sampling, PAPER_SCHEDULE, steps)[:-1].tolist()]
+    assert [guided_by_level(timesteps, until) for until in (0.6, 0.4)] == [twice, four_times]
 
 
 def test_the_same_table_of_the_papers_is_the_last_of_more_steps():
