@@ -104,6 +104,7 @@ NEEDS = [
     # samplers of our own
     Need("comfy.sample:sample_custom", SAMPLERS, takes=("model", "noise", "cfg", "sampler", "sigmas", "positive", "negative", "latent_image", "noise_mask", "callback", "disable_pbar", "seed")),
     Need("comfy.samplers:calculate_sigmas", SAMPLERS, takes=("model_sampling", "scheduler_name", "steps")),
+    Need("comfy.model_sampling:ModelSamplingDiscreteFlow.percent_to_sigma", SAMPLERS, takes=("self", "percent")),
     Need("comfy.samplers:KSAMPLER.__init__", {"LoupePixelSmithSampler"}, takes=("self", "sampler_function", "extra_options")),
     Need("comfy.samplers:KSamplerX0Inpaint.__init__", {"LoupePixelSmithSampler"}, takes=("self", "model", "sigmas")),
     Need("comfy.samplers:KSamplerX0Inpaint.__call__", {"LoupePixelSmithSampler"}, takes=("self", "x", "sigma", "denoise_mask", "model_options", "seed"), says=("latent_image", "noise")),
