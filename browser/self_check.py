@@ -97,7 +97,9 @@ NEEDS = [
     # attention
     Need("comfy.ldm.modules.attention:BasicTransformerBlock.forward", {"LoupeAttentionPrior"}, says=("attn2_output_patch",)),
     Need("comfy.ldm.modules.attention:BasicTransformerBlock.forward", {"LoupeApplyClearSR"}, says=("attn2_patch",)),
-    Need("comfy.ldm.modules.attention:wrap_attn", says=("optimized_attention_override", "transformer_options"), option="Regional Attention Prior's joint_attention"),
+    Need("comfy.ldm.pixart.pixartms:PixArtMSBlock.forward", says=("cross_attn",), option="Regional Attention Prior on PixArt"),
+    Need("comfy.ldm.cosmos.predict2:Block.forward", says=("cross_attn",), option="Regional Attention Prior on Cosmos Predict2 and Anima"),
+    Need("comfy.ldm.wan.model:WanAttentionBlock.forward", says=("cross_attn",), option="Regional Attention Prior on Wan"),
     # positions
     Need("comfy.ldm.flux.model:Flux.forward_orig", says=("post_input", "img_ids", "txt_ids"), option="Regional Denoise's positions 'canvas' on Flux"),
     Need("comfy.ldm.lumina.model:pos_ids_x", says=("rope_options", "shift_y", "shift_x"), option="Regional Denoise's positions 'canvas' on Lumina 2 and Z-Image"),

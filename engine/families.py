@@ -16,7 +16,7 @@ class Family(NamedTuple):
     native: int = 1024  # pixels to a side of its native size
     sizes: str | None = None  # how it is told an image's size: sdxl, refiner, pixart, hunyuan_dit
     positions: str | None = None  # how its tokens can be moved: post_input, post_input_centred, rope_options, or relative (nothing to move)
-    attention: str | None = None  # where its attention to the text can be read: unet, pixart, joint
+    attention: str | None = None  # where its attention to the text can be read: unet, cross_attn (modules of this name)
     patch: int | None = None  # cells to the side of a token, where its network does not say
     crops: Mapping[str, str] = MappingProxyType({})  # conditioning that is cut otherwise than on the latent grid: key -> "pixels"
     pooled: bool = False  # whether it is told a summary of the prompt (pooled_output)
@@ -38,19 +38,19 @@ FAMILIES = (
     Family("Stable Zero123", ("Stable_Zero123",), "UNetModel", 256, attention="unet"),
     Family("Stable Cascade B", ("Stable_Cascade_B",), "StageB", uncut="its small prior image", pooled=True),
     # cross-attention to the text
-    Family("PixArt", ("PixArtAlpha", "PixArtSigma"), "PixArtMS", sizes="pixart", attention="pixart"),
+    Family("PixArt", ("PixArtAlpha", "PixArtSigma"), "PixArtMS", sizes="pixart", attention="cross_attn"),
     Family("Hunyuan DiT", ("HunyuanDiT",), "HunYuanDiT", sizes="hunyuan_dit"),
-    Family("Anima", ("Anima",), "Anima"),
-    Family("Cosmos Predict2", ("CosmosT2IPredict2",), "MiniTrainDIT"),
+    Family("Anima", ("Anima",), "Anima", attention="cross_attn"),
+    Family("Cosmos Predict2", ("CosmosT2IPredict2",), "MiniTrainDIT", attention="cross_attn"),
     Family("Kandinsky 5 Image", ("Kandinsky5Image",), "Kandinsky5", pooled=True),
-    Family("Wan 2.1, 2.2", ("WAN21_T2V",), "WanModel", 832, positions="relative", crops={"camera_conditions": "pixels"}),
-    Family("Wan 2.2 5B", ("WAN22_T2V",), "WanModel", 960, positions="relative"),
+    Family("Wan 2.1, 2.2", ("WAN21_T2V",), "WanModel", 832, positions="relative", attention="cross_attn", crops={"camera_conditions": "pixels"}),
+    Family("Wan 2.2 5B", ("WAN22_T2V",), "WanModel", 960, positions="relative", attention="cross_attn"),
     # joint attention
-    Family("SD 3", ("SD3",), "MMDiT", attention="joint", pooled=True),
+    Family("SD 3", ("SD3",), "MMDiT", pooled=True),
     Family("AuraFlow", ("AuraFlow",), "MMDiT"),
-    Family("Flux", ("Flux", "FluxInpaint", "FluxSchnell"), "Flux", positions="post_input", attention="joint"),
-    Family("Flux 2", ("Flux2",), "Flux", positions="post_input", attention="joint"),
-    Family("LongCat-Image", ("LongCatImage",), "Flux", positions="post_input", attention="joint"),
+    Family("Flux", ("Flux", "FluxInpaint", "FluxSchnell"), "Flux", positions="post_input"),
+    Family("Flux 2", ("Flux2",), "Flux", positions="post_input"),
+    Family("LongCat-Image", ("LongCatImage",), "Flux", positions="post_input"),
     Family("Chroma", ("Chroma",), "Chroma"),
     Family("Chroma Radiance", ("ChromaRadiance",), "ChromaRadiance"),
     Family("Qwen-Image", ("QwenImage",), "QwenImageTransformer2DModel", 1328, positions="post_input_centred"),

@@ -18,9 +18,9 @@ class AttentionPriorNode(io.ComfyNode):
             display_name="Regional Attention Prior (RAP)",
             category="Loupe/sampling",
             description=(
-                "Keeps regions from drawing the whole prompt again: what each part of the small picture attends to in "
+                "Keeps regions from drawing the whole prompt again: what each part of the small image attends to in "
                 "the prompt steers the same part of the large one. One more network call at the small size for each "
-                "step. Models with cross-attention layers of their own (SD 1.5, SDXL, PixArt)."
+                "step. Models with cross-attention layers of their own (SD 1.5, SDXL, PixArt, Anima, Wan)."
             ),
             search_aliases=["C-Upscale", "RAP", "cross attention", "duplicated objects"],
             inputs=[
@@ -28,7 +28,7 @@ class AttentionPriorNode(io.ComfyNode):
                 io.Latent.Input(
                     "reference",
                     tooltip=(
-                        "The small picture as a latent, at the model's native area (1024 x 1024 pixels for SDXL), "
+                        "The small image as a latent, at the model's native area (1024 x 1024 pixels for SDXL), "
                         "whatever the size of the large one."
                     ),
                 ),
@@ -63,18 +63,11 @@ class AttentionPriorNode(io.ComfyNode):
                 io.Combo.Input(
                     "noise", options=list(NOISES), default="fixed", advanced=True,
                     tooltip=(
-                        "Noise on the small picture. fixed: the same at every step, smoother. fresh: drawn again at "
+                        "Noise on the small image. fixed: the same at every step, smoother. fresh: drawn again at "
                         "every step."
                     ),
                 ),
                 inputs.own_seed("prior_seed", "Seed of that noise; the sampler's seed does not change it."),
-                io.Boolean.Input(
-                    "joint_attention", default=False, optional=True, advanced=True,
-                    tooltip=(
-                        "Experimental, not in the paper: the prior for SD 3 and Flux, whose text and picture share "
-                        "one attention. Twice the attention time."
-                    ),
-                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -96,7 +89,6 @@ class AttentionPriorNode(io.ComfyNode):
         finest,
         noise,
         prior_seed,
-        joint_attention=False,
     ) -> io.NodeOutput:
         prior = AttentionPrior(
             samples_of(reference, "reference", model),
@@ -106,7 +98,6 @@ class AttentionPriorNode(io.ComfyNode):
             finest=finest,
             noise=noise,
             seed=prior_seed,
-            joint=joint_attention,
             batch_index=batch_index_of(reference, "reference"),
         )
         return io.NodeOutput(with_parts(model, prior))

@@ -18,6 +18,7 @@ from ..engine.attention import (
     output_patched,
 )
 from ..engine.conditioning import REGION, view_uuid
+from ..engine.cross_attention import attends_to_images
 from ..engine.families import family_of
 from ..engine.views import Axis, SmallView, View
 from ..methods.attention_prior import (
@@ -29,17 +30,17 @@ from ..methods.attention_prior import (
 from ..methods.noise import seeded_noise, stream
 
 NOISES = ("fixed", "fresh")
+INSTEAD = "Use the Structure Prior and Region Prompts instead, which work with every model."
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionPrior(Part):
-    """reference: the small image at the model's native area, unscaled (B, C, h, w).
+    """reference: the small image at the model's native area, unscaled (B, C, h, w) or (B, C, 1, h, w).
 
     weight: share of the prior where a region has a prompt of its own; weight_alone: where all regions
     share the global prompt. layers: a key of LAYERS; finest: leaves out layers with fewer cells to the
     side of a token. noise: "fixed" for a run or "fresh" for every step, drawn from `seed` for each image of
-    the reference, by its place `batch_index` in a batch. joint: also for models with joint attention, an
-    experiment.
+    the reference, by its place `batch_index` in a batch.
     """
 
     key: ClassVar[str] = "attention_prior"
@@ -52,19 +53,19 @@ class AttentionPrior(Part):
     finest: int = 1
     noise: str = "fixed"
     seed: int = 0
-    joint: bool = False
     batch_index: list[int] | None = None
 
     def check(self, model, canvas=None):
-        """Raises ValueError for a model (ModelPatcher) without cross-attention that ComfyUI lets patch,
-        and for videos."""
-        attention = family_of(model.model, model.get_model_object("diffusion_model")).attention
-        if attention == "joint" and not self.joint:
-            raise ValueError(f"model is {type(model.model).__name__}, whose text and image share their attention; C-Upscale says nothing about how the Attention Prior works there. Switch joint_attention on to try an experimental form, or leave the node out: the Structure Prior and Region Prompts work with every model.")
-        if attention is None or self.reference.ndim != 4:
-            raise ValueError(f"model is {type(model.model).__name__}; the Attention Prior works on images of SD 1.5, SD 2, SDXL and PixArt, and as an experiment of SD 3 and Flux. Leave it out: the Structure Prior and Region Prompts work with every model.")
+        """Raises ValueError for a model (ModelPatcher) whose attention to the text cannot be read, and for videos."""
+        name, network = type(model.model).__name__, model.get_model_object("diffusion_model")
+        attention = family_of(model.model, network).attention
+        if attention is None:
+            raise ValueError(f"model is {name}, whose attention to the text cannot be read; the Attention Prior works with SD 1.5, SD 2, SDXL, PixArt, Cosmos Predict2, Anima and Wan. {INSTEAD}")
+        if attention == "cross_attn" and attends_to_images(network):
+            raise ValueError(f"model is {name} for image to video, whose attention to an image cannot be told from that to the text. {INSTEAD}")
         if attention != "unet" and self.layers != "all":
-            raise ValueError(f"layers is {self.layers!r}, but {type(model.model).__name__} has no encoder and decoder. Set layers to 'all'.")
+            raise ValueError(f"layers is {self.layers!r}, but {name} has no encoder and decoder. Set layers to 'all'.")
+        _refuse_video(self.reference, "reference")
 
     def works(self, model, canvas, sigma, inner):
         if not self.weight and not self.weight_alone:
@@ -79,6 +80,7 @@ class AttentionPrior(Part):
         branch = [] if call.positive is None else call.conds[call.positive]
         if not any(self.weight if REGION in cond else self.weight_alone for cond in branch):
             return inner(call)
+        _refuse_video(call.x, "the sampled latent")
         whole = self._whole(call, branch)
         when = "fixed" if self.noise == "fixed" else f"{call.step.level:.6g}"
         reference, noise = call.run.cache.get(("attention_prior", when), lambda: self._drawn(call, when))
@@ -93,8 +95,6 @@ class AttentionPrior(Part):
         """The prompts of the whole image. Raises ValueError for those that the prior cannot follow."""
         if any("area" in cond for cond in branch):  # ComfyUI gives each branch the areas of the other
             raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
-        if any("ref_latents" in cond["model_conds"] for cond in branch) and family_of(call.model).attention == "joint":
-            raise ValueError("positive holds reference latents, which the Attention Prior cannot tell from text. Remove them or the prior.")
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
             raise ValueError("positive holds prompts of regions, but none of the whole image, which the Attention Prior needs. Connect the output of Region Prompts as it is.")
@@ -104,6 +104,11 @@ class AttentionPrior(Part):
         """Scaled reference and noise, an image of the reference for each of the canvas."""
         noise = seeded_noise(self.reference.shape, stream(self.seed, f"attention prior {when}"), self.batch_index)
         return tuple(comfy.utils.repeat_to_batch_size(x.to(call.x), len(call.x)) for x in (call.model.process_latent_in(self.reference), noise))
+
+
+def _refuse_video(latent, socket):
+    if latent.ndim == 5 and latent.shape[2] > 1:
+        raise ValueError(f"{socket} has {latent.shape[2]} frames; the Attention Prior works on images, which have one. {INSTEAD}")
 
 
 class Attended(ViewPatch):
@@ -123,7 +128,7 @@ class Attended(ViewPatch):
 
     def options(self, options, call, views):
         patch = Capture(self, views) if views and isinstance(views[0], SmallView) else Read(self, views)
-        return output_patched(options, self.model, patch, patch.size)
+        return output_patched(options, self.model, patch)
 
 
 class _Layers:
@@ -137,12 +142,6 @@ class _Layers:
             self.views, self.sources = [View(Axis(0, 1, height), Axis(0, 1, width))], {uuid: uuid for uuid in attended.uuids}
         else:
             self.views, self.sources = views, {view_uuid(uuid, views): uuid for uuid in attended.uuids}
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Cells of the image that the network sees."""
-        view = self.views[0]
-        return (view.height, view.width) if isinstance(view, SmallView) else (view.y.count, view.x.count)
 
     def guided(self, extra_options):
         """(number of the chunk, layer, uuid of the prompt or None for a region's own) of the guided conds."""

@@ -289,9 +289,9 @@ def test_the_small_picture_costs_one_row_at_its_own_size():
     assert shapes == [((2, 4, 6, 10), 1), ((6, 4, 8, 8), 2)]
 
 
-@pytest.mark.parametrize("name, size, settings", [("sdxl", (6, 10), {}), ("sdxl", (8, 8), {"layers": "up"}), ("sd15", (6, 10), {"finest": 2}), ("pixart", (36, 40), {}), ("sd3", (6, 10), {"joint": True}), ("flux", (8, 8), {"joint": True})])
+@pytest.mark.parametrize("name, size, settings", [("sdxl", (6, 10), {}), ("sdxl", (8, 8), {"layers": "up"}), ("sd15", (6, 10), {"finest": 2}), ("pixart", (36, 40), {}), ("wan", (6, 10), {}), ("anima", (7, 9), {})])
 def test_kept_bytes_are_those_planned(name, size, settings, monkeypatch):
-    model, made = tiny.FAMILIES[name](), []
+    model, made = getattr(tiny, name)(), []
 
     class Watched(attention.Attended):
         def __init__(self, *args):
@@ -299,17 +299,17 @@ def test_kept_bytes_are_those_planned(name, size, settings, monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(attention, "Attended", Watched)
-    channels = model.model.latent_format.latent_channels
-    before = AttentionPrior(tiny.noise((1, channels, *size)), **settings)
-    tiny.evaluate(with_parts(model, before), tiny.noise((2, channels, *size), 1), CONDS, 0.6)
+    latent_format = model.model.latent_format
+    shape = latent_format.latent_channels, *([1] if latent_format.latent_dimensions == 3 else []), *size
+    tiny.evaluate(with_parts(model, AttentionPrior(tiny.noise((1, *shape)), **settings)), tiny.noise((2, *shape), 1), CONDS, 0.6)
     (attended,) = made
     expected = 2 * output_bytes(model.model, *size, settings.get("layers", "all"), settings.get("finest", 1), element_size=4)
     assert sum(value.nbytes for value in attended.values.values()) == expected > 0
 
 
-@pytest.mark.parametrize("make", [tiny.sd3, tiny.flux])
+@pytest.mark.parametrize("make", [tiny.sd3, tiny.flux, tiny.zimage])
 def test_models_without_cross_attention_are_refused(make):
-    with pytest.raises(ValueError, match="model is (SD3|Flux).*joint_attention.*Structure Prior and Region Prompts"):
+    with pytest.raises(ValueError, match="model is (SD3|Flux|Lumina2), whose attention to the text cannot be read.*Structure Prior and Region Prompts instead"):
         prior(make(), tiny.noise((1, 16, 8, 8)))
 
 

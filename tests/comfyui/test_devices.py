@@ -86,10 +86,10 @@ def pixart_attention_prior(world, steps):
     return world.sample(model, steps, tiny.conditioning(1), tiny.conditioning(2), world.noise(36, 54))
 
 
-def joint_attention_prior(world, steps):
-    model = world("RegionalDenoise", model=tiny.flux(), region_width=SIZE, region_height=SIZE, positions="canvas")[0]
-    model = world("AttentionPrior", model=model, reference={"samples": world.noise(SIZE, SIZE, 16)}, joint_attention=True)[0]
-    return world.sample(model, steps, tiny.conditioning(1), tiny.conditioning(2), world.noise(SIZE, 2 * SIZE, 16))
+def anima_attention_prior(world, steps):
+    model = world("RegionalDenoise", model=tiny.anima(), region_width=SIZE, region_height=SIZE)[0]
+    model = world("AttentionPrior", model=model, reference={"samples": world.noise(SIZE, SIZE, 16)})[0]
+    return world.sample(model, steps, tiny.conditioning(1), tiny.conditioning(2), world.noise(SIZE, 2 * SIZE, 16).unsqueeze(2))
 
 
 def region_prompts(world, steps):
@@ -124,7 +124,7 @@ METHODS = [
     attention_prior,
     masked_attention_prior,
     pixart_attention_prior,
-    joint_attention_prior,
+    anima_attention_prior,
     region_prompts,
     clearsr,
     pixelsmith,

@@ -8,9 +8,9 @@ import comfy.supported_models_base
 import pytest
 import tiny
 import torch
+from comfy.ldm.cosmos.predict2 import MiniTrainDIT
 from comfy.ldm.flux.model import Flux
 from comfy.ldm.lumina.model import NextDiT
-from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.pixart.pixartms import PixArtMS
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
@@ -20,7 +20,7 @@ from loupe.models.mini import loaded as mini
 
 OWN = {"MiniWorld": mini.MiniWorld, "MiniArbitrary": mini.MiniArbitrary}
 CONFIGS = {name: made for name, made in vars(comfy.supported_models).items() if isinstance(made, type) and issubclass(made, comfy.supported_models_base.BASE)}
-ATTENTION = {UNetModel: "unet", PixArtMS: "pixart", MMDiT: "joint", Flux: "joint"}
+ATTENTION = {UNetModel: "unet", PixArtMS: "cross_attn", MiniTrainDIT: "cross_attn", WanModel: "cross_attn"}
 POSITIONS = {Flux: "post_input", QwenImageTransformer2DModel: "post_input_centred", NextDiT: "rope_options", WanModel: "relative"}
 SIZES = {comfy.model_base.SDXL: "sdxl", comfy.model_base.SDXLRefiner: "refiner", comfy.model_base.PixArt: "pixart", comfy.model_base.HunyuanDiT: "hunyuan_dit"}
 

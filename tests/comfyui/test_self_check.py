@@ -10,6 +10,7 @@ from pathlib import Path
 
 import comfy.controlnet
 import comfy.ldm.modules.attention
+import comfy.ldm.wan.model
 import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
@@ -66,7 +67,7 @@ def other(function):
         (without, comfy.samplers.KSamplerX0Inpaint, "__init__", {"LoupePixelSmithSampler"}, "KSamplerX0Inpaint.__init__(self, model, sigmas)"),
         (without, comfy.model_patcher.ModelPatcher, "set_model_attn2_patch", {"LoupeApplyClearSR"}, "set_model_attn2_patch(self, patch)"),
         (without, latent_preview, "prepare_callback", {"LoupeDemoFusionSampler", "LoupePixelSmithSampler"}, "latent_preview.prepare_callback(model, steps)"),
-        (without, comfy.ldm.modules.attention, "wrap_attn", set(), "joint_attention"),
+        (other(lambda self, x: None), comfy.ldm.wan.model.WanAttentionBlock, "forward", set(), "Regional Attention Prior on Wan"),
     ],
 )
 def test_what_is_missing_costs_its_nodes_alone(monkeypatch, caplog, change, owner, name, lost, said):

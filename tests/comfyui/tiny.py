@@ -1,5 +1,8 @@
 """Seeded random models of a few layers, built from ComfyUI's own classes."""
 
+import functools
+import unittest.mock
+
 import comfy.cldm.cldm
 import comfy.conds
 import comfy.controlnet
@@ -10,6 +13,7 @@ import comfy.sample
 import comfy.samplers
 import comfy.supported_models
 import torch
+from comfy.ldm.anima.model import LLMAdapter
 
 UNET = {
     "image_size": 32,
@@ -91,9 +95,20 @@ def qwen():
     return _build(comfy.supported_models.QwenImage, unet)
 
 
-def wan(in_dim=16):
+def wan(in_dim=16, config=comfy.supported_models.WAN21_T2V, **settings):
     unet = {"image_model": "wan2.1", "model_type": "t2v", "in_dim": in_dim, "dim": 64, "ffn_dim": 128, "freq_dim": 32, "text_dim": 64, "num_heads": 2, "num_layers": 2}
-    return _build(comfy.supported_models.WAN21_T2V, unet)
+    return _build(config, {**unet, **settings})
+
+
+def cosmos(config=comfy.supported_models.CosmosT2IPredict2, name="cosmos_predict2"):
+    unet = {"image_model": name, "max_img_h": 240, "max_img_w": 240, "max_frames": 128, "in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1, "model_channels": 64, "num_blocks": 2, "num_heads": 2}
+    return _build(config, {**unet, "crossattn_emb_channels": 64, "pos_emb_cls": "rope3d", "use_adaln_lora": True, "adaln_lora_dim": 8})
+
+
+def anima():
+    adapter = functools.partial(LLMAdapter, source_dim=64, target_dim=64, model_dim=64, num_layers=1, num_heads=2)
+    with unittest.mock.patch("comfy.ldm.anima.model.LLMAdapter", adapter):
+        return cosmos(comfy.supported_models.Anima, "anima")
 
 
 def zimage():
