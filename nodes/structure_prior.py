@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.latents import samples_of
-from ..methods.structure_prior import SCHEDULES, WAVELETS
-from ..patches.structure_prior import DIRECTIONS, StructurePrior
+from ..methods.structure_prior import BANDS, RUN_SCHEDULES, SCHEDULES, WAVELETS
+from ..patches.structure_prior import DIRECTIONS, TARGETS, StructurePrior
 from .checks import checked
 
 MODES = ("paper", "kappa")
@@ -24,7 +24,7 @@ class StructurePriorNode(io.ComfyNode):
                 "structure of the prediction is pulled to that of the reference. Costs next to nothing and works with "
                 "every model."
             ),
-            search_aliases=["C-Upscale", "GSP", "wavelet", "low frequency", "structure guidance"],
+            search_aliases=["C-Upscale", "GSP", "wavelet", "low frequency", "structure guidance", "I-Max", "ScaleDiff"],
             inputs=[
                 io.Model.Input(
                     "model",
@@ -39,10 +39,10 @@ class StructurePriorNode(io.ComfyNode):
                     tooltip="How far a step goes. Paper: 0.2; 1.0 shows artefacts. 0 changes nothing.",
                 ),
                 io.Combo.Input(
-                    "schedule", options=list(SCHEDULES), default="cosine",
+                    "schedule", options=[*SCHEDULES, *RUN_SCHEDULES], default="cosine",
                     tooltip=(
                         "How the weight changes while noise goes down. cosine (paper) and linear fade out; increasing "
-                        "holds on to the end and blurs."
+                        "holds on to the end and blurs; over the run: from 1 at its first step."
                     ),
                 ),
                 io.Combo.Input(
@@ -79,6 +79,14 @@ class StructurePriorNode(io.ComfyNode):
                     "levels", default=1, min=1, max=6, advanced=True,
                     tooltip="Wavelet levels: each halves what counts as coarse. Paper: 1.",
                 ),
+                io.Combo.Input(
+                    "low_band", options=list(BANDS), default=BANDS[0], optional=True, advanced=True,
+                    tooltip="What counts as coarse: the wavelet's low band, an eighth of the size, or a smooth filter.",
+                ),
+                io.Combo.Input(
+                    "target", options=list(TARGETS), default=TARGETS[0], optional=True, advanced=True,
+                    tooltip="image: moves it for good (paper). prediction: only what a step aims at (I-Max, ScaleDiff).",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -102,6 +110,8 @@ class StructurePriorNode(io.ComfyNode):
         kernel,
         wavelet,
         levels,
+        low_band=BANDS[0],
+        target=TARGETS[0],
     ) -> io.NodeOutput:
         prior = StructurePrior(
             samples_of(reference, "reference", model),
@@ -113,6 +123,8 @@ class StructurePriorNode(io.ComfyNode):
             kernel=kernel,
             wavelet=wavelet,
             levels=levels,
+            band=low_band,
+            target=target,
         )
         return io.NodeOutput(with_parts(model, prior))
 
