@@ -1,6 +1,8 @@
 """The papers' schedule on tables of noise levels of any length, and the noise levels of a strength on every kind of model."""
 
 import math
+import re
+from pathlib import Path
 
 import comfy.model_sampling
 import pytest
@@ -103,11 +105,12 @@ def test_a_strength_is_one_noise_level_on_every_model(name, scheduler):
     assert levels.ratio(float(noise_levels(sampling, scheduler, 4, highest=DEMOFUSION_RATIO)[0])) == pytest.approx(DEMOFUSION_RATIO, rel=1e-5)
 
 
-STRENGTHS = {  # rho, s and KSampler's denoise at shift 3, 6 and 7.5, as docs/flow.md has them
+STRENGTHS = {  # rho, s and KSampler's denoise at shift 3, 6 and 7.5
     0.20: (0.571, 0.364, 0.160, 0.087, 0.071),
-    0.45: (1.370, 0.578, 0.314, 0.186, 0.154),
+    0.45: (1.370, 0.578, 0.313, 0.186, 0.154),
     0.60: (2.280, 0.695, 0.432, 0.275, 0.233),
 }
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "flow.md"
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -119,6 +122,15 @@ def test_the_denoise_of_ksampler_that_starts_there(strength):
         assert float(noise_levels(sampling, PAPER_SCHEDULE, 8, strength)[0]) == pytest.approx(s, abs=1e-3)
         assert start_for(strength) / (start_for(strength) + shift) == pytest.approx(expected, abs=1e-3)
         assert float(sampling.percent_to_sigma(1 - expected)) == pytest.approx(s, abs=2e-3)
+
+
+def test_the_page_has_the_table():
+    rows = [[float(cell) for cell in row.strip("|").split("|")] for row in PAGE.read_text(encoding="utf-8").splitlines() if re.match(r"\| \d?\.\d\d \|", row)]
+    assert len(rows) == 11
+    for strength, ratio, s, *denoise in rows:
+        rho = start_for(strength)
+        assert (ratio, s) == (pytest.approx(rho, abs=6e-4), pytest.approx(rho / (1 + rho), abs=6e-4))
+        assert denoise == [pytest.approx(rho / (rho + shift), abs=6e-3) for shift in (3, 6, 7.5)]
 
 
 @pytest.mark.parametrize("name, steps, twice, four_times", [("shift 3", 50, 24, 34), ("shift 3", 8, 4, 6), ("shift 3", 4, 2, 3), ("mu 1.15", 50, 25, 34), ("eps", 50, 20, 30)])
