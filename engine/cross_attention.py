@@ -30,18 +30,6 @@ class OutputPatch:
         with contextlib.ExitStack() as hooks:
             for index, block in enumerate(network.blocks):
                 options = {**transformer_options, "block": ("input", index), "block_index": 0, "activations_shape": size, "original_shape": list(x.shape)}
-                hooks.callback(block.cross_attn.register_forward_hook(_Layer(self.patch, options)).remove)
+                hook = block.cross_attn.register_forward_hook(lambda module, args, out, options=options: self.patch(out, options))
+                hooks.callback(hook.remove)
             return executor(x, t, c_concat, c_crossattn, control, transformer_options, *args, **kwargs)
-
-
-class _Layer:
-    """Forward hook of one layer."""
-
-    def __init__(self, patch, options):
-        self.patch, self.options = patch, options
-
-    def __call__(self, module, args, out):
-        rows, columns = self.options["activations_shape"]
-        if out.shape[1] != rows * columns:
-            raise ValueError("positive or negative adds images to the network's own (reference latents, poses), which the Attention Prior cannot tell from it. Remove them, or the prior.")
-        return self.patch(out, self.options)

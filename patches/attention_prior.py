@@ -120,7 +120,7 @@ class Attended(ViewPatch):
     def __init__(self, prior: AttentionPrior, call, uuids: list):
         self.prior, self.positive, self.uuids = prior, call.positive, uuids
         self.model, self.canvas = call.model, call.canvas.size
-        self.values = {}
+        self.values, self.has_more_tokens = {}, False
 
     def of(self, layer: tuple, uuid) -> torch.Tensor | None:
         """Values (B, h, w, C) under the prompt `uuid`; for None under the first that acts at this noise level."""
@@ -129,6 +129,10 @@ class Attended(ViewPatch):
     def options(self, options, call, views):
         patch = Capture(self, views) if views and isinstance(views[0], SmallView) else Read(self, views)
         return output_patched(options, self.model, patch)
+
+    def after(self):
+        if self.has_more_tokens:
+            raise ValueError("positive holds images of its own (reference latents, poses), which the Attention Prior cannot tell from the sampled one. Remove them, or the prior.")
 
 
 class _Layers:
@@ -158,7 +162,9 @@ class Capture(_Layers):
     def __call__(self, n, extra_options):
         prior, (rows, columns) = self.attended.prior, extra_options["activations_shape"][-2:]
         coarse = rows <= -(-extra_options["original_shape"][-2] // prior.finest)
-        if extra_options["block"][0] in LAYERS[prior.layers] and coarse:
+        if n.shape[1] != rows * columns:
+            self.attended.has_more_tokens = True
+        elif extra_options["block"][0] in LAYERS[prior.layers] and coarse:
             chunks = n.chunk(len(extra_options["uuids"]))
             for i, layer, uuid in self.guided(extra_options):
                 self.attended.values[layer, uuid] = chunks[i].unflatten(1, (rows, columns))

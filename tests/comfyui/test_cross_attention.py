@@ -196,10 +196,14 @@ def test_wan_s_attention_to_an_image_is_refused(case):
     case.prior(tiny.wan(36, comfy.supported_models.WAN21_I2V))  # Wan 2.2's, whose layers read the text alone
 
 
+@pytest.mark.parametrize("patched", [False, True], ids=["", "beside another pack's patch"])
 @pytest.mark.parametrize("case", ["wan"], indirect=True)
-def test_reference_latents_are_refused(case):
-    model = case.prior(with_parts(tiny.wan(in_dim_ref_conv=16), RegionalDenoise((8, 8))))
-    case.evaluate(model)
-    keys = {"reference_latents": [case.x[:1]]}
-    with pytest.raises(ValueError, match="positive or negative adds images.*reference latents.*Remove them, or the prior"):
-        case.evaluate(model, conds=(tiny.conditioning(1, **keys), tiny.conditioning(2, **keys)))
+def test_reference_latents_are_refused(case, patched):
+    model = tiny.wan(in_dim_ref_conv=16)
+    if patched:
+        model.set_model_attn1_patch(lambda args: args["x"])
+    model = case.prior(with_parts(model, RegionalDenoise((8, 8))))
+    referring = [tiny.conditioning(seed, reference_latents=[case.x[:1]]) for seed in (1, 2)]
+    with pytest.raises(ValueError, match="^positive holds images of its own .reference latents.*Remove them, or the prior"):
+        case.evaluate(model, conds=referring)
+    case.evaluate(model, conds=(CONDS[0], referring[1]))
