@@ -13,7 +13,9 @@ from ..methods.regions import RegionLayout
 from ..models.mini.world import unknown_words, warning_of
 from ..nodes.checks import value_of, widget_value
 from ..nodes.region_layout import RegionLayoutNode
+from .curves import SCHEDULE
 from .panels import panels, plots
+from .run_levels import run_levels
 
 LARGEST_SIDE = 65536  # latent cells
 MOST_REGIONS = 4096
@@ -22,8 +24,9 @@ MOST_REGIONS = 4096
 def add_routes() -> None:
     routes = PromptServer.instance.routes
     routes.get("/loupe/panels")(answered(lambda *_: panels()))
-    routes.get("/loupe/curves/{node}")(answered(curves_of))
-    routes.get("/loupe/regions")(answered(regions_of))
+    for path, compute in (("/loupe/curves/{node}", curves_of), ("/loupe/regions", regions_of)):
+        routes.get(path)(answered(compute))
+        routes.post(path)(answered(compute))
     routes.post("/loupe/prompts")(answered(prompts_of))
     routes.post("/loupe/words")(answered(words_of))
 
@@ -45,14 +48,22 @@ def answered(compute):
 
 
 def curves_of(node_id: str, values: dict) -> dict:
-    """The plot for widget `values` (defaults where they are missing), the one for the defaults, and the widgets
-    that it depends on."""
+    """The plot for widget `values` (defaults where they are missing), the one for the defaults, the widgets
+    that it depends on, and those of them that set the levels of a run. values["run"]: the levels of one, as the
+    engine tells them (`engine.progress.Browser.began`)."""
     found = plots()
     if node_id not in found:
         raise ValueError(f"{node_id} has no plot; nodes with one: {', '.join(found)}.")
     node, plot = found[node_id]
+    run = None if values.get("run") is None else run_levels(values["run"])
     given, defaults = arguments(node, plot, values), arguments(node, plot, {})
-    return {**plot(**given), "default": plot(**defaults), "widgets": list(given)}
+    return {
+        **plot(**given, run=run),
+        "default": plot(**defaults, run=run),
+        "widgets": list(given),
+        "schedule": [name for name in given if name in SCHEDULE and "scheduler" in given],
+        "of_run": run is not None,
+    }
 
 
 def regions_of(_, values: dict) -> dict:

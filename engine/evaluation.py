@@ -16,7 +16,7 @@ from .controls import check_caches, hint_patches
 from .other_packs import network_patches
 from .part import Part, Predictions
 from .positions import check_compiled
-from .progress import Progress, Span, notice
+from .progress import Maker, Progress, Span, browser, notice
 from .run import Run
 from .side_effects import guidance_by_the_last_call
 from .step_edits import edited
@@ -27,12 +27,14 @@ KEY = "loupe"
 
 
 class Engine:
-    """`parts` by key. Shared between runs, it keeps nothing of them. span: of all its runs."""
+    """`parts` by key. Shared between runs, it keeps nothing of them. span: of all its runs. makers: the nodes that have
+    put them on the model, by key."""
 
-    def __init__(self, parts: dict[str, Part], span: Span | None = None):
+    def __init__(self, parts: dict[str, Part], span: Span | None = None, makers: dict[str, Maker | None] | None = None):
         self.parts = dict(sorted(parts.items(), key=lambda item: (item[1].rank, item[0])))
         self.evaluating = [part for part in self.parts.values() if part.overrides("evaluate")]
         self.span = span
+        self.makers = makers or {}
 
     @property
     def regions_per_call(self) -> int:
@@ -85,6 +87,9 @@ class Engine:
             span=self.span,
         )
         edits = {key: part.edits(run) for key, part in self.parts.items() if part.overrides("edits")}
+        shown = browser()
+        if shown is not None:
+            shown.began([maker for maker in self.makers.values() if maker is not None], run)
 
         def finished(x, sigma):
             for edit in edits.values():
@@ -146,7 +151,9 @@ def with_parts(model, *parts: Part, span: Span | None = None):
     """
     for part in parts:
         part.check(model)
-    engine = Engine({**parts_of(model), **{part.key: part for part in parts}}, span)
+    before = engine_of(model)
+    makers = {**before.makers, **dict.fromkeys((part.key for part in parts), Maker.executing())}
+    engine = Engine({**before.parts, **{part.key: part for part in parts}}, span, makers)
     model = _bare(model)
     for part in parts:
         model = part.attach(model)

@@ -6,11 +6,14 @@ import time
 from typing import NamedTuple
 
 import comfy.utils
+from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
 EVENT = "loupe.progress"
+RUN_EVENT = "loupe.run"
 INTERVAL = 0.1  # seconds between two messages of a kind to the browser
+MOST_LEVELS = 4096  # of a run that is told to the browser
 
 
 class Browser:
@@ -30,6 +33,48 @@ class Browser:
         self.told[kind] = now
         self.server.send_progress_text(text, self.node_id, client)
         self.server.send_sync(EVENT, {"prompt_id": self.prompt_id, "node": self.node_id, "text": text, "canvas": canvas, "regions": regions}, client)
+
+    def began(self, makers: list["Maker"], run) -> None:
+        """A `run` begins of a model with what `makers` have put on it: where they are now, the levels as timesteps, and the
+        ratios of noise to signal of a model that has timesteps of its own."""
+        client = self.server.client_id
+        if client is None or not 2 <= len(run.schedule) <= MOST_LEVELS:
+            return
+        nodes = places(makers, get_progress_state().dynprompt, self.node_id)
+        if nodes:
+            self.server.send_sync(RUN_EVENT, {"prompt_id": self.prompt_id, "nodes": nodes, "timesteps": run.timesteps, "table": run.levels.table}, client)
+
+
+class Maker(NamedTuple):
+    """The node that has made something, and its class."""
+
+    node: str
+    kind: str
+
+    @classmethod
+    def executing(cls) -> "Maker | None":
+        """None outside a server."""
+        context, prompt = get_executing_context(), get_progress_state().dynprompt
+        return cls(context.node_id, prompt.get_node(context.node_id)["class_type"]) if context and prompt.has_node(context.node_id) else None
+
+
+def places(makers: list[Maker], prompt, node: str) -> list[str]:
+    """Ids of `makers` among `node` of `prompt` (DynamicPrompt) and what leads to it. ComfyUI keeps outputs by what they are
+    made of: one that was made under another id stands for the nearest of its class."""
+    kinds = {}
+    for found in upstream(prompt, node):
+        kinds.setdefault(prompt.get_node(found)["class_type"], []).append(found)
+    alike = [(maker, kinds[maker.kind]) for maker in makers if maker.kind in kinds]
+    return sorted({maker.node if maker.node in found else found[0] for maker, found in alike})
+
+
+def upstream(prompt, node: str) -> list[str]:
+    """Ids of `node` and of what leads to it, the nearest first."""
+    found = [node] if prompt.has_node(node) else []
+    for each in found:
+        links = [value[0] for value in prompt.get_node(each)["inputs"].values() if is_link(value)]
+        found += [other for other in dict.fromkeys(links) if other not in found and prompt.has_node(other)]
+    return found
 
 
 def browser() -> Browser | None:

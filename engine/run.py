@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..methods.schedules import Levels, published, stretch
+from ..methods.schedules import Levels, RunLevels
 from .cache import StepCache
 from .controls import hint_view_patches
 from .easy_cache import SizedCache
@@ -91,20 +91,22 @@ class Run:
         return levels_of(self.sampling)
 
     @functools.cached_property
+    def walked(self) -> RunLevels:
+        return RunLevels([self.levels.timestep(sigma) for sigma in self.schedule], self.levels)
+
+    @property
     def timesteps(self) -> list[float]:
         """Of the levels of the schedule, 0..999."""
-        return [self.levels.timestep(sigma) for sigma in self.schedule]
+        return self.walked.timesteps
 
-    @functools.cached_property
+    @property
     def published(self) -> bool:
-        """Whether it walks a grid of the papers, on which a share is what each step takes."""
-        return published(self.timesteps)
+        """See `RunLevels.published`."""
+        return self.walked.published
 
     def share(self, share: Callable[[float], float], step: int) -> float:
-        """What step `step` takes where share(t) is the papers' at timestep t: elsewhere than on their grids as much as
-        their steps take over the same levels."""
-        t, t_next = self.timesteps[step : step + 2]
-        return share(t) if self.published else stretch(share, t, t_next)
+        """See `RunLevels.share`."""
+        return self.walked.share(share, step)
 
     def read(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[float, float]:
         """The noise level (B,) and the sum of a latent about to be evaluated, as numbers: the only time that an

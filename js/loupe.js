@@ -2,7 +2,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, attach, updateAll } from "./panel.js";
 import { RegionMap, showProgress, stopProgress } from "./region_map.js";
-import { SchedulePlot } from "./schedule_plot.js";
+import { SchedulePlot, showRun } from "./schedule_plot.js";
 
 const KINDS = { "region map": RegionMap, "schedule plot": SchedulePlot };
 
@@ -20,6 +20,7 @@ app.registerExtension({
   afterConfigureGraph: updateAll,
   setup() {
     api.addEventListener("loupe.progress", ({ detail }) => showProgress(detail));
+    api.addEventListener("loupe.run", ({ detail }) => showRun(detail));
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, stopProgress);
   },
 });

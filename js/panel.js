@@ -17,6 +17,13 @@ export function panelOf(node) {
   return byNode.get(node);
 }
 
+/** The panel of the node that a run knows as `id`: in a subgraph, 5:3 is node 3 of the one that node 5 shows. */
+export function panelOfId(id) {
+  const [first, ...rest] = id.split(":");
+  const node = rest.reduce((outer, next) => outer?.subgraph?.getNodeById(next), (app.rootGraph ?? app.graph).getNodeById(first));
+  return node && panelOf(node);
+}
+
 /** The panels of the nodes that are in the open workflow and its subgraphs. */
 export function panels() {
   const root = app.rootGraph ?? app.graph;
@@ -64,13 +71,14 @@ export class Question {
   }
 
   ask(path, values) {
-    const url = `${path}?values=${encodeURIComponent(JSON.stringify(values))}`;
-    if (url === this.asked) return;
-    this.asked = url;
+    const body = JSON.stringify(values);
+    const question = path + body;
+    if (question === this.asked) return;
+    this.asked = question;
     clearTimeout(this.timer);
     this.timer = setTimeout(async () => {
-      const answer = await ask(url);
-      if (url !== this.asked) return;
+      const answer = await post(path, body);
+      if (question !== this.asked) return;
       if (answer.lost) this.asked = null; // to ask again
       this.answered(answer);
     }, DELAY);
@@ -85,6 +93,10 @@ export async function ask(path, options) {
   } catch {
     return { error: "The server does not answer.", lost: true };
   }
+}
+
+export function post(path, body) {
+  return ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body });
 }
 
 /** Values of the node's widgets by name; without those that belong to the page alone. */

@@ -1,6 +1,6 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
-import { ask, html, panelOf, panels, Question, svg, unknown, updateAll, values } from "./panel.js";
+import { html, panelOf, panels, post, Question, svg, unknown, updateAll, values } from "./panel.js";
 import { pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
@@ -175,7 +175,7 @@ export class RegionMap {
     const key = widget && count ? JSON.stringify([widget.value, count]) : null;
     if (key === this.readKey) return;
     this.readKey = key;
-    const answer = key ? await post({ text: widget.value, count }) : {};
+    const answer = key ? await prompts({ text: widget.value, count }) : {};
     if (key !== this.readKey) return;
     if (answer.lost) this.readKey = null;
     this.take(answer);
@@ -194,7 +194,7 @@ export class RegionMap {
     clearTimeout(this.writing);
     this.edited = null;
     if (!edited || !widget) return;
-    const answer = await post({ text: widget.value, ...edited });
+    const answer = await prompts({ text: widget.value, ...edited });
     if (!answer.error) {
       this.readKey = JSON.stringify([answer.text, edited.count]);
       widget.value = answer.text;
@@ -218,6 +218,6 @@ export class RegionMap {
   }
 }
 
-function post(values) {
-  return ask("/loupe/prompts", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values) });
+function prompts(values) {
+  return post("/loupe/prompts", JSON.stringify(values));
 }

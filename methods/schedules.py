@@ -141,6 +141,29 @@ def stretch(share: Callable[[float], float], t: float, t_next: float) -> float:
     return -math.expm1(logs * width / INTERVAL)
 
 
+@dataclass(frozen=True)
+class RunLevels:
+    """The levels that a run of a model with the levels `model` goes through, its end included, as timesteps."""
+
+    timesteps: list[float]
+    model: Levels = Levels()
+
+    @functools.cached_property
+    def published(self) -> bool:
+        """Whether it walks a grid of the papers, on which a share is what each step takes."""
+        return published(self.timesteps)
+
+    def share(self, share: Callable[[float], float], step: int) -> float:
+        """What step `step` takes where share(t) is the papers' at timestep t: elsewhere than on their grids as much as
+        their steps take over the same levels."""
+        t, t_next = self.timesteps[step : step + 2]
+        return share(t) if self.published else stretch(share, t, t_next)
+
+    def shares(self, share: Callable[[float], float]) -> list[float]:
+        """`share` of each step."""
+        return [self.share(share, step) for step in range(len(self.timesteps) - 1)]
+
+
 def grid(sigma_at: Callable[[float], float], start: float, steps: int) -> list[float]:
     """`steps` sigmas from `start` down, evenly spread in a model's own time, and 0.
 

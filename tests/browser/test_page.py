@@ -10,6 +10,7 @@ from loupe.methods.latent_adjustment import shares_by_step
 from loupe.methods.pixelsmith import follows
 from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
+from loupe.methods.schedules import Levels, RunLevels
 from loupe.methods.structure_prior import kappa, schedule_weight
 from loupe.tools.graph import TRAINED
 from loupe.tools.templates import TITLES
@@ -151,6 +152,24 @@ def test_plot_says_what_is_wrong(page):
     wait_for_line(page, panel, "now")
 
 
+def test_plot_keeps_quiet_before_its_first_answer(page):
+    page.page.route("**/loupe/curves/**", lambda route: route.abort())
+    panel = page.panel(page.add("LoupeStructurePrior"))
+    for event in ("pointermove", "pointerleave"):
+        page.js("([panel, event]) => document.querySelector(`${panel} svg`).dispatchEvent(new PointerEvent(event))", [panel, event])
+    page.page.unroute("**/loupe/curves/**")
+    page.js("app.api.dispatchCustomEvent('reconnected')")
+    wait_for_line(page, panel, "now", 2)
+    page.errors[:] = [error for error in page.errors if "ERR_FAILED" not in error]  # the browser's own
+
+
+def test_plot_labels_its_axes(page):
+    panel = page.panel(page.add("LoupeStructurePrior"))
+    wait_for_line(page, panel, "now", 2)
+    text = page.js("(panel) => document.querySelector(panel).innerText.split(/\\s*\\n\\s*/).filter(Boolean)", panel)
+    assert text == ["weight", "share of the deviation removed", "1", "weight", "0", "noise, t 999", "t 0, picture", "Stable Diffusion's levels, until a run"]
+
+
 def test_plot_says_what_it_cannot_know(page):
     node = page.add("LoupePixelSmithSampler")
     panel = page.panel(node)
@@ -252,6 +271,40 @@ def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
     page.wait("(panel) => document.querySelector(`${panel} image`)?.getAttribute('href').includes('reference')", panel)
     assert page.js("document.querySelectorAll('rect.running').length") == 0
     screenshot("workflow")
+
+
+ENDED = """() => {
+  window.ended = null;
+  for (const end of ["execution_success", "execution_error", "execution_interrupted"]) app.api.addEventListener(end, () => (ended = end));
+}"""
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["in the graph", "in a subgraph"])
+def test_plot_shows_the_steps_of_the_run(page, cupscale, inside):
+    prior = cupscale["LoupeStructurePrior"]
+    page.js(ENDED)
+    if inside:
+        page.js("(id) => { app.graph.convertToSubgraph(new Set([app.graph.getNodeById(id)])); }", prior)
+    page.js("async () => { window.plot = (await import('/extensions/ComfyUI-Loupe/panel.js')).panels().find((panel) => panel.node.type === 'LoupeStructurePrior'); }")
+    page.wait("plot.plot?.curves")
+    assert not page.js("plot.plot.of_run")
+    page.page.get_by_test_id("queue-button").click()
+    page.wait("ended")
+    assert page.js("ended") == "execution_success"
+    page.wait("plot.plot.of_run")
+    run = page.js("plot.run")
+    levels = RunLevels(run["timesteps"], Levels(table=run["table"] and tuple(run["table"])))
+    assert len(levels.timesteps) == 10
+    weight = page.js("plot.node.widgets.find((w) => w.name === 'weight').value")
+
+    def share(t):
+        return kappa(weight, t, levels.model.ratio_at(t))
+
+    assert page.js("plot.plot.curves")["share of the deviation removed"] == pytest.approx(levels.shares(share))
+    assert page.js("plot.element.textContent").endswith("the last run's 9 steps")
+    page.js("() => { const w = plot.node.widgets.find((w) => w.name === 'schedule'); w.value = 'linear'; w.callback?.('linear'); }")
+    page.wait("plot.plot.curves.weight[0] !== plot.plot.default.curves.weight[0]")
+    assert page.js("plot.plot.curves.weight") == pytest.approx([weight * t / 1000 for t in levels.timesteps[:-1]])
 
 
 def test_map_in_a_subgraph_says_what_it_cannot_see(page, cupscale):

@@ -37,6 +37,19 @@ def test_curves_refuse_what_a_widget_cannot_hold(client, values, reason):
     assert reason in ask(client, "curves/LoupeDemoFusionSampler", **values)["error"]
 
 
+def test_curves_are_at_the_levels_of_a_run(client):
+    def answer(path, **values):
+        return json.loads(client.post_json(f"/loupe/curves/{path}", values))
+
+    run = {"timesteps": [999.0, 900.5, 700.25, 0.0], "table": None}
+    plot = answer("LoupePixelSmithSampler", run=run)
+    assert plot["timesteps"] == plot["default"]["timesteps"] == run["timesteps"][:-1]
+    assert plot["of_run"] and plot["schedule"]
+    assert not answer("LoupePixelSmithSampler")["of_run"]
+    assert answer("LoupeStructurePrior", run=run)["schedule"] == []
+    assert "timesteps is None" in answer("LoupeStructurePrior", run={})["error"]
+
+
 def test_unknown_nodes_have_no_curve(client):
     assert "KSampler has no plot" in ask(client, "curves/KSampler")["error"]
 
