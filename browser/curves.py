@@ -16,7 +16,7 @@ from ..methods.latent_adjustment import PRESETS
 from ..methods.pixelsmith import follows
 from ..methods.pixelsmith_plan import guided_by_level
 from ..methods.schedules import DEMOFUSION_RATIO, RunLevels
-from ..methods.structure_prior import kappa, schedule_weight
+from ..methods.structure_prior import RUN_SCHEDULES, kappa, run_weight, schedule_weight
 from ..patches.latent_adjustment import LatentAdjustment
 from ..patches.structure_prior import DIRECTIONS
 
@@ -43,6 +43,9 @@ def structure_prior(weight: float, schedule: str, strength: str, clamp: bool, co
     timesteps = _starts(run)
     area = 1.0 if compare == DIRECTIONS[0] else 4.0
     ratio_at = (run or _stable_diffusion()).model.ratio_at
+    if schedule in RUN_SCHEDULES:  # without a run, of one over all levels
+        ratios = [ratio_at(t) for t in timesteps]
+        return _plot(timesteps, {"weight": [weight * run_weight(schedule, i, len(ratios), ratio, ratios[0]) for i, ratio in enumerate(ratios)]})
     return _plot(timesteps, {
         "weight": [weight * schedule_weight(t, schedule) for t in timesteps],
         "share of the deviation removed": _shares(lambda t: kappa(weight, t, ratio_at(t), schedule, strength, clamp, area), run),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 INTERVAL = 20  # timesteps between the papers' 50 steps
-PUBLISHED_INTERVALS = range(20, 41)  # of DDIM's grids of 50 to 25 steps, the papers' own schedule
+PUBLISHED_INTERVALS = range(20, 51)  # of DDIM's grids of 50 to 20 steps, the papers' own schedule
 POINTS = 64
 DEMOFUSION_RATIO = 4.0  # above, DemoFusion's reference overwrites what the steps do: t 744, flow sigma 0.80
 
@@ -125,10 +125,11 @@ def _value(table, t):
 
 def published(timesteps: list[float]) -> bool:
     """Whether a run whose levels have these `timesteps`, its end included, walks a grid that the papers use: DDIM's leading
-    one, of 25 to 50 steps, or a stretch of it."""
+    one, of 20 to 50 steps, or a stretch of it."""
     intervals = {a - b for a, b in zip(timesteps[:-1], timesteps[1:-1])}
-    if timesteps[-2:-1] != [1.0] or timesteps[-1] >= 1:  # the last step goes down from timestep 1
-        intervals.add(timesteps[-2] - timesteps[-1] if len(timesteps) > 1 else 0)
+    last, end = timesteps[-2:] if len(timesteps) > 1 else (0.0, 0.0)
+    if last != 1 or end >= 1:  # the last step goes down from timestep 1
+        intervals.add(last - end)
     interval = intervals.pop() if len(intervals) == 1 else 0
     return interval in PUBLISHED_INTERVALS and timesteps[-2] % interval == 1
 

@@ -57,7 +57,7 @@ class StructurePriorNode(io.ComfyNode):
                     "clamp", default=True, advanced=True,
                     tooltip=(
                         "Never remove more than the whole deviation. Off: the paper's own step, on the papers' grid "
-                        "of 50 to 25 steps only; large weights overshoot there and the image breaks."
+                        "of 50 to 20 steps only; large weights overshoot there and the image breaks."
                     ),
                 ),
                 io.Combo.Input(

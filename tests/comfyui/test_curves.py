@@ -17,7 +17,7 @@ from loupe.engine.sigmas import PAPER_SCHEDULE, noise_levels
 from loupe.methods.pixelsmith import denoise
 from loupe.methods.pixelsmith_plan import plan
 from loupe.methods.schedules import cosine_factor
-from loupe.methods.structure_prior import kappa
+from loupe.methods.structure_prior import RUN_SCHEDULES, kappa
 from loupe.patches.latent_adjustment import LatentAdjustment
 from loupe.patches.structure_prior import StructurePrior
 
@@ -141,6 +141,14 @@ def test_a_few_steps_take_more_than_the_papers():
     few, many = (curves.structure_prior(**{**STRUCTURE, "strength": "kappa"}, run=levels)["curves"]["share of the deviation removed"] for levels in (told, None))
     assert max(few) > 2 * max(many)
     assert sum(curves.pixelsmith(0.6, 50, 1.0, 3, PAPER_SCHEDULE, told)["curves"]["cells from the guidance"]) == 0.5 * 2
+
+
+def test_schedules_over_a_run_are_drawn_over_its_steps():
+    _, told = run_of(FLOW, "simple", 4)
+    for schedule in RUN_SCHEDULES:
+        weights = curves.structure_prior(**{**STRUCTURE, "schedule": schedule}, run=told)["curves"]["weight"]
+        assert len(weights) == 4 and weights[0] == pytest.approx(0.2) and weights == sorted(weights, reverse=True)
+        assert len(curves.structure_prior(**{**STRUCTURE, "schedule": schedule})["curves"]["weight"]) == len(curves.TIMESTEPS)
 
 
 def test_a_sampler_s_plot_is_at_the_levels_of_its_run():
