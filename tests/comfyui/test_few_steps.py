@@ -85,10 +85,9 @@ def test_skip_residual_keeps_the_noise_at_its_level(kind, sampler):
         assert gaussian.rms(x - signal * X0) / noise == pytest.approx(1, abs=0.03)
 
 
-@pytest.mark.parametrize("levels", [gaussian.trailing(4), gaussian.even(581, 4)])
 @pytest.mark.parametrize("kind", ["eps", "flow"])
-def test_dilated_pass_leaves_no_noise_in_long_steps(kind, levels):
-    plain, passed = (gaussian.rms(gaussian.high_band(sampled(kind, levels, *parts))) for parts in ((), (DilatedPass((32, 32)),)))
+def test_dilated_pass_leaves_no_noise_in_long_steps(kind):
+    plain, passed = (gaussian.rms(gaussian.high_band(sampled(kind, gaussian.trailing(4), *parts))) for parts in ((), (DilatedPass((32, 32)),)))
     assert 0.95 * plain < passed < plain
 
 
