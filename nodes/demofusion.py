@@ -229,7 +229,7 @@ class DemoFusionSampler(io.ComfyNode):
                 inputs.batch("Regions in one network call. 0: as many as fit in memory. The result is the same."),
                 LSR.Input(
                     "lsr", optional=True,
-                    tooltip="Enlarges the latent; without it the latent is enlarged bicubically.",
+                    tooltip="Enlarges the latent, as does Upscale Through Pixels; without either it is enlarged bicubically.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True,

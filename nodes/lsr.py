@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..engine.latents import samples_of, target_size, with_samples
 from ..models.lsr import file
 from ..models.lsr.loaded import LatentUpscaler
+from ..models.lsr.pixels import METHODS, PixelUpscaler
 from . import inputs
 from .checks import checked
 from .file_inputs import file_input, file_path, fingerprint
@@ -39,6 +40,40 @@ class LoadLSR(io.ComfyNode):
         return io.NodeOutput(LatentUpscaler.from_file(file_path(FOLDER, model_name), model_name))
 
 
+class UpscaleThroughPixels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeUpscaleThroughPixels",
+            display_name="Upscale Through Pixels",
+            category="Loupe/loaders",
+            description=(
+                "Enlarges latents of any model by decoding, enlarging the image, and encoding. Connect it wherever a "
+                "latent SR model goes."
+            ),
+            search_aliases=["Lanczos", "ESRGAN", "upscale model", "latent upscale", "LSR"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The VAE of the latents."),
+                io.Combo.Input(
+                    "method", options=list(METHODS), default=METHODS[0],
+                    tooltip="How the image is brought to its exact size.",
+                ),
+                io.UpscaleModel.Input(
+                    "upscale_model", optional=True,
+                    tooltip="Enlarges the image first, for example RealESRGAN.",
+                ),
+            ],
+            outputs=[
+                LSR.Output("lsr", display_name="lsr", tooltip="For Upscale Latent (LSR) and DemoFusion Sampler."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, vae, method, upscale_model=None) -> io.NodeOutput:
+        return io.NodeOutput(PixelUpscaler(vae, upscale_model, method))
+
+
 class LSRUpscale(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -52,7 +87,7 @@ class LSRUpscale(io.ComfyNode):
             ),
             search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
             inputs=[
-                LSR.Input("lsr", tooltip="Latent SR model trained on this kind of latent."),
+                LSR.Input("lsr", tooltip="A latent SR model for this kind of latent, or Upscale Through Pixels."),
                 io.Latent.Input(
                     "samples",
                     tooltip="Finished (noise-free) latent, picture or video; videos are enlarged frame by frame.",
@@ -84,8 +119,8 @@ class LSRUpscale(io.ComfyNode):
     @checked
     def execute(cls, lsr, samples, scale_by, width, height) -> io.NodeOutput:
         low = samples_of(samples, "samples")
-        size = target_size(low.shape[-2:], scale_by, width, height, lsr.latent_format.spacial_downscale_ratio)
+        size = target_size(low.shape[-2:], scale_by, width, height, lsr.pixels_per_cell)
         return io.NodeOutput(with_samples(samples, lsr.upscale(low, *size)))
 
 
-NODES = [LoadLSR, LSRUpscale]
+NODES = [LoadLSR, UpscaleThroughPixels, LSRUpscale]

@@ -25,6 +25,10 @@ class LatentUpscaler(Loaded):
         network, metadata = load(path)
         return cls(network, metadata.latents, name or os.path.basename(path))
 
+    @property
+    def pixels_per_cell(self) -> int:
+        return self.latent_format.spacial_downscale_ratio
+
     def upscale(self, samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Unscaled (B, C, ..., h, w) to (B, C, ..., height, width), image by image and frame by
         frame, float32 on ComfyUI's intermediate device. The same size returns `samples`."""

@@ -7,7 +7,7 @@ import pytest
 from loupe.headless.client import Client, find_node
 
 NODES = [
-    "LoupeLoadLSR", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
+    "LoupeLoadLSR", "LoupeUpscaleThroughPixels", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
     "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
     "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts",
     "LoupePlan", "LoupeLatentAdjustment", "LoupeLoadImplicitDecoder", "LoupeImplicitDecode",

@@ -19,7 +19,7 @@ ALLOWED = {
     "patches": ({"engine", "models", "methods"}, TORCH | {"comfy", "latent_preview"}),
     "training": ({"models", "methods"}, TORCH | {"comfy", "folder_paths", "safetensors", "tqdm", "PIL"}),
     "engine": ({"methods"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
-    "models": ({"methods"}, TORCH | {"comfy", "einops", "safetensors", "spandrel", "transformers", "PIL"}),
+    "models": ({"methods"}, TORCH | {"comfy", "comfy_extras", "einops", "safetensors", "spandrel", "transformers", "PIL"}),
     "methods": (set(), TORCH),
     "headless": (set(), {"aiohttp", "PIL", "ray"}),
     "tools": ({"headless"}, None),

@@ -1,0 +1,43 @@
+"""Enlarging latents through pixels, in the place of a latent super-resolution network."""
+
+import comfy.utils
+import torch
+from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+
+METHODS = ("lanczos", "bicubic")
+
+
+class PixelUpscaler:
+    """What a LOUPE_LSR socket carries for any model: decoded, enlarged as an image, encoded.
+
+    vae: of the latents. upscale_model: what enlarges the image first, None for `method` alone.
+    """
+
+    def __init__(self, vae, upscale_model=None, method: str = METHODS[0]):
+        self.vae, self.upscale_model, self.method = vae, upscale_model, method
+
+    @property
+    def pixels_per_cell(self) -> int:
+        return self.vae.spacial_compression_encode()
+
+    def upscale(self, samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Unscaled (B, C, ..., h, w) to (B, C, ..., height, width), sample by sample. The same size returns `samples`.
+
+        Raises ValueError for latents of another VAE.
+        """
+        if samples.shape[1] != self.vae.latent_channels:
+            raise ValueError(f"samples has {samples.shape[1]} channels; the connected vae has latents of {self.vae.latent_channels}. Connect the VAE of the model that made the latent.")
+        if samples.shape[-2:] == (height, width):
+            return samples
+        # a VAE for videos takes a batch of images for frames
+        return torch.cat([self._upscaled(sample[None], height, width) for sample in samples])
+
+    def _upscaled(self, sample, height, width):
+        images = self.vae.decode(sample)
+        images = images.flatten(0, -4)[..., :3]
+        if self.upscale_model is not None:
+            images = ImageUpscaleWithModel.execute(self.upscale_model, images).result[0]
+        size = width * self.pixels_per_cell, height * self.pixels_per_cell
+        images = comfy.utils.common_upscale(images.movedim(-1, 1), *size, self.method, "disabled").movedim(1, -1)
+        return self.vae.encode(images).to(sample)
+
