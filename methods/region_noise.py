@@ -1,7 +1,5 @@
 """Region-wise noise addition of LSRNA (Jeong et al., CVPR 2025): more noise where the image has edges."""
 
-import math
-
 import cv2
 import numpy as np
 import torch
@@ -10,7 +8,6 @@ import torch.nn.functional as F
 from .schedules import sd_ratio
 
 PAPERS_RATIO = sd_ratio(581)  # rho that the papers' runs start from, the last 30 of 50 steps
-LARGEST_RATIO = sd_ratio(999)
 
 
 def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tensor:
@@ -25,9 +22,8 @@ def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tenso
 
 def start_factor(ratio: float, papers: float = PAPERS_RATIO) -> float:
     """Factor of the papers' e for a denoise that starts at rho = `ratio`, so that the region-wise noise keeps its share
-    of all noise there; 1 at the `papers` start."""
-    factor = min(ratio, LARGEST_RATIO) / papers
-    return 1.0 if math.isclose(factor, 1.0, rel_tol=1e-5) else factor
+    of all noise there. Starts from more noise keep the papers' e: what is added stays in the guide down to their start."""
+    return 1.0 if ratio > papers * (1 - 1e-5) else ratio / papers
 
 
 def check_strengths(e_min: float, e_max: float) -> None:

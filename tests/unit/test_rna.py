@@ -64,4 +64,4 @@ def test_strengths_belong_to_the_level_that_a_denoise_starts_from():
         assert 1.2 * start_factor(s / (1 - s)) == pytest.approx(e_max, abs=0.006)
     assert start_factor(sd_ratio(581)) == start_factor(float(torch.tensor(sd_ratio(581)))) == 1
     assert start_factor(start_for(0.6), start_for(0.6)) == 1
-    assert start_factor(float("inf")) == start_factor(sd_ratio(999))
+    assert start_factor(float("inf")) == start_factor(sd_ratio(741)) == 1
