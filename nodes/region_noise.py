@@ -66,8 +66,7 @@ class RegionNoise(io.ComfyNode):
                 ),
                 inputs.strength(
                     PAPERS_STRENGTH,
-                    "Strength of the denoise that follows: e_min and e_max are the papers' at 0.60 and go up and down "
-                    "with it.",
+                    "Strength of the denoise that follows; below 0.60, the papers', e_min and e_max go down with it.",
                 ),
             ],
             outputs=[
