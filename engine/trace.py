@@ -44,7 +44,7 @@ def trace(function, model, x: torch.Tensor, sigmas: torch.Tensor, extra_args: di
 
 
 def _dry_run(function, model, shape, sigmas, extra_args, options, seed):
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # the CPU's alone, on which all of it runs
     extra_args = {**extra_args, "seed": seed, "denoise_mask": None}
     if options.get("noise_sampler") is not None:
         options = {**options, "noise_sampler": lambda sigma, following: torch.randn(shape)}

@@ -178,6 +178,19 @@ def test_skip_residual_draws_noise_where_the_sampler_adds_none():
     assert 0.8 < seen[1].std() < 1.2
 
 
+def test_the_dry_run_leaves_every_generator_alone(monkeypatch):
+    """torch.manual_seed would seed the GPU's as well, from which some samplers draw."""
+    model, latent = with_parts(nothing_ahead(), Edit(before=lambda x, sigma, step: None)), torch.zeros(1, 4, 8, 8)
+    noise, before = tiny.noise(latent.shape), torch.get_rng_state()
+
+    def refuse(seed):
+        raise AssertionError("all generators are seeded")
+
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    tiny.sample(model, latent, "euler_ancestral", sigmas=SIGMAS[-4:], cfg=1.0, noise_tensor=noise)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_skip_residual_fades_by_the_cosine_factor(golden):
     model = tiny.toy(golden("df_s32_2x_euler")[0])
     table = model.model.model_sampling.sigmas
