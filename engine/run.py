@@ -124,7 +124,7 @@ class Run:
         on the noise level that the network is told; those that do not are read by it."""
         step = self.ended if self.ended or not self.began else nearest_step(self.schedule, sigma)
         self.began = True
-        return Step.of(self.schedule, step)
+        return Step.of(self.levels, self.schedule, step)
 
     def check_finite(self, total: float, step: int) -> None:
         """Raises ValueError for a latent whose sum is not a number, before step `step`."""

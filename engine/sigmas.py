@@ -33,15 +33,15 @@ def nearest_step(levels: list[float], sigma: float) -> int:
 
 
 class Step(int):
-    """Number of a step in its run. `level`: the noise level that it starts from, what random draws go by, so
-    that a run split between two samplers draws as one."""
+    """Number of a step in its run. `level`: the name of the one that it starts from, what random draws go by, so that a
+    run split between two samplers draws as one."""
 
-    level: float
+    level: str
 
     @classmethod
-    def of(cls, levels: list[float], step: int) -> "Step":
-        out = cls(min(step, max(len(levels) - 2, 0)))
-        out.level = levels[out]
+    def of(cls, levels: Levels, sigmas: list[float], step: int) -> "Step":
+        out = cls(min(step, max(len(sigmas) - 2, 0)))
+        out.level = levels.name(sigmas[out])
         return out
 
 

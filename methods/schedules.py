@@ -79,6 +79,11 @@ class Levels:
         """Timestep, 0..999, of `sigma`, linear in log rho between those of the table."""
         return _index(self.table, sigma) if self.table else sd_timestep(self.ratio(sigma))
 
+    def name(self, sigma: float) -> str:
+        """The level in words that are the same for every kind of model."""
+        t = self.timestep(sigma)
+        return f"t {t:.1f}" if 0 < t < 999 else f"rho {self.ratio(sigma):.3g}"
+
     def ratio_at(self, t: float) -> float:
         """rho at timestep `t`."""
         return _value(self.table, t) if self.table else sd_ratio(t)

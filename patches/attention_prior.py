@@ -82,7 +82,7 @@ class AttentionPrior(Part):
             return inner(call)
         _refuse_video(call.x, "the sampled latent")
         whole = self._whole(call, branch)
-        when = "fixed" if self.noise == "fixed" else f"{call.step.level:.6g}"
+        when = "fixed" if self.noise == "fixed" else call.step.level
         reference, noise = call.run.cache.get(("attention_prior", when), lambda: self._drawn(call, when))
         size = tuple(reference.shape[-2:])
         pixels = tuple(side * call.canvas.pixels_per_cell for side in size)

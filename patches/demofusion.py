@@ -142,7 +142,7 @@ class SkipResidual(Part):
             nonlocal left
             signal, level = levels.signal(sigma), levels.noise(sigma)
             if run.draws_noise:
-                fresh = seeded_noise(x.shape, stream(run.seed, f"skip residual {sigma:.6g}")).to(x)
+                fresh = seeded_noise(x.shape, stream(run.seed, f"skip residual {levels.name(sigma)}")).to(x)
                 x.copy_(skip_residual_of_fresh_noise(x, signal * reference, level * fresh, of_step(step)))
                 return
             noised = signal * reference + level * noise

@@ -78,7 +78,7 @@ class RegionalDenoise(Part):
 
     def draw(self, layout: RegionLayout, jitter: int, step) -> list[Region]:
         """The regions of a Step, in cells of the canvas padded by `jitter`."""
-        return jittered(layout, jitter, random.Random(stream(self.seed, f"jitter {getattr(step, 'level', float(step)):.6g}")), layout.patch)
+        return jittered(layout, jitter, random.Random(stream(self.seed, f"jitter {getattr(step, 'level', step)}")), layout.patch)
 
     def evaluate(self, call, inner):
         """The denoised canvas of every guidance branch. One region is ComfyUI's own evaluation."""

@@ -17,6 +17,7 @@ from loupe.engine.conditioning import conds_for
 from loupe.engine.evaluation import with_parts
 from loupe.engine.sigmas import Step
 from loupe.engine.views import Axis, Canvas, View
+from loupe.methods.schedules import Levels
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.regional_denoise import RegionalDenoise
 
@@ -153,7 +154,7 @@ def test_sdxl_is_told_the_region_or_the_canvas():
 def test_crops_are_counted_from_the_jittered_border():
     settings = RegionalDenoise((8, 8), jitter=True, sizes="canvas")
     layout = settings.layout_of(Canvas(8, 12))
-    drawn = settings.draw(layout, 1, Step.of([2.0, 0.0], 0))
+    drawn = settings.draw(layout, 1, Step.of(Levels(), [2.0, 0.0], 0))
     told = told_sizes(tiny.sdxl(), settings)[0]
     assert [row[2:4] for row in told[:4:2]] == [[8 * region.y, 8 * region.x] for region in drawn]
     assert drawn[0].y == 1

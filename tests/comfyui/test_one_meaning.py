@@ -29,7 +29,7 @@ def part(*parts):
 
 def demofusion(model, levels):
     sigmas = gaussian.sigmas_of(model.model.diffusion_model.kind, levels)
-    return sample_demofusion(model, tiny.conditioning(), tiny.conditioning(), SMALL, [(gaussian.SIDE,) * 2], sigmas, 1.0, 3, RegionalDenoise((32, 32)), enlarge=lambda samples, size: GUIDE)
+    return sample_demofusion(model, tiny.conditioning(), tiny.conditioning(), SMALL, [(gaussian.SIDE,) * 2], sigmas, 1.0, 3, RegionalDenoise((32, 32), jitter=True), enlarge=lambda samples, size: GUIDE)
 
 
 def pixelsmith(model, levels):
