@@ -8,11 +8,11 @@ import json
 from aiohttp import web
 from server import PromptServer
 
+from ..engine.sizes import MOST, Grid
 from ..methods.region_prompts import parse_prompts, replace_prompt
-from ..methods.regions import RegionLayout
 from ..models.mini.world import unknown_words, warning_of
 from ..nodes.checks import value_of, widget_value
-from ..nodes.region_layout import RegionLayoutNode
+from ..nodes.region_layout import RegionLayoutNode, layout_of
 from .curves import SCHEDULE
 from .panels import panels, plots
 from .run_levels import run_levels
@@ -67,18 +67,31 @@ def curves_of(node_id: str, values: dict) -> dict:
 
 
 def regions_of(_, values: dict) -> dict:
-    """The layout of a canvas: height, width and the widgets of Region Layout; latent cells."""
-    canvas = [value_of(name, values.get(name), int, 1, LARGEST_SIDE) for name in ("height", "width")]
-    layout = RegionLayout.from_overlap(*canvas, *arguments(RegionLayoutNode, RegionLayout.from_overlap, values).values())
+    """The layout of a canvas in pixels, from its `height` and `width` in latent cells, `grid` (see `engine.sizes.Grid`)
+    and the widgets of Region Layout."""
+    height, width = (value_of(name, values.get(name), int, 1, LARGEST_SIDE) for name in ("height", "width"))
+    grid = grid_of(values.get("grid", []))
+    layout = layout_of(grid, height, width, **arguments(RegionLayoutNode, layout_of, values))
     rows, columns = map(len, layout.starts)
+
+    def pixels(*cells):
+        return [side * grid.pixels_per_cell for side in cells]
+
     return {
-        "canvas": canvas,
-        "region": [layout.region_height, layout.region_width],
-        "overlap": [layout.region_height - layout.stride_height, layout.region_width - layout.stride_width],
+        "canvas": pixels(height, width),
+        "region": pixels(layout.region_height, layout.region_width),
+        "overlap": pixels(layout.region_height - layout.stride_height, layout.region_width - layout.stride_width),
         "rows": rows,
         "columns": columns,
-        "regions": layout.regions if layout.count <= MOST_REGIONS else [],
+        "regions": [pixels(*region) for region in layout.regions] if layout.count <= MOST_REGIONS else [],
     }
+
+
+def grid_of(told) -> Grid:
+    """The grid that the page has been told, as the list that it is in JSON."""
+    if not isinstance(told, list) or len(told) > len(Grid._fields):
+        raise ValueError(f"grid is {told!r:.60}; expected a list of {', '.join(Grid._fields)}.")
+    return Grid(*(value if value is None and name == "native" else value_of(name, value, int, 1, MOST) for name, value in zip(Grid._fields, told)))
 
 
 def prompts_of(_, values: dict) -> dict:

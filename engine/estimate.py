@@ -55,8 +55,8 @@ class Plan:
         native = layout.region_height * layout.region_width
         lines = [
             f"Canvas: {width} x {height} latent cells, {width * pixels} x {height * pixels} pixels" + (f", {frames} frames" if frames > 1 else "") + (f", {batch} images" if batch > 1 else ""),
-            f"Regions: {layout.count} of {layout.region_width} x {layout.region_height} cells, every {layout.stride_width} x {layout.stride_height}; {self.at_once} in one network call",
-            *(f"{work.name}: {rows([work], self.branches, batch):,} rows of {work.width} x {work.height} cells" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
+            f"Regions: {layout.count} of {layout.region_width * pixels} x {layout.region_height * pixels} pixels, every {layout.stride_width * pixels} x {layout.stride_height * pixels}; {self.at_once} in one network call",
+            *(f"{work.name}: {rows([work], self.branches, batch):,} rows of {work.width * pixels} x {work.height * pixels} pixels" + (f", keeps {_gigabytes(batch * work.kept)} during each evaluation" if work.kept else "") for work in self.works),
             f"Network rows: {total:,} with {self.branches} guidance branch{'es' * (self.branches > 1)} (equal to {cells(self.works, self.branches, batch) / native:,.0f} regions)",
             f"Memory: weights {_gigabytes(self.weights)}, one network call {_gigabytes(self.network)}, latents {_gigabytes(self.canvas)}",
         ]

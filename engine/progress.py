@@ -10,6 +10,8 @@ from comfy_execution.graph_utils import is_link
 from comfy_execution.progress import get_progress_state
 from comfy_execution.utils import get_executing_context
 
+from .sizes import Grid
+
 EVENT = "loupe.progress"
 RUN_EVENT = "loupe.run"
 INTERVAL = 0.1  # seconds between two messages of a kind to the browser
@@ -35,14 +37,16 @@ class Browser:
         self.server.send_sync(EVENT, {"prompt_id": self.prompt_id, "node": self.node_id, "text": text, "canvas": canvas, "regions": regions}, client)
 
     def began(self, makers: list["Maker"], run) -> None:
-        """A `run` begins of a model with what `makers` have put on it: where they are now, the levels as timesteps, and the
-        ratios of noise to signal of a model that has timesteps of its own."""
+        """A `run` begins of a model with what `makers` have put on it: where they are now, the levels as timesteps, the
+        ratios of noise to signal of a model that has timesteps of its own, the pixels of its cells and of its native
+        side."""
         client = self.server.client_id
         if client is None or not 2 <= len(run.schedule) <= MOST_LEVELS:
             return
         nodes = places(makers, get_progress_state().dynprompt, self.node_id)
         if nodes:
-            self.server.send_sync(RUN_EVENT, {"prompt_id": self.prompt_id, "nodes": nodes, "timesteps": run.timesteps, "table": run.levels.table}, client)
+            grid = Grid.of(run.model)
+            self.server.send_sync(RUN_EVENT, {"prompt_id": self.prompt_id, "nodes": nodes, "timesteps": run.timesteps, "table": run.levels.table, "pixels_per_cell": grid.pixels_per_cell, "native": grid.native}, client)
 
 
 class Maker(NamedTuple):

@@ -1,7 +1,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, attach, updateAll } from "./panel.js";
-import { RegionMap, showProgress, stopProgress } from "./region_map.js";
+import { RegionMap, showCells, showProgress, stopProgress } from "./region_map.js";
 import { SchedulePlot, showRun } from "./schedule_plot.js";
 
 const KINDS = { "region map": RegionMap, "schedule plot": SchedulePlot };
@@ -20,7 +20,10 @@ app.registerExtension({
   afterConfigureGraph: updateAll,
   setup() {
     api.addEventListener("loupe.progress", ({ detail }) => showProgress(detail));
-    api.addEventListener("loupe.run", ({ detail }) => showRun(detail));
+    api.addEventListener("loupe.run", ({ detail }) => {
+      showCells(detail);
+      showRun(detail);
+    });
     for (const end of ["execution_success", "execution_error", "execution_interrupted"]) api.addEventListener(end, stopProgress);
   },
 });

@@ -1,14 +1,25 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
 import { html, panelOf, panels, post, Question, svg, unknown, updateAll, values } from "./panel.js";
-import { pictureOf, sizeOf, source } from "./upstream.js";
+import { inCells, pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
 const PAUSE = 200; // ms
+// Of latents: pixels to the side of a cell, cells to the side of a token, pixels to the model's native side
+const ASSUMED = [8, 1, 1024]; // until a run
+const NO_MODEL = [8, 1, null];
 
-/** Regions at work, from the server, on every map of their canvas. */
+let cell = ASSUMED[0]; // of the run that is shown
+
+/** A run begins of a model with latent cells of this size. */
+export function showCells({ pixels_per_cell }) {
+  cell = pixels_per_cell;
+}
+
+/** Regions at work, from the server in latent cells, on every map of their canvas. */
 export function showProgress({ canvas, regions }) {
-  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(canvas, regions);
+  const pixels = (sides) => sides.map((side) => side * cell);
+  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(pixels(canvas), regions.map(pixels));
 }
 
 export function stopProgress() {
@@ -51,13 +62,15 @@ export class RegionMap {
 
   executed(output) {
     this.canvas = output?.loupe_canvas;
+    this.told = output?.loupe_grid?.slice(0, 3);
     this.update();
   }
 
   update() {
     const layout = this.layoutNode();
-    const size = layout?.comfyClass === "LoupeRegionLayout" ? (sizeOf(source(layout, "samples")) ?? this.known(layout)) : null;
-    if (size) this.question.ask("/loupe/regions", { ...values(layout), height: size[0], width: size[1] });
+    const grid = this.gridOf(layout);
+    const size = layout?.comfyClass === "LoupeRegionLayout" ? inCells(sizeOf(source(layout, "samples"), grid[0]) ?? this.known(layout), grid[0]) : null;
+    if (size) this.question.ask("/loupe/regions", { ...values(layout), height: size[0], width: size[1], grid });
     else {
       this.question.drop();
       const outside = source(this.node, "regions") && "The regions come from outside this subgraph.";
@@ -73,7 +86,23 @@ export class RegionMap {
 
   /** What the last run has reported. */
   known(layout) {
-    return source(layout, "samples") ? panelOf(layout)?.canvas : null;
+    const { canvas, told } = panelOf(layout) ?? {};
+    return source(layout, "samples") && canvas ? [canvas[0], canvas[1], told[0]] : null;
+  }
+
+  /** Of the layout's model as the last run has reported it, or as it is assumed. */
+  gridOf(layout) {
+    const linked = Boolean(layout && source(layout, "model"));
+    const told = layout && panelOf(layout)?.told;
+    if (told && (told[2] !== null) === linked) return told;
+    return linked ? ASSUMED : NO_MODEL;
+  }
+
+  /** Says so where the regions hang on what only a run knows. */
+  assumed() {
+    const layout = this.layoutNode();
+    const { region_width, region_height } = values(layout);
+    return this.gridOf(layout) === ASSUMED && !(region_width && region_height) ? `a native side of ${ASSUMED[2]} and ${ASSUMED[0]} pixels a latent cell are assumed until a run` : "";
   }
 
   draw(layout) {
@@ -132,12 +161,12 @@ export class RegionMap {
   describe() {
     const { canvas, region, overlap, rows, columns } = this.layout;
     const count = rows * columns;
-    const lines = [`${count} region${count === 1 ? "" : "s"}, ${columns} x ${rows}, of ${region[1]} x ${region[0]} cells, overlap ${overlap[1]} x ${overlap[0]}; canvas ${canvas[1]} x ${canvas[0]}`];
+    const lines = [`${count} region${count === 1 ? "" : "s"}, ${columns} x ${rows}, of ${region[1]} x ${region[0]} pixels, overlap ${overlap[1]} x ${overlap[0]}; canvas ${canvas[1]} x ${canvas[0]}`];
     if (this.selected) {
       const [y, x] = this.layout.regions[this.selected - 1];
       lines.push(`region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole picture"}`);
     }
-    lines.push(unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.error ?? "");
+    lines.push(this.assumed(), unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.error ?? "");
     this.words.replaceChildren(...lines.filter(Boolean).map((line) => html("div", {}, line)));
   }
 

@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { updateAll } from "./panel.js";
 
-const CELL = 8; // pixels
+const COMFYUI_CELL = 8; // pixels, in nodes of ComfyUI that know no model
 const sizes = new Map();
 
 /** [node, output slot] that feeds `name`. */
@@ -25,82 +25,88 @@ function round(x) {
   return x - whole === 0.5 ? whole + (whole % 2) : Math.round(x); // as Python
 }
 
-const scaled = (size, factor) => factor && size.map((side) => round(side * factor));
-const cells = (pixels) => pixels && pixels.map((side) => Math.floor(side / CELL));
-const pixels = (cells) => cells && cells.map((side) => side * CELL);
-const same = (input) => (node) => sizeOf(source(node, input));
+// A size is [rows, columns, pixels to the side of each]: 1 of pictures, of latents those of a cell.
+const scaled = (size, factor) => factor && [round(size[0] * factor), round(size[1] * factor), size[2]];
+const cut = (size, cell) => size && [Math.floor(size[0] / cell), Math.floor(size[1] / cell), cell];
+const decoded = (size) => size && [size[0] * size[2], size[1] * size[2], 1];
+const same = (input) => (node, cell) => sizeOf(source(node, input), cell);
+
+/** As ComfyUI resizes an empty latent at sampling: `size` in cells of `cell` pixels. */
+export function inCells(size, cell) {
+  return size && [round((size[0] * size[2]) / cell), round((size[1] * size[2]) / cell), cell];
+}
+
+const sampled = (input) => (node, cell) => inCells(sizeOf(source(node, input), cell), cell);
 
 function typed(node) {
   const size = [value(node, "height"), value(node, "width")];
-  return size.every(Number.isFinite) ? size : null;
+  return size.every(Number.isFinite) ? [...size, 1] : null;
 }
 
-/** As ComfyUI enlarges: a side of 0 keeps the aspect ratio, both keep the size. */
+/** As ComfyUI enlarges to `target` rows and columns: a side of 0 keeps the aspect ratio, both keep the size. */
 function resized(size, target) {
   if (!size || !target) return null;
   const [height, width] = target;
   if (!height && !width) return size;
-  return [height || Math.max(1, round((size[0] * width) / size[1])), width || Math.max(1, round((size[1] * height) / size[0]))];
+  return [height || Math.max(1, round((size[0] * width) / size[1])), width || Math.max(1, round((size[1] * height) / size[0])), size[2]];
 }
 
 function targeted(input) {
-  return (node) => {
-    const size = sizeOf(source(node, input));
+  return (node, cell) => {
+    const size = sizeOf(source(node, input), cell);
     const target = typed(node);
     if (!size || !target) return null;
-    return target[0] || target[1] ? resized(size, cells(target)) : scaled(size, value(node, "scale_by"));
+    return target[0] || target[1] ? resized(size, cut(target, size[2])) : scaled(size, value(node, "scale_by"));
   };
 }
 
-function megapixels(node) {
-  const size = sizeOf(source(node, "image"));
+function megapixels(node, cell) {
+  const size = sizeOf(source(node, "image"), cell);
   const [total, steps] = [value(node, "megapixels"), value(node, "resolution_steps") ?? 1];
   if (!size || !total) return null;
   const factor = Math.sqrt((total * 1024 * 1024) / (size[0] * size[1]));
-  return size.map((side) => round((side * factor) / steps) * steps);
+  return [...size.slice(0, 2).map((side) => round((side * factor) / steps) * steps), 1];
 }
 
-/** Size (height, width) that a node's first output has, in pixels for pictures and cells for latents. */
-const RULES = {
-  EmptyLatentImage: (node) => cells(typed(node)),
-  EmptySD3LatentImage: (node) => cells(typed(node)),
-  LatentUpscale: (node) => {
-    const size = sizeOf(source(node, "samples"));
-    return resized(size, cells(typed(node)));
-  },
-  LatentUpscaleBy: (node) => {
-    const size = sizeOf(source(node, "samples"));
+function enlarged(input) {
+  return (node, cell) => {
+    const size = sizeOf(source(node, input), cell);
     return size && scaled(size, value(node, "scale_by"));
-  },
+  };
+}
+
+/** Size that a node's first output has, where the model's latents have `cell` pixels a cell. */
+const RULES = {
+  EmptyLatentImage: (node) => cut(typed(node), COMFYUI_CELL),
+  EmptySD3LatentImage: (node) => cut(typed(node), COMFYUI_CELL),
+  LatentUpscale: (node, cell) => resized(sizeOf(source(node, "samples"), cell), cut(typed(node), COMFYUI_CELL)),
+  LatentUpscaleBy: enlarged("samples"),
   LoupeLSRUpscale: targeted("samples"),
   LoupeDemoFusionSampler: targeted("reference"),
   LoupePixelSmithSampler: same("guidance"),
   LoupeRegionNoise: same("samples"),
-  KSampler: same("latent_image"),
-  KSamplerAdvanced: same("latent_image"),
-  SamplerCustom: same("latent_image"),
-  SamplerCustomAdvanced: same("latent_image"),
+  KSampler: sampled("latent_image"),
+  KSamplerAdvanced: sampled("latent_image"),
+  SamplerCustom: sampled("latent_image"),
+  SamplerCustomAdvanced: sampled("latent_image"),
   SetLatentNoiseMask: same("samples"),
   RepeatLatentBatch: same("samples"),
   LatentFromBatch: same("samples"),
-  VAEEncode: (node) => cells(sizeOf(source(node, "pixels"))),
-  VAEEncodeTiled: (node) => cells(sizeOf(source(node, "pixels"))),
-  VAEDecode: (node) => pixels(sizeOf(source(node, "samples"))),
-  VAEDecodeTiled: (node) => pixels(sizeOf(source(node, "samples"))),
+  VAEEncode: (node, cell) => cut(sizeOf(source(node, "pixels"), cell), cell),
+  VAEEncodeTiled: (node, cell) => cut(sizeOf(source(node, "pixels"), cell), cell),
+  VAEDecode: (node, cell) => decoded(sizeOf(source(node, "samples"), cell)),
+  VAEDecodeTiled: (node, cell) => decoded(sizeOf(source(node, "samples"), cell)),
   LoadImage: (node) => naturalSize(loaded(node)),
-  ImageScale: (node) => (value(node, "crop") === "center" ? typed(node) : resized(sizeOf(source(node, "image")), typed(node))),
-  ImageScaleBy: (node) => {
-    const size = sizeOf(source(node, "image"));
-    return size && scaled(size, value(node, "scale_by"));
-  },
+  ImageScale: (node, cell) => (value(node, "crop") === "center" ? typed(node) : resized(sizeOf(source(node, "image"), cell), typed(node))),
+  ImageScaleBy: enlarged("image"),
   ImageScaleToTotalPixels: megapixels,
-  Reroute: (node) => sizeOf([node.getInputNode(0), 0]),
+  Reroute: (node, cell) => sizeOf([node.getInputNode(0), 0], cell),
 };
 
-/** Size of what comes out of [node, slot], null where only a run can tell. */
-export function sizeOf(from) {
+/** Size of what comes out of [node, slot], null where only a run can tell. `cell`: pixels of the model's latent cells. */
+export function sizeOf(from, cell) {
   const [node] = from ?? [];
-  return (node?.mode === 0 && RULES[node.type]?.(node)) || null;
+  return (node?.mode === 0 && RULES[node.type]?.(node, cell)) || null;
 }
 
 function view({ filename, subfolder = "", type = "input" }) {
@@ -112,14 +118,14 @@ function loaded(node) {
   return filename && view({ filename, subfolder, type });
 }
 
-/** Size (height, width) of the picture at `url`, null until it has loaded. */
+/** Size of the picture at `url`, null until it has loaded. */
 function naturalSize(url) {
   if (!url) return null;
   if (!sizes.has(url)) {
     const image = new Image();
     sizes.set(url, null);
     image.onload = () => {
-      sizes.set(url, [image.naturalHeight, image.naturalWidth]);
+      sizes.set(url, [image.naturalHeight, image.naturalWidth, 1]);
       updateAll();
     };
     image.src = url;

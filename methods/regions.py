@@ -51,8 +51,8 @@ class RegionLayout:
 
     `region_height`, `region_width` and the strides are cells; a region longer than the canvas is
     clamped to it. `blend` weights the overlaps: "uniform" (the papers), "gaussian" (std 1/8 of the
-    region) or "linear" (a ramp across the overlap). `pixels_per_cell` is known where the layout was made
-    for an empty latent, whose cells the model may not share. `patch`: regions move by multiples of it, cells.
+    region) or "linear" (a ramp across the overlap). `pixels_per_cell`: what the cells were taken for
+    where sizes in pixels became these; the model's may be others. `patch`: regions move by multiples of it, cells.
 
     Raises ValueError for sizes below 1, a stride longer than the region (it would leave gaps) and
     an unknown blend.
@@ -102,7 +102,7 @@ class RegionLayout:
         y, x = height / self.height, width / self.width
         sides = (self.region_height * y, self.region_width * x, self.stride_height * y, self.stride_width * x)
         if any(side != round(side) for side in sides):
-            raise ValueError(f"regions is a layout of {self.region_width} x {self.region_height} cells every {self.stride_width} x {self.stride_height}, of which {1 / x:g} x {1 / y:g} make one of the model's. Set the region size and overlap of Region Layout to multiples of that.")
+            raise ValueError(f"regions is a layout of {self.region_width} x {self.region_height} cells every {self.stride_width} x {self.stride_height}, of which {1 / x:g} x {1 / y:g} make one of the model's. Connect the model to Region Layout, which then rounds them, or type sizes that are multiples of that.")
         return RegionLayout(height, width, *map(round, sides), self.blend)
 
     @property

@@ -12,6 +12,7 @@ from ..engine.latents import (
     with_samples,
 )
 from ..engine.sigmas import levels_of, schedule
+from ..engine.sizes import Grid
 from ..methods.region_noise import check_strengths, start_factor
 from ..methods.schedules import DEMOFUSION_RATIO
 from ..patches.demofusion import patch_demofusion
@@ -196,8 +197,6 @@ class DemoFusionSampler(io.ComfyNode):
                 ),
                 *inputs.regions(
                     advanced=True,
-                    region_width="Region width in latent cells: the model's native width, 128 for SDXL.",
-                    region_height="Region height in latent cells: the model's native height, 128 for SDXL.",
                     overlap="Fraction of a region that it shares with its neighbour. Paper: 0.5.",
                     blend="Weights in the overlaps. Paper: uniform.",
                 ),
@@ -286,8 +285,8 @@ class DemoFusionSampler(io.ComfyNode):
         check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(reference, "reference", model)
         batch_index, noise_mask = batch_index_of(reference, "reference"), noise_mask_of(reference, "reference")
-        cells = model.get_model_object("latent_format").spacial_downscale_ratio
-        size = target_size(samples.shape[-2:], scale_by, width, height, cells, "reference")
+        grid = Grid.of(model.model)
+        size = target_size(samples.shape[-2:], scale_by, width, height, grid.pixels_per_cell, "reference")
         sigmas = schedule(model, scheduler, steps, strength, end_at_zero, highest=DEMOFUSION_RATIO)
         image = None
         if vae is not None and mode == DIRECT and (e_min or e_max):
@@ -321,14 +320,14 @@ class DemoFusionSampler(io.ComfyNode):
             cfg=cfg,
             seed=seed,
             regional=RegionalDenoise(
-                region=(region_height, region_width),
+                region=(grid.cells("region_height", region_height), grid.cells("region_width", region_width)),
                 overlap=overlap,
                 blend=blend,
                 jitter=jitter,
                 seed=seed,
                 regions_per_call=batch,
                 sizes=size_conditioning,
-                canvas_pixels=tuple(side * cells for side in size),
+                canvas_pixels=tuple(side * grid.pixels_per_cell for side in size),
             ),
             alphas=(skip_exponent, dilation_exponent, blur_exponent),
             blur_std=blur,

@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..engine.sigmas import PAPER_SCHEDULE, SCHEDULES
+from ..engine.sizes import MOST
 from ..methods.regions import BLENDS
 
 LARGEST_SEED = 0xFFFFFFFFFFFFFFFF
@@ -17,11 +18,16 @@ def size(*, scale_by: str, width: str, height: str, least: float = 1.0, step: in
     ]
 
 
-def regions(*, region_width: str, region_height: str, overlap: str, blend: str, least: int = 8, advanced: bool | None = None) -> list[io.Input]:
+def region_side(name: str, tooltip: str) -> io.Input:
+    """Pixels; see `engine.sizes.Grid.cells`."""
+    return io.Int.Input(name, default=0, min=0, max=MOST, step=8, tooltip=tooltip)
+
+
+def regions(*, overlap: str, blend: str, advanced: bool | None = None) -> list[io.Input]:
     """How a canvas is cut. `advanced`: overlap and blend, which the method prescribes."""
     return [
-        io.Int.Input("region_width", default=128, min=least, max=8192, tooltip=region_width),
-        io.Int.Input("region_height", default=128, min=least, max=8192, tooltip=region_height),
+        region_side("region_width", "Region width in pixels. 0: the model's native side."),
+        region_side("region_height", "Region height in pixels. 0: the model's native side."),
         io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, advanced=advanced, tooltip=overlap),
         io.Combo.Input("blend", options=list(BLENDS), default="uniform", advanced=advanced, tooltip=blend),
     ]

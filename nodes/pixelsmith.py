@@ -1,5 +1,7 @@
 """PixelSmith (Tragakis et al., NeurIPS 2024)."""
 
+import math
+
 from comfy_api.latest import io
 
 from ..engine.conditioning import check_prompts
@@ -10,6 +12,7 @@ from ..engine.latents import (
     with_samples,
 )
 from ..engine.sigmas import levels_of, schedule
+from ..engine.sizes import Grid
 from ..methods.pixelsmith_plan import ORDERS, guided_by_level
 from ..patches.pixelsmith import SIZES, sample
 from . import inputs
@@ -68,13 +71,7 @@ class PixelSmithSampler(io.ComfyNode):
                     ),
                     seed_of="Seed of the noise and of the patches' places.",
                 ),
-                io.Int.Input(
-                    "patch_size", default=128, min=8, max=8192, step=2,
-                    tooltip=(
-                        "Side of a patch in latent cells: the model's native size, 128 for SDXL (1024 pixels), 64 for "
-                        "SD 1.5. The canvas must be at least as large in both directions."
-                    ),
-                ),
+                inputs.region_side("patch_size", "Side of a patch in pixels. 0: the model's native side."),
                 io.Int.Input(
                     "guided_steps", default=0, min=0, max=1000, advanced=True,
                     tooltip="Follow the guidance in this many steps, counted from the first, instead of by guided_until. 0: off.",
@@ -130,17 +127,19 @@ class PixelSmithSampler(io.ComfyNode):
         batch,
     ) -> io.NodeOutput:
         check_prompts(model.model, positive=positive, negative=negative)
+        samples = samples_of(guidance, "guidance", model)
+        patch = patch_cells(Grid.of(model.model), patch_size, *samples.shape[-2:])
         sigmas = schedule(model, scheduler, steps, strength)
         out = sample(
             model,
             positive,
             negative,
-            samples_of(guidance, "guidance", model),
+            samples,
             sigmas,
             guided_steps=guided_steps or _guided_by_level(model, sigmas, guided_until),
             cfg=cfg,
             seed=seed,
-            patch_size=patch_size,
+            patch_size=patch,
             order=order,
             sizes=size_conditioning,
             regions_per_call=batch,
@@ -148,6 +147,16 @@ class PixelSmithSampler(io.ComfyNode):
             batch_index=batch_index_of(guidance, "guidance"),
         )
         return io.NodeOutput(with_samples(guidance, out))
+
+
+def patch_cells(grid: Grid, patch_size: int, height: int, width: int) -> int:
+    """The side of a patch: whole tokens, and even, as patches have a center. Raises ValueError where the canvas of
+    `height` x `width` cells does not hold one."""
+    cells = grid.cells("patch_size", patch_size, math.lcm(2, grid.patch))
+    if min(height, width) < cells:
+        pixels = grid.pixels_per_cell
+        raise ValueError(f"guidance is {width * pixels} x {height * pixels} pixels and a patch {cells * pixels}; expected sides that hold a patch. Enlarge guidance, or type a smaller patch_size.")
+    return cells
 
 
 def _guided_by_level(model, sigmas, until):

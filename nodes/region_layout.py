@@ -5,8 +5,9 @@ from dataclasses import replace
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..engine.latents import samples_of
+from ..engine.latents import as_sampled, samples_of
 from ..engine.preview import draw
+from ..engine.sizes import Grid
 from ..methods.regions import RegionLayout
 from . import inputs
 from .checks import checked
@@ -28,15 +29,6 @@ class RegionLayoutNode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="Latent that gives the canvas size; its content is not used."),
                 *inputs.regions(
-                    least=1,
-                    region_width=(
-                        "Region width in latent cells: 128 are 1024 pixels on SDXL, its native size. Clamped to the "
-                        "canvas."
-                    ),
-                    region_height=(
-                        "Region height in latent cells: 128 are 1024 pixels on SDXL, its native size. Clamped to the "
-                        "canvas."
-                    ),
                     overlap=(
                         "Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster "
                         "and shows seams earlier."
@@ -44,6 +36,13 @@ class RegionLayoutNode(io.ComfyNode):
                     blend=(
                         "Weights in the overlaps. uniform: plain average, as the papers do. gaussian: the middle of a "
                         "region counts most. linear: a ramp across the overlap."
+                    ),
+                ),
+                io.Model.Input(
+                    "model", optional=True,
+                    tooltip=(
+                        "The model that will sample, for its native side and the size of its latent cells. Without "
+                        "it, type the sizes; a cell is then taken for 8 pixels where the latent does not say."
                     ),
                 ),
             ],
@@ -58,14 +57,21 @@ class RegionLayoutNode(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, samples, region_width, region_height, overlap, blend) -> io.NodeOutput:
-        latent = samples_of(samples, "samples")
-        height, width = latent.shape[-2:]
-        layout = RegionLayout.from_overlap(height, width, region_height, region_width, overlap, blend)
-        if not latent.any():  # ComfyUI resizes an empty latent of other cells than the model's
-            layout = replace(layout, pixels_per_cell=samples.get("downscale_ratio_spacial"))
+    def execute(cls, samples, region_width, region_height, overlap, blend, model=None) -> io.NodeOutput:
+        if model is None:
+            latent, grid = samples_of(samples, "samples"), Grid.of_latent(samples)
+        else:
+            latent, grid = as_sampled(samples, "samples", model), Grid.of(model.model)
+        layout = layout_of(grid, *latent.shape[-2:], region_width, region_height, overlap, blend)
         preview = draw(layout).to(comfy.model_management.intermediate_device())
-        return io.NodeOutput(layout, preview, ui={"loupe_canvas": (height, width)})
+        return io.NodeOutput(layout, preview, ui={"loupe_canvas": tuple(latent.shape[-2:]), "loupe_grid": grid})
+
+
+def layout_of(grid: Grid, height: int, width: int, region_width: int, region_height: int, overlap: float, blend: str) -> RegionLayout:
+    """The regions of a canvas of `height` x `width` cells, of sizes in pixels."""
+    region = grid.cells("region_height", region_height), grid.cells("region_width", region_width)
+    layout = RegionLayout.from_overlap(height, width, *region, overlap, blend, grid.patch)
+    return replace(layout, pixels_per_cell=grid.pixels_per_cell)
 
 
 NODES = [RegionLayoutNode]

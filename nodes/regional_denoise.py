@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.positions import POSITIONS
+from ..engine.sizes import Grid
 from ..patches.regional_denoise import SIZES, RegionalDenoise
 from . import inputs
 from .checks import checked
@@ -29,15 +30,6 @@ class RegionalDenoiseNode(io.ComfyNode):
                     tooltip="The diffusion model, with any LoRA and other patches before this node.",
                 ),
                 *inputs.regions(
-                    region_width=(
-                        "Region width in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to "
-                        "the model's patch size (2 cells for most transformers). A region as large as the latent "
-                        "changes nothing."
-                    ),
-                    region_height=(
-                        "Region height in latent cells: 128 are 1024 pixels on SDXL, its native size. Rounded down to "
-                        "the model's patch size (2 cells for most transformers)."
-                    ),
                     overlap=(
                         "Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster "
                         "and shows seams earlier. The step from region to region is rounded down to the model's patch "
@@ -105,11 +97,12 @@ class RegionalDenoiseNode(io.ComfyNode):
         positions="region",
         regions=None,
     ) -> io.NodeOutput:
+        grid = Grid.of(model.model)
+        cut = {"layout": regions} if regions is not None else {"region": (grid.cells("region_height", region_height), grid.cells("region_width", region_width))}
         regional = RegionalDenoise(
-            region=(region_height, region_width),
+            **cut,
             overlap=overlap,
             blend=blend,
-            layout=regions,
             jitter=jitter,
             seed=jitter_seed,
             regions_per_call=batch,

@@ -63,13 +63,14 @@ class RegionalDenoise(Part):
         """The regions of `canvas`. Raises ValueError where `layout` is one of another latent."""
         if self.layout is None:
             return RegionLayout.from_overlap(*canvas.size, *self.region, self.overlap, self.blend, canvas.patch)
-        layout = replace(self.layout, patch=canvas.patch)
+        layout, pixels, cells = self.layout, self.layout.pixels_per_cell, canvas.pixels_per_cell
         if (layout.height, layout.width) != canvas.size:
-            pixels, cells = layout.pixels_per_cell, canvas.pixels_per_cell
-            if pixels and (round(layout.height * pixels / cells), round(layout.width * pixels / cells)) == canvas.size:
-                return layout.rescaled(*canvas.size)
-            raise ValueError(f"regions is a layout of {layout.width} x {layout.height} latent cells, the sampled latent has {canvas.width} x {canvas.height}. Connect the sampled latent to the Region Layout node.")
-        return layout
+            if not pixels or (round(layout.height * pixels / cells), round(layout.width * pixels / cells)) != canvas.size:
+                raise ValueError(f"regions is a layout of {layout.width} x {layout.height} latent cells, the sampled latent has {canvas.width} x {canvas.height}. Connect the sampled latent to the Region Layout node, and the model to its model.")
+            layout = layout.rescaled(*canvas.size)
+        elif pixels and pixels != cells:
+            raise ValueError(f"regions is a layout for latent cells of {pixels} pixels, the model's have {cells}: its regions would have another size than its widgets say. Connect the model to the Region Layout node.")
+        return replace(layout, patch=canvas.patch)
 
     def jitter_of(self, layout: RegionLayout) -> int:
         spans = ((layout.region_height, layout.stride_height, layout.height), (layout.region_width, layout.stride_width, layout.width))
