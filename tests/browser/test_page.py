@@ -206,21 +206,25 @@ def cupscale(page):
     return {node["type"]: node["id"] for node in nodes.values()}
 
 
+def in_pixels(layout):
+    return [[8 * side for side in region] for region in layout.regions]
+
+
 def test_region_map_shows_the_layout_before_a_run(page, cupscale):
     layout, prompts = cupscale["LoupeRegionLayout"], cupscale["LoupeRegionPrompts"]
     for node in (layout, prompts):
         panel = page.panel(node)
         page.wait("(selector) => document.querySelectorAll(selector).length === 9", f"{panel} rect[data-region]")
-        assert page.js(RECTANGLES, panel) == [list(region) for region in RegionLayout.from_overlap(32, 32, 16, 16).regions]
+        assert page.js(RECTANGLES, panel) == in_pixels(RegionLayout.from_overlap(32, 32, 16, 16))
     page.set(layout, "overlap", 0.25)
-    page.set(layout, "region_width", 13)
+    page.set(layout, "region_width", 104)
     wanted = RegionLayout.from_overlap(32, 32, 16, 13, 0.25)
     for node in (layout, prompts):
         panel = page.panel(node)
-        page.wait("(selector) => document.querySelector(selector)", f'{panel} rect[data-region="{len(wanted.regions)}"][width="13"]')
-        assert page.js(RECTANGLES, panel) == [list(region) for region in wanted.regions]
+        page.wait("(selector) => document.querySelector(selector)", f'{panel} rect[data-region="{len(wanted.regions)}"][width="104"]')
+        assert page.js(RECTANGLES, panel) == in_pixels(wanted)
         text = page.js("(panel) => document.querySelector(panel).textContent", panel)
-        assert text.startswith(f"{len(wanted.regions)} regions, ") and "canvas 32 x 32" in text
+        assert text.startswith(f"{len(wanted.regions)} regions, ") and "canvas 256 x 256" in text
 
 
 def test_canvas_follows_nodes_upstream(page, cupscale):
@@ -228,7 +232,22 @@ def test_canvas_follows_nodes_upstream(page, cupscale):
     page.set(cupscale["EmptyLatentImage"], "width", 192)
     page.set(cupscale["ImageScaleBy"], "scale_by", 1.5)
     page.js("app.api.dispatchCustomEvent('graphChanged', app.graph.serialize())")
-    page.wait("(panel) => document.querySelector(panel).textContent.includes('canvas 36 x 24')", panel)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('canvas 288 x 192')", panel)
+
+
+def test_region_map_says_what_it_assumes_until_a_run_tells_it(page, cupscale):
+    layout, loader = cupscale["LoupeRegionLayout"], cupscale["LoupeLoadMini"]
+    panel = page.panel(layout)
+    page.js(ENDED)
+    page.set(layout, "region_width", 0)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('Connect model')", panel)
+    page.js("([from, to]) => app.graph.getNodeById(from).connect(0, app.graph.getNodeById(to), 'model')", [loader, layout])
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('a native side of 1024 and 8 pixels a latent cell are assumed until a run')", panel)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('of 256 x 128 pixels')", panel)
+    page.page.get_by_test_id("queue-button").click()
+    page.wait("ended")
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('of 128 x 128 pixels')", panel)
+    assert "assumed" not in page.js("(panel) => document.querySelector(panel).textContent", panel)
 
 
 @pytest.mark.parametrize("through", ["LoupeRegionPrompts", "LoupeRegionLayout"])

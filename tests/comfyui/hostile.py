@@ -26,10 +26,10 @@ CHEAP = {  # where the schema's own range would take long
     "scale_by": [1.0, 1.5, 2.37],
     "width": [0, 64, 120, 160],
     "height": [0, 64, 120, 160],
-    "region_width": [8, 9, 16, 8192],
-    "region_height": [8, 9, 16, 8192],
+    "region_width": [0, 64, 72, 65536],
+    "region_height": [0, 64, 72, 65536],
     "overlap": [0.0, 0.5, 0.95],
-    "patch_size": [8, 9, 16, 8192],
+    "patch_size": [0, 64, 72, 65536],
     "max_tokens": [8, 75],
     "dilation": [0, 1, 3, 64],
 }
@@ -113,7 +113,7 @@ class World:
     def sockets(self, node):
         """Strategies of right and of all values, by io type."""
         layouts = [RegionLayout.from_overlap(*size, 8, 8) for size in ((8, 8), (12, 8), (16, 16), (1, 40))]
-        patched = RegionalDenoiseNode.execute(self.model, 8, 8, 0.5, "uniform", False, 0, "native", 0)[0]
+        patched = RegionalDenoiseNode.execute(self.model, 64, 64, 0.5, "uniform", False, 0, "native", 0)[0]
         text = self.clip.encode_from_tokens_scheduled(self.clip.tokenize("red star"))
         images = [torch.rand(1, 64, 64, 3), torch.rand(2, 64, 64, 3), torch.rand(1, 96, 64, 3)]
         right = {

@@ -45,8 +45,8 @@ def sampled(**values):
     ({"scale_by": 1e30}, "scale_by is 1e+30; expected 1.0 to 16.0."),
     ({"cfg": float("nan")}, "cfg is nan; expected 0.0 to 100.0."),
     ({"mode": "nonsense"}, "mode is 'nonsense'; expected one of progressive, direct."),
-    ({"region_width": 0}, "region_width is 0; expected 8 to 8192."),
-    ({"region_height": -8}, "region_height is -8; expected 8 to 8192."),
+    ({"region_width": 16}, "region_width is 16 pixels; expected 0 (the model's native side, 1024) or 64 to 65536."),
+    ({"region_height": -8}, "region_height is -8; expected 0 to 65536."),
     ({"jitter": None}, "jitter is None; expected bool."),
     ({"model": None}, "model is None; expected MODEL."),
     ({"positive": []}, "positive is empty; expected at least one prompt."),
@@ -80,7 +80,7 @@ def test_every_node_s_execute_is_checked():
 
 def test_a_model_that_takes_no_summary_needs_none():
     positive = [[text, {}] for text, _ in tiny.conditioning(1)]
-    small = {"patch_size": 8, "steps": 1, "guided_steps": 1, "guidance": latent(), "seed": 0}
+    small = {"patch_size": 64, "steps": 1, "guided_steps": 1, "guidance": latent(), "seed": 0}
     run(PixelSmithSampler, model=tiny.sd15(), positive=positive, negative=positive, **small)
 
 
@@ -126,7 +126,7 @@ def test_region_prompts_refuse_empty_lists():
 
 
 def test_a_layout_has_regions_of_a_size():
-    with pytest.raises(ValueError, match="region_height is 0; expected 1 to 8192. Change it, or what is connected to it"):
+    with pytest.raises(ValueError, match="region_height is 0, the model's native side; .* Connect model, or type a size in pixels."):
         run(RegionLayoutNode, samples=latent(), region_height=0)
 
 

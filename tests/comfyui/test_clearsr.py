@@ -349,7 +349,7 @@ def test_batch_is_singles(world, control):
 
 
 def regional(model, batch=0):
-    return RegionalDenoiseNode.execute(model, 16, 16, 0.5, "uniform", False, 0, "native", batch).result[0]
+    return RegionalDenoiseNode.execute(model, 128, 128, 0.5, "uniform", False, 0, "native", batch).result[0]
 
 
 @pytest.mark.numerics

@@ -240,6 +240,7 @@ def test_a_run_is_told_once_with_the_nodes_that_have_a_part_in_it(server):
     sampled_by_nodes()
     ((data, client),) = [(data, client) for event, data, client in server.sent if event == "loupe.run"]
     assert (data["prompt_id"], data["nodes"], client) == ("prompt", ["5:3", "8"], "page")
+    assert (data["pixels_per_cell"], data["native"]) == (8, 1024)
     told = run_levels(json.loads(json.dumps(data)))
     assert len(told.timesteps) == 4 and told.model.table == tuple(tiny.sdxl().model.model_sampling.sigmas.tolist())
 

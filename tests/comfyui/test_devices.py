@@ -41,7 +41,7 @@ class World:
         return self.clip.encode_from_tokens_scheduled(self.clip.tokenize(text))
 
     def regional(self):
-        return self("RegionalDenoise", model=self.model, region_width=SIZE, region_height=SIZE, jitter=True)[0]
+        return self("RegionalDenoise", model=self.model, region_width=8 * SIZE, region_height=8 * SIZE, jitter=True)[0]
 
     def sample(self, model, steps, positive=None, negative=None, latent=None):
         latent = self.large["samples"] if latent is None else latent
@@ -81,19 +81,19 @@ def masked_attention_prior(world, steps):
 
 
 def pixart_attention_prior(world, steps):
-    model = world("RegionalDenoise", model=tiny.pixart(), region_width=36, region_height=36)[0]
+    model = world("RegionalDenoise", model=tiny.pixart(), region_width=288, region_height=288)[0]
     model = world("AttentionPrior", model=model, reference={"samples": world.noise(36, 36)})[0]
     return world.sample(model, steps, tiny.conditioning(1), tiny.conditioning(2), world.noise(36, 54))
 
 
 def anima_attention_prior(world, steps):
-    model = world("RegionalDenoise", model=tiny.anima(), region_width=SIZE, region_height=SIZE)[0]
+    model = world("RegionalDenoise", model=tiny.anima(), region_width=8 * SIZE, region_height=8 * SIZE)[0]
     model = world("AttentionPrior", model=model, reference={"samples": world.noise(SIZE, SIZE, 16)})[0]
     return world.sample(model, steps, tiny.conditioning(1), tiny.conditioning(2), world.noise(SIZE, 2 * SIZE, 16).unsqueeze(2))
 
 
 def region_prompts(world, steps):
-    layout = world("RegionLayout", samples=world.large, region_width=SIZE, region_height=SIZE)[0]
+    layout = world("RegionLayout", samples=world.large, region_width=8 * SIZE, region_height=8 * SIZE)[0]
     prompts = "\n".join(["blue box"] * len(layout.regions))
     return world.sample(world.regional(), steps, world("RegionPrompts", clip=world.clip, regions=layout, conditioning=world.positive, prompts=prompts)[0])
 
@@ -105,13 +105,13 @@ def clearsr(world, steps):
 
 
 def pixelsmith(world, steps):
-    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guidance=world.large, steps=steps, guided_steps=2, patch_size=SIZE)[0]["samples"]
+    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guidance=world.large, steps=steps, guided_steps=2, patch_size=8 * SIZE)[0]["samples"]
 
 
 def demofusion_sampler(world, steps):
     """With the latent network and the noise at edges."""
     lsr = world("LoadLSR", model_name="mini_lsr.safetensors")[0]
-    sizes = {"region_width": SIZE, "region_height": SIZE}
+    sizes = {"region_width": 8 * SIZE, "region_height": 8 * SIZE}
     return world("DemoFusionSampler", model=world.model, positive=world.positive, negative=world.negative, reference=world.small, mode="direct", steps=steps, strength=1.0, lsr=lsr, vae=world.vae, **sizes)[0]["samples"]
 
 

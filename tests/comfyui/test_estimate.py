@@ -107,19 +107,19 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     out = node(PATCHES["DemoFusion"](sdxl))
     text, picture = out.result
     assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 images" in text
-    assert "Regions: 12 of 8 x 8 cells, every 4 x 4" in text
-    assert "regions: 960 rows of 8 x 8 cells\n" in text
-    assert "dilated views: 320 rows of 10 x 8 cells\n" in text
+    assert "Regions: 12 of 64 x 64 pixels, every 32 x 32" in text
+    assert "regions: 960 rows of 64 x 64 pixels\n" in text
+    assert "dilated views: 320 rows of 80 x 64 pixels\n" in text
     assert "Network rows: 1,280 with 2 guidance branches (equal to 1,360 regions)\n" in text
     assert "Time" not in text
     assert picture.shape[0] == 1
     assert picture.shape[-1] == 3
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 1
-    assert re.search(r"attention prior: 20 rows of 10 x 6 cells, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
+    assert re.search(r"attention prior: 20 rows of 80 x 48 pixels, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
     timed = node(regional(sdxl), measure=True, positive=tiny.conditioning(1)).result[0]
     assert re.search(r"Time: about \d+ (s|min)$", timed)
-    assert "Regions: 1 of 20 x 16 cells" in node(sdxl).result[0]
+    assert "Regions: 1 of 160 x 128 pixels" in node(sdxl).result[0]
 
 
 def test_measuring_needs_a_prompt(sdxl):

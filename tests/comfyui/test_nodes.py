@@ -29,7 +29,7 @@ def run(node, **values):
 
 
 REFERENCE = {"samples": tiny.noise((1, 4, 8, 8), 5)}
-SMALL = {"region_width": 8, "region_height": 8}
+SMALL = {"region_width": 64, "region_height": 64}
 
 
 def test_the_pack_declares_its_nodes():

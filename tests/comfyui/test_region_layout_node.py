@@ -13,14 +13,14 @@ from loupe.patches.regional_denoise import RegionalDenoise
 import nodes
 
 
-def run(samples, width=128, height=128, overlap=0.5, blend="uniform"):
+def run(samples, width=1024, height=1024, overlap=0.5, blend="uniform"):
     return RegionLayoutNode.execute({"samples": samples}, width, height, overlap, blend).args
 
 
 @pytest.mark.parametrize("shape", [(1, 4, 96, 160), (2, 16, 5, 96, 160)])
 def test_layout_of_a_latent(shape):
-    layout, preview = run(torch.zeros(shape), 64, 32, 0.25, "gaussian")
-    assert layout == RegionLayout(96, 160, 32, 64, 24, 48, "gaussian")
+    layout, preview = run(torch.zeros(shape), 512, 256, 0.25, "gaussian")
+    assert layout == RegionLayout(96, 160, 32, 64, 24, 48, "gaussian", 8)
     assert preview.shape[0] == 1 and preview.shape[3] == 3 and preview.shape[1] / preview.shape[2] == 96 / 160
 
 
@@ -48,28 +48,23 @@ def test_an_empty_latent_of_other_cells_than_the_model_s(region):
     model = local.build("flux")
     model.model.latent_format.spacial_downscale_ratio = 16
     (empty,) = nodes.EmptyLatentImage().generate(1024, 512, 1)
-    layout = RegionLayoutNode.execute(empty, region, region, 0.5, "uniform").args[0]
+    layout = RegionLayoutNode.execute(empty, 8 * region, 8 * region, 0.5, "uniform").args[0]
     out = nodes.common_ksampler(regional(model, layout), 1, 1, 1.0, "euler", "simple", tiny.conditioning(1), tiny.conditioning(2), empty)[0]["samples"]
     assert out.shape[-2:] == (32, 64)
     own = RegionLayout.from_overlap(32, 64, region // 2, region // 2)
     expected = nodes.common_ksampler(regional(model, own), 1, 1, 1.0, "euler", "simple", tiny.conditioning(1), tiny.conditioning(2), empty)[0]["samples"]
     assert torch.equal(out, expected)
     text = PlanNode.execute(regional(model, layout), empty, 10, 1.0, 1, False).args[0]
-    assert f"{len(own.regions)} of {region // 2} x {region // 2} cells" in text
+    assert f"{len(own.regions)} of {8 * region} x {8 * region} pixels" in text
 
 
 def test_regions_that_fall_between_the_model_s_cells_are_refused():
     model = local.build("flux")
     model.model.latent_format.spacial_downscale_ratio = 16
     (empty,) = nodes.EmptyLatentImage().generate(1024, 512, 1)
-    layout = RegionLayoutNode.execute(empty, 63, 63, 0.5, "uniform").args[0]
-    with pytest.raises(ValueError, match="regions is a layout of 63 x 63 cells.*multiples of that"):
+    layout = RegionLayoutNode.execute(empty, 504, 504, 0.5, "uniform").args[0]
+    with pytest.raises(ValueError, match="regions is a layout of 63 x 63 cells.*Connect the model to Region Layout.*multiples of that"):
         nodes.common_ksampler(regional(model, layout), 1, 1, 1.0, "euler", "simple", tiny.conditioning(1), tiny.conditioning(2), empty)
-
-
-def test_a_latent_with_something_in_it_is_not_resized():
-    latent = {"samples": torch.ones(1, 4, 64, 128), "downscale_ratio_spacial": 8}
-    assert RegionLayoutNode.execute(latent, 32, 32, 0.5, "uniform").args[0].pixels_per_cell is None
 
 
 def test_prompts_of_regions_follow_the_layout_to_other_cells():
@@ -78,7 +73,7 @@ def test_prompts_of_regions_follow_the_layout_to_other_cells():
     model.model.latent_format.spacial_downscale_ratio = 16
     (empty,) = nodes.EmptyLatentImage().generate(1024, 512, 1)
     own = RegionLayout.from_overlap(32, 64, 32, 32, 0.0)
-    layout = RegionLayoutNode.execute(empty, 64, 64, 0.0, "uniform").args[0]
+    layout = RegionLayoutNode.execute(empty, 512, 512, 0.0, "uniform").args[0]
 
     def run(regions):
         positive = tiny.conditioning(1)

@@ -51,9 +51,9 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
         tiny.sample(with_parts(model, AttentionPrior(latent, noise=noise, seed=seed)), latent, steps=2)
     prompts = tiny.conditioning(1), tiny.conditioning(2)
     defaults = {one.id: one.default for one in DemoFusionSampler.define_schema().inputs if getattr(one, "default", None) is not None}
-    DemoFusionSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 16, "region_height": 16})
+    DemoFusionSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 128, "region_height": 128})
     defaults = {one.id: one.default for one in PixelSmithSampler.define_schema().inputs if getattr(one, "default", None) is not None}
-    PixelSmithSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 16})
+    PixelSmithSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
 
     # RNA, the prior's fixed noise and two fresh ones, two phases of DemoFusion, PixelSmith
     names = sorted({name.split()[0] for name in drawn})

@@ -85,6 +85,13 @@ def flux2():
     return _build(comfy.supported_models.Flux2, unet)
 
 
+def radiance():
+    """Its latents are pixels, its tokens 16 x 16 of them."""
+    unet = {"image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 12, 12], "theta": 10000}
+    unet |= {"patch_size": 16, "qkv_bias": True, "in_dim": 64, "out_dim": 64, "hidden_dim": 32, "n_layers": 1, "txt_ids_dims": [], "vec_in_dim": None, "use_x0": False, "use_sequential_txt_ids": False}
+    return _build(comfy.supported_models.ChromaRadiance, {**unet, "nerf_hidden_size": 8, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 512, "nerf_final_head_type": "conv", "nerf_embedder_dtype": torch.float32})
+
+
 def pixart():
     unet = {"image_model": "pixart_sigma", "input_size": 16, "patch_size": 2, "hidden_size": 96, "depth": 2, "num_heads": 2, "caption_channels": 64, "pe_interpolation": 1.0, "micro_condition": True}
     return _build(comfy.supported_models.PixArtSigma, unet)

@@ -131,7 +131,7 @@ def test_cupscale_runs_on_the_mini_world(client, info, likeness):
     decoded = find_node(workflow, title="Decode the reference")
     given = {
         "image": [decoded, 0], "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "positive": ["2", 0], "negative": ["3", 0],
-        "native_megapixels": 128 * 128 / 1024**2, "region_width": 16, "region_height": 16, "steps": 20, "start_at_step": 14, "cfg": 4.0,
+        "native_megapixels": 128 * 128 / 1024**2, "region_width": 128, "region_height": 0, "steps": 20, "start_at_step": 14, "cfg": 4.0,
     }
     assert set(given) <= {*BLUEPRINTS["Upscale (C-Upscale)"].inputs, *BLUEPRINTS["Upscale (C-Upscale)"].widgets}
     inside, ends = expand(ROOT / "subgraphs" / "Upscale (C-Upscale).json", info, given, "inside ")
@@ -148,7 +148,7 @@ def test_clearsr_runs_on_the_mini_world(client, likeness):
     low = find_node(workflow, title="Add noise")
     given = {
         "image": [low, 0], "model": ["1", 0], "vae": ["1", 2], "positive": ["4", 0], "negative": ["4", 0], "clearsr": "mini_clearsr.safetensors",
-        "scale_by": 1.5, "region_width": 16, "region_height": 16, "steps": 8, "cfg": 1.0,
+        "scale_by": 1.5, "region_width": 128, "region_height": 0, "steps": 8, "cfg": 1.0,
     }
     assert set(given) <= {*BLUEPRINTS["Restore (ClearSR)"].inputs, *BLUEPRINTS["Restore (ClearSR)"].widgets}
     inside, ends = expand(ROOT / "subgraphs" / "Restore (ClearSR).json", client.get_json("/object_info"), given, "inside ")

@@ -55,15 +55,25 @@ def test_unknown_nodes_have_no_curve(client):
 
 
 def test_regions_are_the_nodes(client):
-    layout = ask(client, "regions", height=20, width=33, region_width=16, region_height=16, overlap=0.5, blend="uniform")
-    assert (layout["canvas"], layout["region"], layout["overlap"]) == ([20, 33], [16, 16], [8, 8])
-    assert layout["regions"] == [[y, x, 16, 16] for y in (0, 4) for x in (0, 8, 16, 17)]
+    layout = ask(client, "regions", height=20, width=33, region_width=128, region_height=128, overlap=0.5, blend="uniform")
+    assert (layout["canvas"], layout["region"], layout["overlap"]) == ([160, 264], [128, 128], [64, 64])
+    assert layout["regions"] == [[y, x, 128, 128] for y in (0, 32) for x in (0, 64, 128, 136)]
     assert (layout["rows"], layout["columns"]) == (2, 4)
 
 
+def test_regions_are_those_of_a_model_s_latents(client):
+    of_16 = ask(client, "regions", height=80, width=100, grid=[16, 1, 1024])
+    assert (of_16["canvas"], of_16["region"], of_16["regions"][-1]) == ([1280, 1600], [1024, 1024], [256, 576, 1024, 1024])
+    pixels = ask(client, "regions", height=200, width=200, region_width=72, region_height=128, grid=[1, 16, 1024])
+    assert (pixels["canvas"], pixels["region"], pixels["overlap"]) == ([200, 200], [128, 64], [64, 32])
+    assert "region_height is 0, the model's native side" in ask(client, "regions", height=80, width=100)["error"]
+    for grid in (7, [8, 1, 1024, 1], [0], ["x"], [8, None]):
+        assert "error" in ask(client, "regions", height=80, width=100, grid=grid)
+
+
 def test_endless_layouts_are_only_counted(client):
-    layout = ask(client, "regions", height=8192, width=8192, region_width=1, region_height=1, overlap=0.95)
-    assert (layout["rows"] * layout["columns"], layout["regions"]) == (8192**2, [])
+    layout = ask(client, "regions", height=8192, width=8192, region_width=64, region_height=64, overlap=0.95)
+    assert (layout["rows"] * layout["columns"], layout["regions"]) == (8185**2, [])
     assert "height is None" in ask(client, "regions", width=4)["error"]
 
 

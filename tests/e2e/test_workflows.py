@@ -86,7 +86,7 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
     """Regional Denoise and DemoFusion on the MODEL, in either order, before the stock KSampler."""
     drawn, mini = find_node(demo_workflow, "KSampler"), find_node(demo_workflow, "LoupeLoadMini")
     low, high = [drawn, 0], [find_node(demo_workflow, "LoupeLSRUpscale"), 0]
-    regional = {"region_width": 16, "region_height": 16, "overlap": 0.5, "blend": "uniform", "jitter": False, "jitter_seed": 0, "size_conditioning": "native", "batch": 0}
+    regional = {"region_width": 128, "region_height": 0, "overlap": 0.5, "blend": "uniform", "jitter": False, "jitter_seed": 0, "size_conditioning": "native", "batch": 0}
     fusion = {"reference": low, "guidance": high, "skip_exponent": 3.0, "dilation_exponent": 1.0, "blur_exponent": 1.0, "blur": 0.8, "dilation": 0, "renormalize": True}
     pictures = []
     for first, second in (("LoupeRegionalDenoise", "LoupeDemoFusion"), ("LoupeDemoFusion", "LoupeRegionalDenoise")):
