@@ -74,15 +74,16 @@ def sd3():
     return model
 
 
-def flux():
+def flux(config=comfy.supported_models.Flux, **settings):
     unet = {"image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1}
-    return _build(comfy.supported_models.Flux, {**unet, "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []})
+    unet |= {"axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+    return _build(config, {**unet, **settings})
 
 
-def flux2():
+def flux2(**settings):
     unet = {"image_model": "flux2", "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 8, 8, 8]}
     unet |= {"theta": 2000, "patch_size": 1, "qkv_bias": False, "ops_bias": False, "global_modulation": True, "mlp_silu_act": True, "default_ref_method": "index", "ref_index_scale": 10.0, "txt_ids_dims": [3], "guidance_embed": True}
-    return _build(comfy.supported_models.Flux2, unet)
+    return _build(comfy.supported_models.Flux2, {**unet, **settings})
 
 
 def radiance():
@@ -97,9 +98,9 @@ def pixart():
     return _build(comfy.supported_models.PixArtSigma, unet)
 
 
-def qwen():
+def qwen(**settings):
     unet = {"image_model": "qwen_image", "in_channels": 64, "out_channels": 16, "num_layers": 2, "attention_head_dim": 32, "num_attention_heads": 2, "joint_attention_dim": 64, "axes_dims_rope": (8, 12, 12)}
-    return _build(comfy.supported_models.QwenImage, unet)
+    return _build(comfy.supported_models.QwenImage, {**unet, **settings})
 
 
 def wan(in_dim=16, config=comfy.supported_models.WAN21_T2V, **settings):
@@ -118,9 +119,10 @@ def anima():
         return cosmos(comfy.supported_models.Anima, "anima")
 
 
-def zimage():
+def zimage(config=comfy.supported_models.ZImage, **settings):
     unet = {"image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 8, "n_kv_heads": 8, "multiple_of": 32, "ffn_dim_multiplier": 1.0, "qk_norm": True}
-    return _build(comfy.supported_models.ZImage, {**unet, "cap_feat_dim": 64, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64], "rope_theta": 256.0, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8})
+    unet |= {"cap_feat_dim": 64, "axes_dims": [8, 12, 12], "axes_lens": [64, 64, 64], "rope_theta": 256.0, "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8}
+    return _build(config, {**unet, **settings})
 
 
 def krea2():
