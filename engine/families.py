@@ -15,7 +15,7 @@ class Family(NamedTuple):
     network: str | None  # class of diffusion_model, or a class that it derives from
     native: int = 1024  # pixels to a side of its native size
     sizes: str | None = None  # how it is told an image's size: sdxl, refiner, pixart, hunyuan_dit
-    positions: str | None = None  # how its tokens can be moved: post_input, post_input_centred, rope_options, or relative (nothing to move)
+    positions: str | None = None  # how its tokens can be moved, see below
     attention: str | None = None  # where its attention to the text can be read: unet, cross_attn (modules of this name)
     patch: int | None = None  # cells to the side of a token, where its network does not say
     crops: Mapping[str, str] = MappingProxyType({})  # conditioning that is cut otherwise than on the latent grid: key -> "pixels"
@@ -24,6 +24,10 @@ class Family(NamedTuple):
 
 
 GENERIC = Family("generic", (), None)
+
+# positions: "post_input": by a patch of that name, n tokens from 0; "post_input_centred": from -(n // 2), the text behind
+# the image; "post_input_halved": from -(n - n // 2), the text at 0. "rope_options": by an option of that name, from 0;
+# "rope_options_stretched": from 0 to the same number over an image of any size. "relative": only distances count.
 
 FAMILIES = (
     # UNets
@@ -40,9 +44,9 @@ FAMILIES = (
     # cross-attention to the text
     Family("PixArt", ("PixArtAlpha", "PixArtSigma"), "PixArtMS", sizes="pixart", attention="cross_attn"),
     Family("Hunyuan DiT", ("HunyuanDiT",), "HunYuanDiT", sizes="hunyuan_dit"),
-    Family("Anima", ("Anima",), "Anima", attention="cross_attn"),
-    Family("Cosmos Predict2", ("CosmosT2IPredict2",), "MiniTrainDIT", attention="cross_attn"),
-    Family("Kandinsky 5 Image", ("Kandinsky5Image",), "Kandinsky5", pooled=True),
+    Family("Anima", ("Anima",), "Anima", positions="relative", attention="cross_attn"),
+    Family("Cosmos Predict2", ("CosmosT2IPredict2",), "MiniTrainDIT", positions="relative", attention="cross_attn"),
+    Family("Kandinsky 5 Image", ("Kandinsky5Image",), "Kandinsky5", positions="relative", pooled=True),
     Family("Wan 2.1, 2.2", ("WAN21_T2V",), "WanModel", 832, positions="relative", attention="cross_attn", crops={"camera_conditions": "pixels"}),
     Family("Wan 2.2 5B", ("WAN22_T2V",), "WanModel", 960, positions="relative", attention="cross_attn"),
     # joint attention
@@ -54,20 +58,20 @@ FAMILIES = (
     Family("Chroma", ("Chroma",), "Chroma"),
     Family("Chroma Radiance", ("ChromaRadiance",), "ChromaRadiance"),
     Family("Qwen-Image", ("QwenImage",), "QwenImageTransformer2DModel", 1328, positions="post_input_centred"),
-    Family("Krea 2", ("Krea2",), "SingleStreamDiT"),
-    Family("Mage-Flow", ("MageFlow",), "MageFlowTransformer2DModel"),
+    Family("Krea 2", ("Krea2",), "SingleStreamDiT", positions="post_input"),
+    Family("Mage-Flow", ("MageFlow",), "MageFlowTransformer2DModel", positions="post_input_halved"),
     Family("JoyImage", ("JoyImage",), "JoyImageTransformer3DModel"),
     Family("Lumina 2", ("Lumina2",), "NextDiT", positions="rope_options"),
     Family("Z-Image", ("ZImage", "ZImagePixelSpace"), "NextDiT", positions="rope_options"),
     Family("Omnigen 2", ("Omnigen2",), "OmniGen2Transformer2DModel"),
     Family("Boogu", ("Boogu",), "BooguTransformer2DModel"),
-    Family("Ernie-Image", ("ErnieImage",), "ErnieImageModel"),
+    Family("Ernie-Image", ("ErnieImage",), "ErnieImageModel", positions="rope_options"),
     Family("Lens", ("Lens",), "LensTransformer2DModel", 1440),
     Family("Ideogram 4", ("Ideogram4",), "Ideogram4Transformer2DModel"),
     Family("HiDream-I1", ("HiDream",), "HiDreamImageTransformer2DModel", pooled=True),
     Family("HiDream-O1", ("HiDreamO1",), "HiDreamO1Transformer", 2048, uncut="its layout of the whole image"),
     Family("Hunyuan Image 2.1", ("HunyuanImage21",), "HunyuanVideo", 2048),
-    Family("PixelDiT", ("PixelDiTT2I",), "PixDiT_T2I"),
+    Family("PixelDiT", ("PixelDiTT2I",), "PixDiT_T2I", positions="rope_options_stretched"),
     Family("PiD", ("PiD",), "PidNet", 2048, uncut="its low resolution latent"),
     Family("SeedVR2", ("SeedVR2",), "NaDiT", 960, patch=2),  # windows of the area of 720p
 )

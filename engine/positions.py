@@ -8,6 +8,7 @@ from .families import family_of
 from .views import ViewPatch, patch_size
 
 POSITIONS = ("region", "canvas")
+SPAN = 16.0  # of PixelDiT's positions
 
 
 def check_positions(model) -> None:
@@ -43,18 +44,18 @@ class Placed(ViewPatch):
 
     def __init__(self, model):
         self.model, self.positions = model, family_of(model).positions
-        self.one_by_one = self.positions == "rope_options"  # one shift for all rows of a call
+        self.one_by_one = self.positions in ROPE_OPTIONS  # one shift for all rows of a call
         self.shift = None
 
     def options(self, options, call, views):
         if views is None or self.positions == "relative":
             return options
         transformer_options = options["transformer_options"]
-        if self.positions == "rope_options":
-            return {**options, "transformer_options": shifted_options(transformer_options, views[0], self.model.diffusion_model)}
-        rope = transformer_options.get("rope_options", {})
+        if self.one_by_one:
+            place = ROPE_OPTIONS[self.positions]
+            return {**options, "transformer_options": place(transformer_options, views[0], self.model.diffusion_model, call.canvas.size)}
         references = [latent for branch in call.conds for cond in branch or () if "ref_latents" in cond["model_conds"] for latent in cond["model_conds"]["ref_latents"].cond]
-        self.shift = PositionShift(views, call.x, self.model, (rope.get("scale_y", 1.0), rope.get("scale_x", 1.0)), any(latent.shape[-2:] == call.canvas.size for latent in references))
+        self.shift = PositionShift(views, call.x, self.model, any(latent.shape[-2:] == call.canvas.size for latent in references))
         patches = transformer_options.get("patches", {})
         patches = {**patches, "post_input": [*patches.get("post_input", ()), self.shift]}
         return {**options, "transformer_options": {**transformer_options, "patches": patches}}
@@ -67,27 +68,29 @@ class Placed(ViewPatch):
 class PositionShift:
     """post_input patch: moves the image tokens of every row to the place of its view.
 
-    views: of one network call of `model` (BaseModel) on the canvas `x` (B, C, ..., H, W). scale: of the positions, (y, x).
-    cropped: whether reference latents were cut like the canvas, and move with it.
+    views: of one network call of `model` (BaseModel) on the canvas `x` (B, C, ..., H, W). cropped: whether reference
+    latents were cut like the canvas, and move with it.
     """
 
-    def __init__(self, views: list, x: torch.Tensor, model, scale: tuple[float, float], cropped: bool):
-        self.views, self.x, self.scale, self.cropped = views, x, scale, cropped
+    def __init__(self, views: list, x: torch.Tensor, model, cropped: bool):
+        self.views, self.x, self.cropped = views, x, cropped
         self.patch = patch_size(model.diffusion_model)
-        self.centred = family_of(model).positions == "post_input_centred"
+        self.positions = family_of(model).positions
         self.used = False
 
     def __call__(self, args):
         self.used = True
         ids, text = args["img_ids"].clone(), args["txt_ids"]
         size = tuple(self._tokens(axis.count) for axis in (self.views[0].y, self.views[0].x))
-        shifts = [[axis.offset / self.patch * scale for axis, scale in zip((view.y, view.x), self.scale)] for view in self.views]
-        shifts = torch.tensor(shifts).repeat_interleave(len(self.x), 0).to(ids)
-        if self.centred:
-            canvas = tuple(map(self._tokens, self.x.shape[-2:]))
+        canvas = tuple(map(self._tokens, self.x.shape[-2:]))
+        shifts = ids.new_tensor([[axis.offset / self.patch for axis in (view.y, view.x)] for view in self.views])
+        if self.positions == "post_input_centred":
             shifts += ids.new_tensor([own // 2 - whole // 2 for own, whole in zip(size, canvas)])
             # the text begins behind the image
-            text = text + (round(max(side // 2 for side in canvas)) - round(max(side // 2 for side in size)))
+            text = text + (max(side // 2 for side in canvas) - max(side // 2 for side in size))
+        elif self.positions == "post_input_halved":
+            shifts += ids.new_tensor([(own + 1) // 2 - (whole + 1) // 2 for own, whole in zip(size, canvas)])
+        shifts = (shifts * _steps(ids, size)).repeat_interleave(len(self.x), 0)
         shifts = shifts.repeat(len(ids) // len(shifts), 1)[:, None]
         tokens = ids.shape[1] if self.cropped else self.x.shape[2:-2].numel() * size[0] * size[1]
         ids[:, :tokens, 1:3] += shifts
@@ -97,8 +100,29 @@ class PositionShift:
         return (cells + self.patch // 2) // self.patch
 
 
-def shifted_options(transformer_options: dict, view, network: torch.nn.Module) -> dict:
-    """`transformer_options` that place the only view of a call."""
+def _steps(ids, size):
+    """From one token to the next, (y, x), in positions `ids` (B, tokens, axes) of an image of `size` tokens; ComfyUI can
+    scale those of some networks."""
+    y, x = (ids[0, after, axis] - ids[0, 0, axis] if count > 1 else ids.new_tensor(1) for axis, after, count in ((1, size[1], size[0]), (2, 1, size[1])))
+    return torch.stack([y, x])
+
+
+def shifted_options(transformer_options: dict, view, network: torch.nn.Module, canvas: tuple[int, int]) -> dict:
+    """`transformer_options` that place the only view of a call on a `canvas` (height, width) in cells."""
     rope, patch = transformer_options.get("rope_options", {}), patch_size(network)
     moved = {f"shift_{name}": rope.get(f"shift_{name}", 0.0) + axis.offset / patch * rope.get(f"scale_{name}", 1.0) for name, axis in (("y", view.y), ("x", view.x))}
     return {**transformer_options, "rope_options": {**rope, **moved}}
+
+
+def stretched_options(transformer_options: dict, view, network: torch.nn.Module, canvas: tuple[int, int]) -> dict:
+    """As `shifted_options`, for a network that counts from 0 to `SPAN` over an image of any size."""
+    rope, patch = transformer_options.get("rope_options", {}), patch_size(network)
+    moved = {}
+    for name, axis, cells in (("y", view.y, canvas[0]), ("x", view.x, canvas[1])):
+        scale, gaps = rope.get(f"scale_{name}", 1.0), max(-(-cells // patch) - 1, 1)
+        moved[f"shift_{name}"] = rope.get(f"shift_{name}", 0.0) + SPAN * scale * axis.offset / patch / gaps
+        moved[f"scale_{name}"] = scale * (-(-axis.count // patch) - 1) / gaps
+    return {**transformer_options, "rope_options": {**rope, **moved}}
+
+
+ROPE_OPTIONS = {"rope_options": shifted_options, "rope_options_stretched": stretched_options}

@@ -146,7 +146,7 @@ def test_shifted_positions_are_those_of_the_canvas(family, references, models):
     keys = [{"reference_latents": [view.latent(reference)]} if references else {} for view in views]
     whole, text = ids_of(model, x, **({"reference_latents": [reference]} if references else {}))
     own, own_text = ids_of(model, views[0].latent(x), **keys[0])
-    shift = PositionShift(views, x, model.model, (1.0, 1.0), references)
+    shift = PositionShift(views, x, model.model, references)
     rows = torch.cat([own[:1]] * 4)  # two branches of two views
     out = shift({"img_ids": rows, "txt_ids": own_text})
     grids = whole[0].unflatten(0, (-1, 6, 10))
