@@ -17,7 +17,7 @@ from .cache import StepCache
 from .controls import cut_control
 from .families import family_of
 from .latents import same_aspect
-from .views import SmallView, View
+from .views import Canvas, SmallView, View
 
 REGION = "loupe_region"  # key of a prompt that belongs to one Region of the canvas
 REGION_CANVAS = "loupe_region_canvas"  # (height, width) of the canvas that it lies on, cells
@@ -105,18 +105,33 @@ def check_prompts(model, **prompts: list) -> None:
             )
 
 
-def check_conditioning(model, conds: dict) -> None:
-    """Raises ValueError for conditioning of `model` (BaseModel) that no view can be given its part of.
+def check_conditioning(model, conds: dict, canvas: Canvas) -> None:
+    """Raises ValueError for conditioning of `model` (BaseModel) that no part of `canvas` can be told its part of.
 
     conds: the guider's, by name.
     """
     family = family_of(model)
     if family.uncut is not None:
         raise ValueError(f"model is {family.name}, which is told about the whole canvas by {family.uncut}; it cannot be shown regions. Sample it without Loupe's patches.")
+    coarse = {key for key, how in family.crops.items() if how == "coarse"}
     for branch in conds.values():
         for cond in branch:
             for key in UNCUT_KEYS.keys() & cond.keys():
                 raise ValueError(f"The conditioning of {type(model).__name__} holds {UNCUT_KEYS[key]}: it is tied to the whole canvas and cannot be cut to regions.")
+            for key in coarse & cond.keys():
+                cells = _cells(cond[key], canvas.size)
+                if cells is None or any(canvas.patch % size for size in cells):
+                    height, width = cond[key].shape[-2:]
+                    raise ValueError(
+                        f"{key} of the conditioning has {width} x {height} cells for a canvas of {canvas.width} x {canvas.height}. {family.name} is cut to regions in multiples of {canvas.patch}, "
+                        f"which must be multiples of what a cell of {key} stands for. Make the canvas {width * canvas.patch} x {height * canvas.patch}, or {key} {canvas.width // canvas.patch} x {canvas.height // canvas.patch}."
+                    )
+
+
+def _cells(image, canvas):
+    """Cells of the canvas (height, width) that an element of `image` (..., h, w) stands for; None for no whole number."""
+    sides = list(zip(canvas, image.shape[-2:]))
+    return None if any(whole % side for whole, side in sides) else tuple(whole // side for whole, side in sides)
 
 
 class Crop(NamedTuple):
@@ -188,9 +203,10 @@ def _control(cond, crop):
 def _rewritten(cond, crop):
     """`cond` for the views of `crop`, its control as it was."""
     out = cond.copy()
+    rebuilt = _rebuilt(cond, crop)
     for key, value in cond.items():
         if key == "model_conds":
-            out[key] = {name: _model_cond(name, c, crop) for name, c in value.items()}
+            out[key] = {name: rebuilt[name] if name in rebuilt else _model_cond(name, c, crop) for name, c in value.items()}
         elif key == "area":
             out[key] = _area(cond, crop.views[0])
         elif key == "gligen":
@@ -205,6 +221,22 @@ def _rewritten(cond, crop):
     return out
 
 
+def _rebuilt(cond, crop):
+    """What ComfyUI makes of `cond` for an image of the views' size, and cannot be cut from that of the canvas."""
+    names = family_of(crop.model).rebuilt
+    if not names:
+        return {}
+    view = crop.views[0]
+    noise = view.latent(crop.x)
+    area = _area(cond, view)
+
+    def make():
+        made = crop.model.extra_conds(**{**cond, "noise": noise, "device": noise.device, **({"area": area} if area else {})})
+        return cond, {name: value for name, value in made.items() if name in names}
+
+    return crop.cache.get(("rebuilt", id(cond), tuple(noise.shape), area), make)[1]
+
+
 def _model_cond(name, cond, crop):
     value = cond.cond
     if isinstance(cond, comfy.conds.CONDConstant):
@@ -217,9 +249,12 @@ def _model_cond(name, cond, crop):
         sizes = _sizes(name, value, crop)
         if sizes is not None:
             return cond._copy_with(sizes)
-    if family_of(crop.model).crops.get(name) == "pixels":
+    how = family_of(crop.model).crops.get(name)
+    if how == "pixels":
         ratio = value.shape[-1] // crop.canvas[1]
         return cond._copy_with(torch.cat([view.pixels(_rows(value, crop), ratio) for view in crop.views]))
+    if how == "coarse":
+        return cond._copy_with(_coarse(name, value, crop))
     return cond._copy_with(_tensor(value, crop))
 
 
@@ -228,6 +263,14 @@ def _tensor(value, crop):
         return _latents(value, crop)
     # ComfyUI counts the rows of all views
     return value if len(value) == 1 else _rows(value, crop)
+
+
+def _coarse(name, value, crop):
+    cells = _cells(value, crop.canvas) or crop.canvas
+    try:
+        return torch.cat([view.coarse(_rows(value, crop), cells) for view in crop.views])
+    except ValueError as error:
+        raise ValueError(f"{name} of the conditioning has a cell for every {cells[1]} x {cells[0]} of the canvas, and cannot be cut to a part of it: {error}. Set sizes and overlaps to multiples of that.") from error
 
 
 def _rows(value, crop):

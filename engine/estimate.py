@@ -13,7 +13,7 @@ from .call import LARGEST_BATCH
 from .conditioning import check_conditioning
 from .evaluation import engine_of, without_parts
 from .views import Canvas
-from .work import Work, cells, rows
+from .work import Work, cells, in_parts, rows
 
 
 def works(model, height: int, width: int, evaluations: int) -> list[Work]:
@@ -98,7 +98,9 @@ def planned(model, shape: Sequence[int], evaluations: int, branches: int, positi
 
 def measure(model, planned: Plan, positive: list) -> float:
     """Seconds of the run, from one network call of each kind of work, with `positive` as every branch's prompt."""
-    check_conditioning(model.model, {"positive": [keys for _, keys in positive]})
+    canvas = Canvas.of(model.model, *planned.shape[-2:])
+    if in_parts(engine_of(model).works(model.model, canvas), canvas.size):
+        check_conditioning(model.model, {"positive": [keys for _, keys in positive]}, canvas)
     model = without_parts(model)
     return sum(_seconds(model, planned, work, positive) for work in planned.works)
 

@@ -21,7 +21,7 @@ from .run import Run
 from .side_effects import guidance_by_the_last_call
 from .step_edits import edited
 from .views import Canvas
-from .work import Work
+from .work import Work, in_parts
 
 KEY = "loupe"
 
@@ -55,13 +55,14 @@ class Engine:
         whole canvas."""
         if self.evaluating:
             check_latent(noise_shape)
-            check_conditioning(model.model, conds)
         canvas = Canvas.of(model.model, *noise_shape[-2:])
         for part in self.parts.values():
             part.check(model, canvas)
         if self.evaluating:
             hint_patches(model.model_options)
             works = self.works(model.model, canvas)
+            if in_parts(works, canvas.size):
+                check_conditioning(model.model, conds, canvas)
             if sum(work.views for work in works) > 1:
                 check_views(model)
             noise_shape = self._largest_call(works, noise_shape)

@@ -4,7 +4,9 @@ Latent channels, pixels per cell, prediction type and flow are read from the mod
 strength belong to templates, as one class serves base and distilled weights.
 """
 
+import math
 from collections.abc import Mapping
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -18,7 +20,9 @@ class Family(NamedTuple):
     positions: str | None = None  # how its tokens can be moved, see below
     attention: str | None = None  # where its attention to the text can be read: unet, cross_attn (modules of this name)
     patch: int | None = None  # cells to the side of a token, where its network does not say
-    crops: Mapping[str, str] = MappingProxyType({})  # conditioning that is cut otherwise than on the latent grid: key -> "pixels"
+    multiple: tuple[str, ...] = ()  # numbers on its network; its regions are multiples of their product, in cells
+    crops: Mapping[str, str] = MappingProxyType({})  # conditioning that is cut otherwise than on the latent grid: key -> "pixels", or "coarse" for one of fewer cells
+    rebuilt: tuple[str, ...] = ()  # conditioning that ComfyUI makes for an image's size, and again for a region's
     pooled: bool = False  # whether it is told a summary of the prompt (pooled_output)
     uncut: str | None = None  # what tells it about the whole canvas and cannot be cut to regions
 
@@ -29,6 +33,7 @@ GENERIC = Family("generic", (), None)
 # the image; "post_input_halved": from -(n - n // 2), the text at 0. "rope_options": by an option of that name, from 0;
 # "rope_options_stretched": from 0 to the same number over an image of any size. "relative": only distances count.
 
+LAYOUT_OF_TOKENS = ("input_ids", "position_ids", "token_types", "vinput_mask", "ar_len", "ref_pixel_values", "ref_image_grid_thw", "ref_patches")
 FAMILIES = (
     # UNets
     Family("SD 1.5", ("SD15",), "UNetModel", 512, attention="unet"),
@@ -69,10 +74,10 @@ FAMILIES = (
     Family("Lens", ("Lens",), "LensTransformer2DModel", 1440),
     Family("Ideogram 4", ("Ideogram4",), "Ideogram4Transformer2DModel"),
     Family("HiDream-I1", ("HiDream",), "HiDreamImageTransformer2DModel", pooled=True),
-    Family("HiDream-O1", ("HiDreamO1",), "HiDreamO1Transformer", 2048, uncut="its layout of the whole image"),
+    Family("HiDream-O1", ("HiDreamO1",), "HiDreamO1Transformer", 2048, rebuilt=LAYOUT_OF_TOKENS),
     Family("Hunyuan Image 2.1", ("HunyuanImage21",), "HunyuanVideo", 2048),
     Family("PixelDiT", ("PixelDiTT2I",), "PixDiT_T2I", positions="rope_options_stretched"),
-    Family("PiD", ("PiD",), "PidNet", 2048, uncut="its low resolution latent"),
+    Family("PiD", ("PiD",), "PidNet", 2048, multiple=("lq_proj.sr_scale", "lq_proj.latent_spatial_down_factor"), crops={"lq_latent": "coarse"}),
     Family("SeedVR2", ("SeedVR2",), "NaDiT", 960, patch=2),  # windows of the area of 720p
 )
 _BY_CONFIG = {config: family for family in FAMILIES for config in family.configs}
@@ -95,3 +100,9 @@ def family_of(model, network=None) -> Family:
 def token_size(network) -> int:
     """Latent cells to the side of one token of a network that does not say; 1 where it is not listed."""
     return next((family.patch for family in FAMILIES if family.patch and family.network == type(network).__name__), 1)
+
+
+def region_multiple(network) -> int:
+    """Latent cells that its record says the regions of `network` are multiples of."""
+    names = next((family.multiple for family in FAMILIES if family.network == type(network).__name__), ())
+    return math.prod(attrgetter(name)(network) for name in names)

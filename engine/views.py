@@ -1,17 +1,18 @@
 """The canvas, and parts of it that the network is shown as images of their own."""
 
+import math
 from typing import NamedTuple
 
 import torch
 
 from ..methods.regions import Region
 from ..methods.resize import area_resize
-from .families import token_size
+from .families import region_multiple, token_size
 
 
 class Canvas(NamedTuple):
-    """A latent of `height` x `width` cells. pixels_per_cell: to the side of a cell; patch: cells to the side of a token
-    of the network, 1 for convolutional ones."""
+    """A latent of `height` x `width` cells. pixels_per_cell: to the side of a cell; patch: cells that regions are
+    multiples of, which is the side of a token for most networks and 1 for convolutional ones."""
 
     height: int
     width: int
@@ -21,7 +22,7 @@ class Canvas(NamedTuple):
     @classmethod
     def of(cls, model, height: int, width: int) -> "Canvas":
         """For the latents and the network of `model` (BaseModel)."""
-        return cls(height, width, model.latent_format.spacial_downscale_ratio, patch_size(model.diffusion_model))
+        return cls(height, width, model.latent_format.spacial_downscale_ratio, math.lcm(patch_size(model.diffusion_model), region_multiple(model.diffusion_model)))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,6 +86,20 @@ class View(NamedTuple):
             image = Axis(image.shape[dim] // ratio - covered, 1, covered).take(image, dim, ratio)
         return area_resize(image, self.y.count * ratio, self.x.count * ratio)
 
+    def coarse(self, image: torch.Tensor, cells: tuple[int, int]) -> torch.Tensor:
+        """This view of an image (..., h, w) of the canvas, whose elements stand for `cells` (height, width). Every
+        dilated view is the whole image, made small.
+
+        Raises ValueError where the view holds a part of one.
+        """
+        if any(side % size for axis, size in zip(self[:2], cells) for side in (axis.count, axis.offset if axis.step == 1 else 0)):
+            raise ValueError(f"{self.x.count} x {self.y.count} cells at column {self.x.offset}, row {self.y.offset} are no multiples of {cells[1]} x {cells[0]}")
+        size = tuple(axis.count // own for axis, own in zip(self[:2], cells))
+        for dim, axis, own, count in zip((-2, -1), self[:2], cells, size):
+            start = axis.offset // own if axis.step == 1 else image.shape[dim] - axis.step * count
+            image = Axis(start, 1, axis.step * count).take(image, dim)
+        return area_resize(image, *size) if self.region is None else image
+
     def area(self, area: tuple[int, ...]) -> tuple[int, ...] | None:
         """ComfyUI's (..., height, width, ..., y, x) clipped to this view, None when they do not meet."""
         n = len(area) // 2
@@ -115,6 +130,9 @@ class SmallView(NamedTuple):
 
     def pixels(self, image: torch.Tensor, ratio: int) -> torch.Tensor:
         return area_resize(image, self.height * ratio, self.width * ratio)
+
+    def coarse(self, image: torch.Tensor, cells: tuple[int, int]) -> torch.Tensor:
+        return area_resize(image, max(1, self.height // cells[0]), max(1, self.width // cells[1]))
 
     def area(self, area: tuple[int, ...]) -> tuple[int, ...]:
         n = len(area) // 2

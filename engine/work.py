@@ -37,3 +37,8 @@ def cells(works: Sequence[Work], branches: int = 2, batch: int = 1) -> int:
 
 def _rows(work, branches):
     return work.views * (branches if work.guided else 1)
+
+
+def in_parts(works: Sequence[Work], size: tuple[int, int]) -> bool:
+    """Whether the network sees something else than all `size` (height, width) cells of the latent at once."""
+    return any(work.views > 1 or (work.height, work.width) != size for work in works)

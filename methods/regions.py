@@ -5,7 +5,7 @@ All coordinates are latent cells. The view grid and the jitter are those of Demo
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -104,6 +104,12 @@ class RegionLayout:
         if any(side != round(side) for side in sides):
             raise ValueError(f"regions is a layout of {self.region_width} x {self.region_height} cells every {self.stride_width} x {self.stride_height}, of which {1 / x:g} x {1 / y:g} make one of the model's. Connect the model to Region Layout, which then rounds them, or type sizes that are multiples of that.")
         return RegionLayout(height, width, *map(round, sides), self.blend)
+
+    def rounded(self, multiple: int) -> "RegionLayout":
+        """Regions smaller than the canvas, and strides, rounded down to a `multiple` of cells, at least one."""
+        height, width = (length if region == length else min(_rounded(region, multiple), length) for region, length in ((self.region_height, self.height), (self.region_width, self.width)))
+        down, right = min(_rounded(self.stride_height, multiple), height), min(_rounded(self.stride_width, multiple), width)
+        return replace(self, region_height=height, region_width=width, stride_height=down, stride_width=right, patch=multiple)
 
     @property
     def starts(self) -> tuple[list[int], list[int]]:

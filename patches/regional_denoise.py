@@ -1,7 +1,7 @@
 """Denoising a canvas region by region (MultiDiffusion's fusion, DemoFusion's views)."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ class RegionalDenoise(Part):
             layout = layout.rescaled(*canvas.size)
         elif pixels and pixels != cells:
             raise ValueError(f"regions is a layout for latent cells of {pixels} pixels, the model's have {cells}: its regions would have another size than its widgets say. Connect the model to the Region Layout node.")
-        return replace(layout, patch=canvas.patch)
+        return layout.rounded(canvas.patch)
 
     def jitter_of(self, layout: RegionLayout) -> int:
         spans = ((layout.region_height, layout.stride_height, layout.height), (layout.region_width, layout.stride_width, layout.width))

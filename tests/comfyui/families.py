@@ -114,8 +114,11 @@ FAMILIES = {
     "lens": Tiny("Lens", LENS, cfg=5.0),
     "ideogram4": Tiny("Ideogram4", IDEOGRAM, cfg=7.0),
     "hidream_i1": Tiny("HiDream", HIDREAM, "lcm", "normal", 28, 1.0),
+    "hidream_o1": Tiny("HiDreamO1", {"image_model": "hidream_o1", "text_config_overrides": HIDREAM_TEXT, "vision_config_overrides": HIDREAM_EYES}, "dpmpp_2m_sde_gpu", "normal", 40, 5.0, region=64),
     "hunyuan_image": Tiny("HunyuanImage21", HUNYUAN, cfg=3.5),
     "pixeldit": Tiny("PixelDiTT2I", PIXELS, "er_sde", "simple", 30, region=64),
+    "pid": Tiny("PiD", PID, "lcm", "simple", 4, 1.0, region=64),
+    "pid_flux2": Tiny("PiD", PID_FLUX2, "lcm", "simple", 4, 1.0, region=128),
     "seedvr2_3b": Tiny("SeedVR2", tiny.seedvr2, steps=1, cfg=1.0, frames=1),
     "seedvr2_7b": Tiny("SeedVR2", seedvr2_7b, steps=1, cfg=1.0, frames=1),
 }

@@ -10,6 +10,7 @@ from loupe.engine.evaluation import parts_of, with_parts
 from loupe.engine.families import family_of
 from loupe.engine.positions import PositionShift
 from loupe.engine.views import Axis, Canvas, View, patch_size
+from loupe.methods.regions import RegionLayout
 from loupe.patches.demofusion import DilatedPass
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
@@ -205,6 +206,17 @@ def test_tokens_of_networks_that_call_their_size_otherwise(family):
     even = tiny.evaluate(regional(model, 8, overlap=0.3, jitter=True), x, conds, FLOW)
     for a, b in zip(odd, even):
         assert a.isfinite().all() and tiny.relative(a, b) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["pixart", *LATER])
+def test_a_layout_of_an_odd_size_is_rounded_to_tokens(family):
+    model, size = later(family) if family in LATER else tiny.pixart(), SMALLEST.get(family, 8)
+    frames = [1] if model.model.latent_format.latent_dimensions == 3 else []
+    x = tiny.noise((1, model.model.latent_format.latent_channels, *frames, size, 2 * size), 3)
+    odd, even = (RegionLayout(size, 2 * size, size, region, size, stride) for region, stride in ((size + 1, size // 2 + 1), (size, size // 2)))
+    conds = conds_of(family, model, x)
+    for a, b in zip(*(tiny.evaluate(with_parts(model, RegionalDenoise(layout=layout)), x, conds, FLOW) for layout in (odd, even))):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("family", ["pixart", *LATER])

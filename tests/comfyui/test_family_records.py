@@ -73,7 +73,7 @@ def test_all_models_of_one_network_are_told_alike(config):
 
 def test_a_model_without_a_record_is_generic():
     assert family_of(None) == family_of(types.SimpleNamespace()) == GENERIC
-    assert GENERIC.native == 1024 and not any((GENERIC.sizes, GENERIC.positions, GENERIC.attention, GENERIC.crops, GENERIC.uncut))
+    assert GENERIC.native == 1024 and not any((GENERIC.sizes, GENERIC.positions, GENERIC.attention, GENERIC.crops, GENERIC.multiple, GENERIC.rebuilt, GENERIC.uncut))
 
 
 def test_the_most_derived_record_counts():

@@ -155,3 +155,16 @@ def test_overlap_counts_common_cells():
     assert region.overlap(region) == 20
     assert region.overlap(Region(4, 0, 10, 4)) == Region(4, 0, 10, 4).overlap(region) == 2
     assert region.overlap(Region(6, 3, 4, 5)) == 0
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 32])
+def test_a_layout_is_rounded_to_a_multiple(multiple):
+    layout = RegionLayout(200, 64, 77, 64, 51, 33, "linear", 8).rounded(multiple)
+    assert (layout.region_height, layout.region_width) == (77 // multiple * multiple, 64)
+    assert (layout.stride_height, layout.stride_width) == (51 // multiple * multiple, 33 // multiple * multiple)
+    assert (layout.height, layout.width, layout.blend, layout.pixels_per_cell, layout.patch) == (200, 64, "linear", 8, multiple)
+
+
+def test_a_layout_smaller_than_a_multiple_is_one():
+    layout = RegionLayout(40, 20, 12, 20, 3, 20).rounded(32)
+    assert (layout.region_height, layout.region_width, layout.stride_height, layout.stride_width) == (32, 20, 32, 20)
