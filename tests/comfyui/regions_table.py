@@ -1,6 +1,11 @@
 """The table of docs/regions.md: which test proves a kind of conditioning on a model family, or why there is none."""
 
+import functools
+
+import families
 import local
+from loupe.engine.families import FAMILIES
+from loupe.engine.views import Canvas
 
 UNETS, TRANSFORMERS = ("sd15", "sdxl"), ("sd3", "flux", "pixart", "qwen", "wan", "zimage")
 COLUMNS = {"sd15": "SD 1.5", "sdxl": "SDXL", "sd3": "SD 3", "flux": "Flux", "pixart": "PixArt", "qwen": "Qwen-Image", "wan": "Wan", "zimage": "Z-Image, Lumina 2"}
@@ -69,6 +74,46 @@ def table() -> str:
     lines += [f"| {row} | " + " | ".join(short(row, family) for family in COLUMNS) + " |" for row in ROWS]
     lines += ["", f"`L`: `{LOCAL}[row-family]`, families " + ", ".join(f"`{family}`" for family in COLUMNS) + ".", ""]
     lines += [f"{i}. " + (f"`{note}`" if "::" in note and not note.startswith("refused") else note) for i, note in enumerate(notes, 1)]
+    return "\n".join(lines)
+
+
+FAMILY_COLUMNS = ("family", "region, pixels", "multiples of", "positions: canvas", "told of a region by more than crops", "tiny networks")
+POSITIONS = {None: "refused", "relative": "nothing to move", "post_input": "moved", "post_input_centred": "moved", "post_input_halved": "moved", "rope_options": "moved, one by one", "rope_options_stretched": "moved, one by one"}
+TOLD = {"pixels": "{} in pixels", "coarse": "{} by its own cells"}
+
+
+def shown_families():
+    """Records of models that make images."""
+    configs = {family.config for family in families.FAMILIES.values()}
+    return [family for family in FAMILIES if configs & set(family.configs)]
+
+
+def networks_of(family):
+    return [name for name, tiny in families.FAMILIES.items() if tiny.config in family.configs]
+
+
+@functools.cache
+def multiple_of(name):
+    """Pixels to the side of what regions of a tiny network are multiples of."""
+    model = families.build(name).model
+    canvas = Canvas.of(model, 1, 1)
+    return canvas.patch * canvas.pixels_per_cell
+
+
+def told(family):
+    parts = ["size"] if family.sizes else []
+    parts += [TOLD[how].format(f"`{name}`") for name, how in family.crops.items()]
+    parts += ["tokens laid out anew"] if family.rebuilt else []
+    return ", ".join(parts)
+
+
+def family_table() -> str:
+    """Markdown."""
+    lines = ["| " + " | ".join(FAMILY_COLUMNS) + " |", "|---" * len(FAMILY_COLUMNS) + "|"]
+    for family in shown_families():
+        names = networks_of(family)
+        multiples = " or ".join(map(str, sorted({multiple_of(name) for name in names})))
+        lines.append(f"| {family.name} | {family.native} | {multiples} | {POSITIONS[family.positions]} | {told(family)} | " + ", ".join(f"`{name}`" for name in names) + " |")
     return "\n".join(lines)
 
 

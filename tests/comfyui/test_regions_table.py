@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import families
 import local
 import pytest
 import regions_table
@@ -15,6 +16,12 @@ PAGE = HERE.parents[1] / "docs" / "regions.md"
 def test_the_page_shows_the_table(name, table):
     shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
     assert shown.group(1) == table()
+
+
+def test_the_page_has_a_row_for_every_family():
+    if not all(map(families.is_known, families.FAMILIES)):
+        pytest.skip("this ComfyUI does not know all of them")
+    test_the_page_shows_the_table("families", regions_table.family_table)
 
 
 @pytest.mark.parametrize("cache", regions_table.CACHES)
