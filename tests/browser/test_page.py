@@ -201,7 +201,7 @@ def cupscale(page):
       if (node.type === "KSampler") widget("steps").value = 4;
       if (node.type === "KSamplerAdvanced") { widget("steps").value = 16; widget("start_at_step").value = 8; }
       if (widget("noise_seed")) widget("noise_seed").value = Date.now();
-      if (node.title === "Regions alone") node.mode = 2;
+      if (["Draw regions alone", "Regions alone"].includes(node.title)) node.mode = 2;
     } }""")
     return {node["type"]: node["id"] for node in nodes.values()}
 

@@ -1,9 +1,11 @@
 """What the bundled workflows tell their models."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from loupe.headless.client import node_title
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NEGATIVE = "blurry, ugly, duplicate, poorly drawn, deformed, mosaic"  # of DemoFusion's published example
@@ -24,3 +26,9 @@ def test_sdxl_avoids_what_the_published_example_avoids(file):
 
 def test_the_templates_say_the_same():
     assert all(f'"{NEGATIVE}"' in file.read_text(encoding="utf-8") for file in on_sdxl(WORKFLOWS.glob("*.json")))
+
+
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("api/*.json")), ids=lambda file: file.stem)
+def test_a_title_names_one_node(file):
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    assert [title for title, count in Counter(node_title(workflow, key) for key in workflow).items() if count > 1] == []
