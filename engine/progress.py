@@ -93,7 +93,7 @@ def browser() -> Browser | None:
 
 def notice(text: str) -> None:
     """Say `text` in the log and below the node that runs."""
-    logging.warning(text)
+    logging.getLogger("loupe").warning("Loupe: %s", text)
     shown = browser()
     if shown is not None and shown.server.client_id is not None:
         shown.server.send_progress_text(text, shown.node_id, shown.server.client_id)

@@ -35,10 +35,12 @@ class LocalCaptioner(Loaded):
         # heavy, and only this class needs it
         import transformers
 
+        # its name changed in transformers 4.56
+        dtype = "dtype" if tuple(map(int, transformers.__version__.split(".")[:2])) >= (4, 56) else "torch_dtype"
         local = {"local_files_only": True, "trust_remote_code": False}
         try:
             self.processor = transformers.AutoProcessor.from_pretrained(folder, **local)
-            network = transformers.AutoModelForImageTextToText.from_pretrained(folder, torch_dtype="auto", use_safetensors=True, **local)
+            network = transformers.AutoModelForImageTextToText.from_pretrained(folder, **{dtype: "auto"}, use_safetensors=True, **local)
         except (OSError, ValueError) as error:
             raise ValueError(f"model {name} cannot be loaded as an image-text-to-text model: {error}. Choose a folder with config.json, the processor's files and .safetensors weights of an architecture that transformers {transformers.__version__} knows.") from error
         if getattr(self.processor, "chat_template", None) is None:

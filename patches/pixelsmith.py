@@ -16,6 +16,7 @@ import comfy.samplers
 import comfy.utils
 import latent_preview
 import torch
+from tqdm.auto import tqdm
 
 from ..engine import Part, Work, parts_of, with_parts
 from ..engine.controls import check_caches
@@ -78,6 +79,7 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
     pixels = tuple(side * pixels_per_cell for side in x.shape[-2:])
     options = extra_args["model_options"]
     progress = Progress(tuple(x.shape[-2:]), [len(sweep.patches) for sweep in sweeps])
+    bar = tqdm(total=progress.end, unit="patch", disable=disable)
 
     def view(region):
         ids = published_ids(region, pixels, pixels_per_cell) if sizes == PUBLISHED else regional_denoise.size_ids(sizes, region, pixels, pixels_per_cell)
@@ -101,13 +103,15 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
             model_options={**options, KEY: wave},
             seed=extra_args["seed"],
         )
+        bar.update(len(images))
         return denoised.chunk(len(images))
 
     def swept(step, x, denoised):
         if callback is not None:
             callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
 
-    return denoise(predict, latent, noise, sigmas.tolist(), sweeps, guided_steps, flow, swept)
+    with bar:
+        return denoise(predict, latent, noise, sigmas.tolist(), sweeps, guided_steps, flow, swept)
 
 
 def published_ids(region: Region, pixels: tuple[int, int], pixels_per_cell: int) -> tuple[int, int, int, int, int, int]:
@@ -141,7 +145,7 @@ def sample(
     _check(model)
     height, width = guide.shape[-2:]
     sweeps = plan(height, width, patch_size, len(sigmas) - 1, guided_steps, seed, order)
-    logging.info("PixelSmith: %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.waves) for sweep in sweeps))
+    logging.getLogger("loupe").info("Loupe: PixelSmith draws %d patches in %d sweeps, %d one after another", sum(len(sweep.patches) for sweep in sweeps), len(sweeps), sum(len(sweep.waves) for sweep in sweeps))
     return sample_planned(
         model,
         positive,

@@ -32,7 +32,7 @@ def golden():
     """
 
     def read(name):
-        description = json.loads((GOLDEN / f"{name}.json").read_text())
+        description = json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
         plain, packed = GOLDEN / f"{name}.safetensors", GOLDEN / f"{name}.safetensors.xz"
         if packed.exists():
             return safetensors.torch.load(lzma.decompress(packed.read_bytes())), description

@@ -14,7 +14,7 @@ def model_folders(base, *owners):
     models = [owner / "models" for owner in owners]
     folders = {str(root): {folder.name: str(folder) for folder in root.iterdir() if folder.is_dir()} for root in models if root.is_dir()}
     paths = base / "model_folders.yaml"
-    paths.write_text(json.dumps(folders))
+    paths.write_text(json.dumps(folders), encoding="utf-8")
     return ["--extra-model-paths-config", str(paths)]
 
 

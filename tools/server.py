@@ -89,7 +89,7 @@ class Server:
             return False
 
     def log_tail(self, lines=30):
-        return "\n".join(self.log_file.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log_file.read_text(errors="replace", encoding="utf-8").splitlines()[-lines:])
 
     def stop(self):
         self.process.terminate()

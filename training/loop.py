@@ -185,7 +185,7 @@ class Loop:
         self.figures.clear()
         bar.set_postfix({k: f"{v:.4f}" for k, v in mean.items()})
         fresh = not self.log_path.exists()
-        with open(self.log_path, "a", newline="") as f:
+        with open(self.log_path, "a", newline="", encoding="utf-8") as f:
             writer = csv.writer(f)
             if fresh:
                 writer.writerow(["step", "seconds", "lr", *mean])

@@ -44,7 +44,7 @@ def curve(name: str, steps: list[float], values: list[float]) -> np.ndarray:
 
 def plot_log(log: Path, path: Path) -> None:
     """Every figure of a training's CSV log against its steps, one under the other."""
-    with open(log, newline="") as f:
+    with open(log, newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     panels = []
     for name in rows[0]:

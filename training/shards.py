@@ -62,17 +62,17 @@ class Shards:
         index = self.folder / "index.json"
         if rank == 0:
             self.folder.mkdir(parents=True, exist_ok=True)
-            known = json.loads(index.read_text()) if index.exists() else {"settings": self.settings, "shards": []}
+            known = json.loads(index.read_text(encoding="utf-8")) if index.exists() else {"settings": self.settings, "shards": []}
             self._check(known["settings"])
             old = {name for shard in known["shards"] for name in shard}
             new = [name for name in names if name not in old]
             known["shards"] += [new[i:i + IMAGES_PER_SHARD] for i in range(0, len(new), IMAGES_PER_SHARD)]
             partial = index.with_suffix(".partial")
-            partial.write_text(json.dumps(known, indent=1))
+            partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
             os.replace(partial, index)
         if ranks > 1:
             dist.barrier()
-        return json.loads(index.read_text())["shards"]
+        return json.loads(index.read_text(encoding="utf-8"))["shards"]
 
     def _check(self, before: dict) -> None:
         if different := [key for key in self.settings if before.get(key) != self.settings[key]]:

@@ -43,7 +43,7 @@ class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
         """As ComfyUI does it; words that the mini world does not know are named in the log, once a text."""
         if text not in self.warned and (warning := warning_of(text)):
             self.warned.add(text)
-            logging.warning(warning)
+            logging.getLogger("loupe").warning("Loupe: %s", warning)
         return super().tokenize_with_weights(text, return_word_ids, **kwargs)
 
 

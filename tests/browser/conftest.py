@@ -39,7 +39,7 @@ def server(tmp_path_factory):
     comfyui = Path(os.environ.get("LOUPE_COMFYUI") or pytest.exit("Run: python dev.py test --browser", 4)).resolve()
     base = tmp_path_factory.mktemp("base")
     (base / "user" / "default").mkdir(parents=True)
-    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS))
+    (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
     with Server(comfyui, base) as server:
         yield server
 

@@ -161,7 +161,7 @@ def test_a_part_brings_its_object_patches_and_its_refusal(sdxl):
 
 def test_a_part_says_what_happened(sdxl, caplog):
     run(with_parts(sdxl, Brighter()))
-    assert "brighter after 3 steps" in caplog.text
+    assert ("loupe", "Loupe: brighter after 3 steps") in [(record.name, record.message) for record in caplog.records]
 
 
 def test_a_copy_of_the_options_is_of_the_same_run(sdxl):

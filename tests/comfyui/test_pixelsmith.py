@@ -284,3 +284,13 @@ def test_node():
     assert out["samples"].isfinite().all()
     with pytest.raises(ValueError, match="guided_steps is 4; it counts steps from the first, so use 1 to 3"):
         PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **{**settings, "guided_steps": 4})
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_console_counts_the_patches(monkeypatch, capsys, enabled):
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_ENABLED", enabled)
+    model = tiny.sdxl()
+    guidance = latent_of(model, 1, 16, 16)
+    run(model, guidance)
+    patches = sum(len(sweep.patches) for sweep in plan(16, 16, 8, 4, 2, 5, "random"))
+    assert (f"{patches}/{patches}" in capsys.readouterr().err) == enabled

@@ -253,6 +253,16 @@ def test_the_model_is_comfyui_s_to_place_and_gone_afterwards(installed, monkeypa
     assert all(model() is None for model, _ in placed)
 
 
+@pytest.mark.parametrize("version, name", [("4.50.3", "torch_dtype"), ("4.56.0", "dtype"), ("5.24.0", "dtype")])
+def test_a_local_model_keeps_the_dtype_of_its_file(folder, monkeypatch, version, name):
+    transformers = pytest.importorskip("transformers")
+    load, asked = transformers.AutoModelForImageTextToText.from_pretrained, {}
+    monkeypatch.setattr(transformers, "__version__", version)
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", lambda folder, **options: asked.update(options) or load(folder))
+    LocalCaptioner(str(folder), "tiny")
+    assert {option: value for option, value in asked.items() if "dtype" in option} == {name: "auto"}
+
+
 def test_cancel_stops_within_an_answer(folder, monkeypatch):
     pictures, words = [PICTURE[:, :, :64]], []
     check = comfy.model_management.throw_exception_if_processing_interrupted
@@ -278,11 +288,11 @@ def test_progress_counts_regions(installed, monkeypatch):
 
 
 def test_folders_that_are_no_captioners_are_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(ValueError, match="model broken cannot be loaded as an image-text-to-text model"):
         LocalCaptioner(str(tmp_path), "broken")
-    (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config", "AutoProcessor": "evil.P"}, "model_type": "evil"}')
-    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "config.json").write_text('{"auto_map": {"AutoConfig": "evil.Config", "AutoProcessor": "evil.P"}, "model_type": "evil"}', encoding="utf-8")
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')", encoding="utf-8")
     with pytest.raises(ValueError, match="model evil cannot be loaded"):
         LocalCaptioner(str(tmp_path), "evil")
 

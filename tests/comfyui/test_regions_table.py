@@ -14,7 +14,7 @@ PAGE = HERE.parents[1] / "docs" / "regions.md"
 
 @pytest.mark.parametrize(("name", "table"), [("table", regions_table.table), ("caches", regions_table.cache_table)])
 def test_the_page_shows_the_table(name, table):
-    shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", PAGE.read_text(), re.DOTALL)
+    shown = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- end -->", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert shown.group(1) == table()
 
 
@@ -29,7 +29,7 @@ def test_every_cache_names_a_test(cache):
     for cell in regions_table.CACHES[cache]:
         for name in regions_table.names(cell):
             file, _, test = name.partition("::")
-            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text()
+            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("row", regions_table.ROWS)
@@ -40,5 +40,5 @@ def test_every_cell_names_a_test_or_a_reason(row):
             file, _, test = name.partition("::")
             if name.startswith(regions_table.LOCAL):
                 assert (row, family) in local.CASES
-            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text()
+            assert f"\ndef {test.partition('[')[0]}(" in (HERE / file).read_text(encoding="utf-8")
         assert regions_table.names(cell) or " " in cell

@@ -118,7 +118,7 @@ def test_lsr_from_a_folder_to_the_loader(taesd, images, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "skipped, cannot be read: damaged.jpg" in said
     assert "skipped, smaller than 80 pixels: 1 pictures" in said and "3 pictures to learn from" in said
-    assert [row["step"] for row in csv.DictReader(open("run/lsr-tiny.csv"))] == ["2", "4"]
+    assert [row["step"] for row in csv.DictReader(open("run/lsr-tiny.csv", encoding="utf-8"))] == ["2", "4"]
     assert cv2.imread("run/lsr-tiny.png").shape[1] == 900
     assert cv2.imread("run/lsr-tiny.samples.png") is not None
     assert LoadLSR.GET_SCHEMA().inputs[0].options[0] == "lsr_tiny.safetensors"

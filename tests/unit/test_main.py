@@ -43,7 +43,7 @@ def test_training_commands_start_in_comfyui(installed):
 
 def test_a_run_asks_a_server_and_starts_none(installed, tmp_path):
     workflow = tmp_path / "workflow.json"
-    workflow.write_text(json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}))
+    workflow.write_text(json.dumps({"1": {"class_type": "SaveImage", "inputs": {}}}), encoding="utf-8")
     command = ("run", str(workflow), "--output", str(tmp_path / "results"))
     finished = installed(*command, "--server", "http://127.0.0.1:9")
     assert finished.returncode == 2 and "http://127.0.0.1:9: no ComfyUI answers there" in finished.stderr

@@ -28,7 +28,7 @@ WORKFLOW = {
 @pytest.fixture
 def folder(tmp_path):
     """A workflow, two pictures, and the options that run them."""
-    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW))
+    (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW), encoding="utf-8")
     (tmp_path / "in").mkdir()
     for name in ("b.png", "a.JPG"):
         Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
@@ -73,7 +73,7 @@ def test_a_wrong_setting_is_named(folder, setting, message):
 
 def test_two_nodes_of_one_title(folder):
     twice = {**WORKFLOW, "5": {"class_type": "LoadImage", "inputs": {"image": "x.png"}}}
-    (folder / "workflow.json").write_text(json.dumps(twice))
+    (folder / "workflow.json").write_text(json.dumps(twice), encoding="utf-8")
     with pytest.raises(UsageError, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
         plan(options(folder, "--set", "LoadImage.image=y.png"))
     with pytest.raises(UsageError, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
@@ -89,7 +89,7 @@ def test_two_nodes_of_one_title(folder):
 )
 def test_a_wrong_workflow_is_named(folder, text, message):
     file = folder / "workflow.json"
-    file.unlink() if text is None else file.write_text(text)
+    file.unlink() if text is None else file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
         plan(options(folder))
 
@@ -241,5 +241,5 @@ def test_a_server_that_is_not_there_is_named(folder, capsys):
 
 def test_nothing_that_ships_starts_programs_or_opens_sockets():
     shipped = [path for path in (ROOT / "headless").glob("*.py")]
-    found = {path.name for path in shipped for name in ("subprocess", "socket", "urllib") if re.search(rf"\b(import|from) {name}\b", path.read_text())}
+    found = {path.name for path in shipped for name in ("subprocess", "socket", "urllib") if re.search(rf"\b(import|from) {name}\b", path.read_text(encoding="utf-8"))}
     assert shipped and not found

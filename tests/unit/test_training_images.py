@@ -51,7 +51,7 @@ def test_what_a_folder_holds(tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "sub" / "A.JPG"), np.zeros((30, 30, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "flat.png"), np.zeros((29, 300, 3), np.uint8))
     (tmp_path / "cut.png").write_bytes((tmp_path / "b.png").read_bytes()[:20])
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no picture", encoding="utf-8")
     np.save(tmp_path / "stack.npy", np.zeros((3, 40, 40, 3), np.uint8))
     np.save(tmp_path / "numbers.npy", np.zeros(5))
     found = scan(tmp_path, 30)
@@ -68,7 +68,7 @@ def test_pixels_keep_their_places():
 
 
 def test_curves_and_sheets_are_pictures(tmp_path):
-    (tmp_path / "log.csv").write_text("step,seconds,lr,loss\n100,1.0,1e-3,0.5\n200,2.0,5e-4,0.5\n300,3.0,1e-4\n")
+    (tmp_path / "log.csv").write_text("step,seconds,lr,loss\n100,1.0,1e-3,0.5\n200,2.0,5e-4,0.5\n300,3.0,1e-4\n", encoding="utf-8")
     plot_log(tmp_path / "log.csv", tmp_path / "log.png")
     assert cv2.imread(str(tmp_path / "log.png")).shape == (360, 900, 3)  # lr and loss
     red = torch.zeros(2, 3, 16, 16)

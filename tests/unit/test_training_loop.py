@@ -62,7 +62,7 @@ def test_minutes_end_a_run_and_its_learning_rate(tmp_path):
 
 def test_loss_falls_and_the_log_says_so(tmp_path):
     _, loop = run(tmp_path, 300)
-    rows = list(csv.DictReader(open(tmp_path / "line.csv")))
+    rows = list(csv.DictReader(open(tmp_path / "line.csv", encoding="utf-8")))
     assert [row["step"] for row in rows] == ["100", "200", "300"]
     assert float(rows[-1]["loss"]) < 0.2 * float(rows[0]["loss"])
     assert loop.rate() == pytest.approx(0.05 * 0.02)
