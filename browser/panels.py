@@ -21,8 +21,11 @@ def schedule_plot(plot: Callable[..., dict]) -> Panel:
 
 
 REGION_MAP = Panel("region map", 260)
+TEXT = Panel("text", 130)
 
 PANELS = {  # by node id
+    "LoupePlan": TEXT,
+    "LoupeCaptionRegions": TEXT,
     "LoupeRegionLayout": REGION_MAP,
     "LoupeRegionPrompts": REGION_MAP,
     "LoupeDemoFusion": schedule_plot(curves.demofusion),

@@ -5,6 +5,7 @@ CALC_COND_BATCH evaluates the canvas. Parts are ordered by rank, so the order in
 does not matter.
 """
 
+from contextlib import contextmanager
 from functools import reduce
 
 import torch
@@ -102,7 +103,7 @@ class Engine:
             if callback is not None:
                 callback(step, finished(denoised, 0.0) if step == run.steps - 1 else denoised, *rest)
 
-        with edited(executor.class_obj, run, edits):
+        with edited(executor.class_obj, run, edits), stopping(run):
             x = executor(guider, sigmas, {**extra_args, "model_options": run.into(options)}, reported, noise, latent_image, denoise_mask, *args, **kwargs)
         if self.evaluating:
             # the last prediction has no evaluation after it that would look at it
@@ -127,6 +128,17 @@ class Engine:
             canvas = Canvas.of(run.model, *(run.size or x.shape[-2:]))
             run.progress = Progress(canvas.size, [self.count(run.model, canvas, sigma) for sigma in run.schedule[:-1]] or [1], self.span)
         return run.progress
+
+
+@contextmanager
+def stopping(run):
+    """What interrupts the run is told in its words."""
+    try:
+        yield
+    except BaseException:
+        if run.progress is not None:
+            run.progress.stop()
+        raise
 
 
 def check_latent(shape) -> None:

@@ -36,6 +36,14 @@ class Browser:
         self.server.send_progress_text(text, self.node_id, client)
         self.server.send_sync(EVENT, {"prompt_id": self.prompt_id, "node": self.node_id, "text": text, "canvas": canvas, "regions": regions}, client)
 
+    def note(self, text: str) -> None:
+        """Show `text` below the node, and with the last words on its run."""
+        client = self.server.client_id
+        if client is None:
+            return
+        self.server.send_progress_text(text, self.node_id, client)
+        self.server.send_sync(EVENT, {"prompt_id": self.prompt_id, "node": self.node_id, "text": text, "notice": True}, client)
+
     def began(self, makers: list["Maker"], run) -> None:
         """A `run` begins of a model with what `makers` have put on it: where they are now, the levels as timesteps, the
         ratios of noise to signal of a model that has timesteps of its own, the pixels of its cells and of its native
@@ -95,8 +103,8 @@ def notice(text: str) -> None:
     """Say `text` in the log and below the node that runs."""
     logging.getLogger("loupe").warning("Loupe: %s", text)
     shown = browser()
-    if shown is not None and shown.server.client_id is not None:
-        shown.server.send_progress_text(text, shown.node_id, shown.server.client_id)
+    if shown is not None:
+        shown.note(text)
 
 
 class Span(NamedTuple):
@@ -124,7 +132,7 @@ class Progress:
         self.bar = comfy.utils.ProgressBar(total)
         self.browser = browser()
         self.began = time.monotonic()
-        self.furthest = self.seen = 0
+        self.step = self.furthest = self.seen = 0
         self.warm = None  # (time, furthest, seen) after the first network call, which is slower
 
     def begin(self, step: int) -> "Progress":
@@ -147,17 +155,22 @@ class Progress:
         if self.warm is None:
             self.warm = now, self.furthest, self.seen
         if self.browser is not None and self.furthest == self.end:
-            self.browser.tell(f"{self.seen} regions in {clock(now - self.began)}", self.canvas, [], last=True)
+            self.browser.tell(f"{self.seen} views in {clock(now - self.began)}", self.canvas, [], last=True)
+
+    def stop(self) -> None:
+        """The run ends before its last step."""
+        if self.browser is not None:
+            self.browser.tell(f"stopped at step {self.span.steps_before + self.step + 1} of {self.span.steps}", self.canvas, [], last=True)
 
     def words(self, at_once: int) -> str:
         """What is being done with the next `at_once` views, their rate and the time left, once known."""
         count, first = self.before[self.step + 1] - self.before[self.step], self.done - self.before[self.step] + 1
         last = first + at_once - 1
-        words = [f"step {self.span.steps_before + self.step + 1} of {self.span.steps}", f"region {first} of {count}" if at_once == 1 else f"regions {first}-{last} of {count}"]
+        words = [f"step {self.span.steps_before + self.step + 1} of {self.span.steps}", f"view {first} of {count}" if at_once == 1 else f"views {first}-{last} of {count}"]
         if self.warm is not None and self.furthest > self.warm[1]:
             began, furthest, seen = self.warm
             elapsed = time.monotonic() - began
-            words.append(f"{(self.seen - seen) / elapsed:.1f} regions/s")
+            words.append(f"{(self.seen - seen) / elapsed:.1f} views/s")
             words.append(f"{clock((self.end - self.furthest + self.span.later) / (self.furthest - furthest) * elapsed)} left")
         return " · ".join(words)
 

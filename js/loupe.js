@@ -2,14 +2,15 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, attach, updateAll } from "./panel.js";
 import { RegionMap, showCells, showProgress, stopProgress } from "./region_map.js";
-import { SchedulePlot, showRun } from "./schedule_plot.js";
+import { ResultText } from "./result_text.js";
+import { SchedulePlot, showRun, showWords } from "./schedule_plot.js";
 
-const KINDS = { "region map": RegionMap, "schedule plot": SchedulePlot };
+const KINDS = { "region map": RegionMap, "schedule plot": SchedulePlot, text: ResultText };
 
 let panels = {}; // by node id: kind and height, from the server
 
 app.registerExtension({
-  name: "Loupe",
+  name: "loupe.panels",
   async init() {
     panels = await ask("/loupe/panels");
   },
@@ -19,7 +20,10 @@ app.registerExtension({
   },
   afterConfigureGraph: updateAll,
   setup() {
-    api.addEventListener("loupe.progress", ({ detail }) => showProgress(detail));
+    api.addEventListener("loupe.progress", ({ detail }) => {
+      showProgress(detail);
+      showWords(detail);
+    });
     api.addEventListener("loupe.run", ({ detail }) => {
       showCells(detail);
       showRun(detail);

@@ -10,7 +10,7 @@ const byNode = new WeakMap();
 for (const event of ["graphChanged", "reconnected"]) api.addEventListener(event, updateAll);
 
 export function updateAll() {
-  for (const panel of panels()) panel.update();
+  for (const panel of panels()) panel.update?.();
 }
 
 export function panelOf(node) {
@@ -31,7 +31,7 @@ export function panels() {
   return graphs.flatMap((graph) => graph.nodes).map(panelOf).filter(Boolean);
 }
 
-/** Puts `panel` (element, height, question, update()) below the widgets of `node`. Nothing of it is saved or sent. */
+/** Puts `panel` (element, height; question, update() and executed() where it has them) below the widgets of `node`. Nothing of it is saved or sent. */
 export function attach(node, panel) {
   const widget = node.addDOMWidget("loupe_panel", "loupe_panel", panel.element, {
     serialize: false,
@@ -41,12 +41,12 @@ export function attach(node, panel) {
   });
   widget.serialize = false;
   for (const other of node.widgets) if (other !== widget) other.callback = after(other.callback, updateAll);
-  const update = () => node.graph && panel.update(); // a copy for the clipboard is in no graph
+  const update = () => node.graph && panel.update?.(); // a copy for the clipboard is in no graph
   node.onAdded = after(node.onAdded, update);
   node.onConfigure = after(node.onConfigure, update);
   node.onConnectionsChange = after(node.onConnectionsChange, update);
   node.onExecuted = after(node.onExecuted, (output) => panel.executed?.(output));
-  node.onRemoved = after(node.onRemoved, () => panel.question.drop());
+  node.onRemoved = after(node.onRemoved, () => panel.question?.drop());
   byNode.set(node, panel);
 }
 
@@ -57,6 +57,9 @@ function after(first, then) {
     return result;
   };
 }
+
+/** What went wrong, in words. */
+export const WRONG = "var(--error-text, #ff6b6b)";
 
 /** Asks the server when its questions stop changing; a late answer to an earlier question is dropped. */
 export class Question {
@@ -106,7 +109,7 @@ export function values(node) {
 
 /** Says so where one of the widgets `names` gets its value by a link, which only a run knows. */
 export function unknown(node, names) {
-  const linked = (node.inputs ?? []).filter((input) => input.link != null && names.includes(input.widget?.name)).map((input) => input.name);
+  const linked = (node.inputs ?? []).filter((input, slot) => node.isInputConnected(slot) && names.includes(input.widget?.name)).map((input) => input.name);
   return linked.length ? `drawn without what comes by link: ${linked.join(", ")}` : "";
 }
 

@@ -1,6 +1,6 @@
 // The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
 
-import { html, panelOf, panels, post, Question, svg, unknown, updateAll, values } from "./panel.js";
+import { html, panelOf, panels, post, Question, svg, unknown, updateAll, values, WRONG } from "./panel.js";
 import { inCells, pictureOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
@@ -17,9 +17,10 @@ export function showCells({ pixels_per_cell }) {
 }
 
 /** Regions at work, from the server in latent cells, on every map of their canvas. */
-export function showProgress({ canvas, regions }) {
+export function showProgress({ canvas, regions, text, notice }) {
+  if (notice) return;
   const pixels = (sides) => sides.map((side) => side * cell);
-  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(pixels(canvas), regions.map(pixels));
+  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(pixels(canvas), regions.map(pixels), text);
 }
 
 export function stopProgress() {
@@ -31,13 +32,15 @@ export class RegionMap {
   constructor(node, height) {
     this.node = node;
     this.height = height;
-    this.words = html("div", { style: "line-height:14px" });
+    this.words = html("div", { style: "line-height:14px;min-height:28px" });
+    this.chosen = html("div", { style: "line-height:14px;min-height:14px" });
     this.picture = svg("g");
     this.grid = svg("g");
     this.running = svg("g");
-    this.svg = svg("svg", { style: "flex:1 1 200px;height:200px;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running);
-    this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "display:none;resize:none;flex:none", "aria-label": "Prompt of the region" });
-    this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.editor);
+    this.numbers = svg("g", { "pointer-events": "none" });
+    this.svg = svg("svg", { style: "flex:1 1 200px;height:200px;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running, this.numbers);
+    this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "visibility:hidden;resize:none;flex:none", "aria-label": "Prompt of the region" });
+    this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.chosen, this.editor);
     this.svg.addEventListener("click", (event) => this.click(event));
     this.editor.addEventListener("input", () => this.edit());
     this.editor.addEventListener("change", () => this.write());
@@ -74,7 +77,7 @@ export class RegionMap {
     else {
       this.question.drop();
       const outside = source(this.node, "regions") && "The regions come from outside this subgraph.";
-      this.draw({ error: layout ? "The size of the canvas shows after a run." : outside || "Connect Region Layout to see the regions." });
+      this.draw({ hint: true, error: layout ? "The size of the canvas shows after a run." : outside || "Connect Region Layout to see the regions." });
     }
     this.show();
     this.read();
@@ -108,9 +111,11 @@ export class RegionMap {
   draw(layout) {
     this.layout = layout;
     if (layout.error) {
-      this.words.textContent = layout.error;
+      this.words.replaceChildren(html("div", layout.hint ? {} : { style: `color:${WRONG}` }, layout.error));
       this.picture.replaceChildren();
       this.grid.replaceChildren();
+      this.numbers.replaceChildren();
+      this.chosen.textContent = "";
       this.state = null;
       this.select(null);
       return;
@@ -123,7 +128,9 @@ export class RegionMap {
   }
 
   show() {
-    if (!this.drawn || !this.node.graph) return;
+    if (!this.node.graph) return;
+    this.editor.style.display = this.promptsWidget() ? "" : "none"; // hidden, it keeps the map from moving under the pointer
+    if (!this.drawn) return;
     this.shade();
     this.describe();
   }
@@ -151,23 +158,30 @@ export class RegionMap {
         if (prompt) rectangle.append(svg("title", {}, `${number}: ${prompt}`));
         return rectangle;
       }),
-      ...(regions.length > MOST_NUMBERS ? [] : regions.map(([y, x, h, w], i) => {
-        const size = Math.min(h, w) / 6;
-        return svg("text", { x: x + w / 2, y: y + h / 2 + size / 3, "font-size": size, "text-anchor": "middle", fill: "#fff", opacity: 0.8, "pointer-events": "none" }, `${i + 1}`);
-      })),
     );
+    this.numbers.replaceChildren(...(regions.length > MOST_NUMBERS ? [] : regions.flatMap(([y, x, h, w], i) => {
+      const size = Math.min(h, w) / 6;
+      const [cx, cy] = [x + w / 2, y + h / 2];
+      return [
+        svg("circle", { cx, cy, r: size * 0.85, fill: "#000", "fill-opacity": 0.65 }), // over the lines that cross there
+        svg("text", { x: cx, y: cy + size / 3, "font-size": size, "text-anchor": "middle", fill: "#fff" }, `${i + 1}`),
+      ];
+    })));
   }
 
   describe() {
     const { canvas, region, overlap, rows, columns } = this.layout;
     const count = rows * columns;
     const lines = [`${count} region${count === 1 ? "" : "s"}, ${columns} x ${rows}, of ${region[1]} x ${region[0]} pixels, overlap ${overlap[1]} x ${overlap[0]}; canvas ${canvas[1]} x ${canvas[0]}`];
-    if (this.selected) {
-      const [y, x] = this.layout.regions[this.selected - 1];
-      lines.push(`region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole picture"}`);
+    const place = this.selected && this.layout.regions[this.selected - 1];
+    this.chosen.textContent = "";
+    if (place) {
+      const [y, x] = place;
+      this.chosen.textContent = `region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole image"}`;
     }
-    lines.push(this.assumed(), unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.error ?? "");
+    lines.push(this.assumed(), unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.said ?? "");
     this.words.replaceChildren(...lines.filter(Boolean).map((line) => html("div", {}, line)));
+    if (this.error) this.words.append(html("div", { style: `color:${WRONG}` }, this.error));
   }
 
   click(event) {
@@ -185,13 +199,14 @@ export class RegionMap {
       }
     });
     this.select(found === this.selected ? null : found);
+    if (this.editor.style.visibility === "visible") this.editor.focus();
   }
 
   select(number) {
     if (this.edited) this.write();
     this.selected = number;
     const widget = number && this.promptsWidget();
-    this.editor.style.display = widget ? "" : "none";
+    this.editor.style.visibility = widget ? "visible" : "hidden";
     this.editor.placeholder = `Prompt of region ${number}; empty: the prompt of the whole picture`;
     if (number) this.editor.value = this.prompts?.[number - 1] ?? "";
     this.show();
@@ -239,8 +254,10 @@ export class RegionMap {
     this.show();
   }
 
-  highlight(canvas, regions) {
+  highlight(canvas, regions, text) {
     if (!this.layout?.canvas || (canvas && String(canvas) !== String(this.layout.canvas))) return;
+    if (text) this.said = text;
+    this.show();
     this.running.replaceChildren(
       ...regions.map(([y, x, height, width]) => svg("rect", { x, y, width, height, class: "running", fill: "#5b9dff", "fill-opacity": 0.35, stroke: "#5b9dff", "stroke-width": 2, "vector-effect": "non-scaling-stroke", "pointer-events": "none" })),
     );

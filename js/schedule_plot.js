@@ -1,6 +1,6 @@
 // The weights of a method over the noise levels of a run: solid as the widgets say, dashed by default.
 
-import { html, panelOfId, Question, svg, unknown, values } from "./panel.js";
+import { html, panelOfId, Question, svg, unknown, values, WRONG } from "./panel.js";
 
 const COLOURS = ["#ff9a3c", "#5b9dff", "#63d471"];
 const WIDTH = 1000; // timesteps
@@ -8,9 +8,18 @@ const HEIGHT = 100;
 const MARGIN = 5;
 const MOST_POINTS = 60; // more would hide the line
 
+let running = []; // plots of the nodes that have a part in the last run
+
 /** The levels of a run that begins, from the server, in the plots of the `nodes` that have a part in it. */
 export function showRun({ nodes, timesteps, table }) {
-  for (const panel of nodes.map(panelOfId)) if (panel instanceof SchedulePlot) panel.began({ timesteps, table });
+  running = nodes.map(panelOfId).filter((panel) => panel instanceof SchedulePlot);
+  for (const plot of running) plot.began({ timesteps, table });
+}
+
+/** How far the run is, or a `notice` on it, from the server. */
+export function showWords({ node, text, notice }) {
+  const own = panelOfId(node);
+  for (const plot of new Set(own instanceof SchedulePlot ? [...running, own] : running)) plot.say(text, notice);
 }
 
 export class SchedulePlot {
@@ -22,8 +31,9 @@ export class SchedulePlot {
     this.svg = svg("svg", { viewBox: `0 ${-MARGIN} ${WIDTH} ${HEIGHT + 2 * MARGIN}`, preserveAspectRatio: "none", style: "flex:1 1 0;height:100%;min-width:0;background:var(--comfy-input-bg);border-radius:4px" });
     this.axis = html("div", { style: "display:flex;justify-content:space-between;line-height:14px" });
     this.words = html("div", { style: "text-align:center;line-height:14px" });
+    this.said = html("div", { class: "loupe-said", style: "text-align:center;line-height:14px" });
     const plot = html("div", { style: "display:flex;gap:4px;flex:1 1 70px;height:70px;min-height:0" }, this.weights, this.svg);
-    this.element = html("div", { class: "loupe-plot", style: "display:flex;flex-direction:column;gap:2px;font:11px sans-serif;color:var(--descrip-text)" }, this.legend, plot, this.axis, this.words);
+    this.element = html("div", { class: "loupe-plot", style: `display:flex;flex-direction:column;gap:2px;max-height:${height}px;font:11px sans-serif;color:var(--descrip-text)` }, this.legend, plot, this.axis, this.words, this.said);
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerleave", () => this.describe());
     this.question = new Question((answer) => this.draw(answer));
@@ -33,7 +43,15 @@ export class SchedulePlot {
   began(run) {
     this.run = run;
     this.runValues = values(this.node);
+    this.said.replaceChildren();
     this.update();
+  }
+
+  /** How far it is, then its notices. */
+  say(text, notice) {
+    const line = html("div", {}, text);
+    if (notice) this.said.append(line);
+    else this.said.replaceChildren(line);
   }
 
   /** The last run, unless a widget that sets its levels says otherwise by now. */
@@ -89,6 +107,7 @@ export class SchedulePlot {
   /** Words around it: the names and what the levels are, or the values at `index`. */
   describe(index) {
     if (!this.plot) return;
+    this.legend.style.color = this.plot.error ? WRONG : "";
     if (this.plot.error) {
       this.legend.textContent = this.plot.error;
       for (const element of [this.weights, this.axis, this.words]) element.textContent = "";

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Workflow.Persist": False}
-READY = "window.app && window.app.graph && window.app.extensionManager && window.app.extensions.some((e) => e.name === 'Loupe')"
+READY = "window.app && window.app.graph && window.app.extensionManager && window.app.extensions.some((e) => e.name === 'loupe.panels')"
 PATIENCE = 180_000  # ms; nothing waits that long unless it fails
 SHOW = """([id, scale, corner]) => {
   const { pos } = app.graph.getNodeById(id), { ds } = app.canvas;
@@ -93,7 +93,7 @@ class Page:
 
     def answered(self):
         """Wait until every panel of the pack has what it asked the server for."""
-        self.wait(f"{PANELS}.then((all) => all.every((panel) => panel.plot ?? panel.layout))")
+        self.wait(f"{PANELS}.then((all) => all.every((panel) => !panel.question || (panel.plot ?? panel.layout)))")
 
     def frames(self, count=2):
         """Wait until so many frames are drawn."""

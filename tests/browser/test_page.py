@@ -257,10 +257,15 @@ def test_clicked_region_takes_a_prompt(page, cupscale, through):
     page.wait("(panel) => document.querySelector(panel).textContent.includes('6: blue house')", panel)
     before = page.js("(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'prompts').value", prompts)
     box = page.still(cupscale[through], f'{panel} rect[data-region="6"]')
+    place = page.page.locator(f"{panel} svg").bounding_box()
     page.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     editor = page.page.locator(f"{panel} textarea")
     editor.wait_for()
     assert editor.input_value() == parse_prompts(before, 9)[5] == "blue house bottom center, on grass"
+    page.frames(10)
+    assert page.page.locator(f"{panel} svg").bounding_box() == place  # the map has not moved under the pointer
+    page.page.keyboard.type(" snowy")
+    assert editor.input_value() == "blue house bottom center, on grass snowy"
     editor.fill('a "green" moon,\non sand')
     page.wait("([id, before]) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'prompts').value !== before", [prompts, before])
     text = page.js("async (id) => (await app.graphToPrompt()).output[id].inputs.prompts", str(prompts))
@@ -281,11 +286,14 @@ def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
     assert page.js("ended") == "execution_success"
     told = page.js("told")
     words = [text for _, text in told]
-    assert re.fullmatch(r"step 1 of 9 · regions? \d+(-\d+)? of 10", words[0])
-    assert any(re.fullmatch(r"step \d of 9 · regions? \d+(-\d+)? of 10 · [\d.]+ regions/s · \d+:\d\d left", text) for text in words)
-    assert re.fullmatch(r"90 regions in \d+:\d\d", words[-1])
+    assert re.fullmatch(r"step 1 of 9 · views? \d+(-\d+)? of 10", words[0])
+    assert any(re.fullmatch(r"step \d of 9 · views? \d+(-\d+)? of 10 · [\d.]+ views/s · \d+:\d\d left", text) for text in words)
+    assert re.fullmatch(r"90 views in \d+:\d\d", words[-1])
     shown = page.js("(id) => app.graph.getNodeById(id).widgets.find((w) => w.name === '$$node-text-preview').value", told[-1][0])
     assert shown == words[-1]
+    for kind in ("RegionMap", "SchedulePlot"):
+        texts = page.js("async (kind) => (await import('/extensions/ComfyUI-Loupe/panel.js')).panels().filter((panel) => panel.constructor.name === kind).map((panel) => panel.element.textContent)", kind)
+        assert texts and all(words[-1] in text for text in texts)
     assert max(page.js("maps")) >= 2  # on both maps
     page.wait("(panel) => document.querySelector(`${panel} image`)?.getAttribute('href').includes('reference')", panel)
     assert page.js("document.querySelectorAll('rect.running').length") == 0
@@ -320,7 +328,7 @@ def test_plot_shows_the_steps_of_the_run(page, cupscale, inside):
         return kappa(weight, t, levels.model.ratio_at(t))
 
     assert page.js("plot.plot.curves")["share of the deviation removed"] == pytest.approx(levels.shares(share))
-    assert page.js("plot.element.textContent").endswith("the last run's 9 steps")
+    assert "the last run's 9 steps" in page.js("plot.element.textContent")
     page.js("() => { const w = plot.node.widgets.find((w) => w.name === 'schedule'); w.value = 'linear'; w.callback?.('linear'); }")
     page.wait("plot.plot.curves.weight[0] !== plot.plot.default.curves.weight[0]")
     assert page.js("plot.plot.curves.weight") == pytest.approx([weight * t / 1000 for t in levels.timesteps[:-1]])
@@ -332,7 +340,88 @@ def test_map_in_a_subgraph_says_what_it_cannot_see(page, cupscale):
     page.wait(f"({texts})().then((all) => all.some((text) => text.includes('outside this subgraph')))")
 
 
+def test_a_cancelled_run_says_so(page, cupscale):
+    page.js(ENDED)
+    page.js("() => { for (const node of app.graph.nodes) if (node.type === 'KSamplerAdvanced') node.widgets.find((w) => w.name === 'steps').value = 400; }")
+    page.js("() => { window.told = []; app.api.addEventListener('loupe.progress', ({ detail }) => told.push(detail.text)); }")
+    page.page.get_by_test_id("queue-button").click()
+    page.wait("told.some((text) => text.includes('left'))")
+    page.js("app.api.interrupt()")
+    page.wait("ended")
+    assert page.js("ended") == "execution_interrupted"
+    assert re.fullmatch(r"stopped at step \d+ of \d+", page.js("told.at(-1)"))
+    panel = page.panel(cupscale["LoupeRegionLayout"])
+    assert page.js("told.at(-1)") in page.js("(panel) => document.querySelector(panel).textContent", panel)
+    assert page.js("document.querySelectorAll('rect.running').length") == 0
+
+
+COLORS = "(panel) => [...document.querySelectorAll(`${panel} div`)].filter((div) => !div.children.length && div.textContent).map((div) => [div.textContent, getComputedStyle(div).color])"
+
+
+def test_what_is_wrong_is_red(page, cupscale):
+    page.set(cupscale["LoupeRegionPrompts"], "prompts", "[")
+    for node in ("LoupeRegionPrompts", "LoupeRegionLayout"):
+        panel = page.panel(cupscale[node])
+        page.wait("(panel) => document.querySelector(panel).textContent.includes('not valid JSON')", panel)
+        colors = dict(page.js(COLORS, panel))
+        (wrong,) = [color for text, color in colors.items() if "not valid JSON" in text]
+        assert wrong not in [color for text, color in colors.items() if text.startswith("9 regions")]
+    plot = page.panel(cupscale["LoupeStructurePrior"])
+    page.wait("(panel) => document.querySelector(panel).querySelector('polyline')", plot)
+    page.page.route("**/loupe/curves/**", lambda route: route.fulfill(json={"error": "weight is wrong"}))
+    page.set(cupscale["LoupeStructurePrior"], "weight", 0.7)
+    page.wait("(panel) => document.querySelector(panel).textContent.includes('weight is wrong')", plot)
+    assert dict(page.js(COLORS, plot))["weight is wrong"] == wrong
+    page.page.unroute("**/loupe/curves/**")
+
+
+def test_numbers_stand_above_lines_and_highlights(page, cupscale):
+    panel = page.panel(cupscale["LoupeRegionLayout"])
+    page.wait("(selector) => document.querySelectorAll(selector).length === 9", f"{panel} rect[data-region]")
+    layers = page.js("(panel) => { const all = [...document.querySelectorAll(`${panel} svg > g`)]; return [all.findIndex((g) => g.querySelector('text')), all.length, all.at(-1).querySelectorAll('circle').length]; }", panel)
+    assert layers == [3, 4, 9]
+
+
 # Panels
+
+
+def test_plan_shows_its_figures(page):
+    plan = page.add("LoupePlan")
+    page.js("""(id) => {
+      const plan = app.graph.getNodeById(id), add = (kind) => { const node = LiteGraph.createNode(kind); app.graph.add(node); return node; };
+      const slot = (name) => plan.inputs.findIndex((input) => input.name === name);
+      add("LoupeLoadMini").connect(0, plan, slot("model"));
+      add("EmptyLatentImage").connect(0, plan, slot("samples"));
+    }""", plan)
+    page.js(ENDED)
+    panel = page.panel(plan)
+    page.page.get_by_test_id("queue-button").click()
+    page.wait("ended")
+    assert page.js("ended") == "execution_success"
+    page.wait("(panel) => /network rows: \\d|rows/.test(document.querySelector(panel).innerText)", panel)
+    assert page.still(plan, panel)["height"] > 50
+
+
+def test_captions_are_shown(page):
+    node = page.add("LoupeCaptionRegions")
+    panel = page.panel(node)
+    page.js("(id) => app.graph.getNodeById(id).onExecuted({ text: ['[\\n \"a star\"\\n]'] })", node)
+    assert page.js("(panel) => document.querySelector(panel).innerText", panel) == '[\n "a star"\n]'
+
+
+@pytest.mark.parametrize("template", ["cupscale", "pixelsmith", "latent_adjustment"])
+def test_plots_keep_to_their_height(page, template):
+    page.load(json.loads((WORKFLOWS / f"{TITLES[template]}.json").read_text(encoding="utf-8")))
+    page.answered()
+    page.frames(10)
+    heights = page.js("[...document.querySelectorAll('.loupe-plot')].map((plot) => plot.offsetHeight)")
+    assert heights and max(heights) <= 140
+
+
+def test_no_deprecated_reading_of_links():
+    scripts = (WORKFLOWS.parent / "js").glob("*.js")
+    assert not [script.name for script in scripts if "input.link" in script.read_text(encoding="utf-8")]
+
 
 
 def test_panels_live_as_long_as_their_nodes(page):

@@ -101,10 +101,10 @@ def test_a_run_is_told_in_words(client, demo_workflow):
     told = []
     client.run(demo_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)
     told = [data for data in told if data["node"] == node]
-    words = re.compile(r"step (\d+) of 6 · region (\d+) of 13(?: · [\d.]+ regions/s · \d+:\d\d left)?$")
+    words = re.compile(r"step (\d+) of 6 · view (\d+) of 13(?: · [\d.]+ views/s · \d+:\d\d left)?$")
     first, *rest, last = told
-    assert first["text"] == "step 1 of 6 · region 1 of 13"
-    assert last["text"].startswith("78 regions in ") and last["regions"] == []
+    assert first["text"] == "step 1 of 6 · view 1 of 13"
+    assert last["text"].startswith("78 views in ") and last["regions"] == []
     steps = [int(words.match(data["text"])[1]) for data in rest]
     assert steps == sorted(steps) and set(steps) <= set(range(1, 7))
     assert any("left" in data["text"] for data in rest)
