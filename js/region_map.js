@@ -20,7 +20,7 @@ export function showCells({ pixels_per_cell }) {
 export function showProgress({ canvas, regions, text, notice }) {
   if (notice) return;
   const pixels = (sides) => sides.map((side) => side * cell);
-  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(pixels(canvas), regions.map(pixels), text);
+  for (const panel of panels()) if (panel instanceof RegionMap) panel.highlight(canvas && pixels(canvas), (regions ?? []).map(pixels), text);
 }
 
 export function stopProgress() {

@@ -30,10 +30,10 @@ export class SchedulePlot {
     this.weights = html("div", { title: "weight", style: "display:flex;flex-direction:column;justify-content:space-between;align-items:flex-end;line-height:11px" });
     this.svg = svg("svg", { viewBox: `0 ${-MARGIN} ${WIDTH} ${HEIGHT + 2 * MARGIN}`, preserveAspectRatio: "none", style: "flex:1 1 0;height:100%;min-width:0;background:var(--comfy-input-bg);border-radius:4px" });
     this.axis = html("div", { style: "display:flex;justify-content:space-between;line-height:14px" });
-    this.words = html("div", { style: "text-align:center;line-height:14px" });
-    this.said = html("div", { class: "loupe-said", style: "text-align:center;line-height:14px" });
+    this.words = html("span");
+    this.said = html("span");
     const plot = html("div", { style: "display:flex;gap:4px;flex:1 1 70px;height:70px;min-height:0" }, this.weights, this.svg);
-    this.element = html("div", { class: "loupe-plot", style: `display:flex;flex-direction:column;gap:2px;max-height:${height}px;font:11px sans-serif;color:var(--descrip-text)` }, this.legend, plot, this.axis, this.words, this.said);
+    this.element = html("div", { class: "loupe-plot", style: `display:flex;flex-direction:column;gap:2px;max-height:${height}px;font:11px sans-serif;color:var(--descrip-text)` }, this.legend, plot, this.axis, html("div", { style: "text-align:center;line-height:14px" }, this.words, this.said));
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerleave", () => this.describe());
     this.question = new Question((answer) => this.draw(answer));
@@ -49,9 +49,8 @@ export class SchedulePlot {
 
   /** How far it is, then its notices. */
   say(text, notice) {
-    const line = html("div", {}, text);
-    if (notice) this.said.append(line);
-    else this.said.replaceChildren(line);
+    if (notice) this.said.append(html("div", {}, text));
+    else this.said.replaceChildren(` · ${text}`);
   }
 
   /** The last run, unless a widget that sets its levels says otherwise by now. */

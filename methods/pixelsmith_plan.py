@@ -40,6 +40,12 @@ class Sweep(NamedTuple):
         return sum(-(-len(wave) // batch) for wave in self.waves)
 
 
+def check_guided_steps(guided_steps: int, steps: int) -> None:
+    """Raises ValueError outside 1 to `steps`."""
+    if not 1 <= guided_steps <= steps:
+        raise ValueError(f"guided_steps is {guided_steps}; it counts steps from the first, so use 1 to {steps}.")
+
+
 def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed: int, order: str = "random") -> list[Sweep]:
     """The sweeps of a run of `steps` steps on a canvas of `height` x `width` cells with patches of `size`.
 
@@ -54,8 +60,7 @@ def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed
     for axis, length in (("height", height), ("width", width)):
         if length < size:
             raise ValueError(f"The canvas {axis} is {length} latent cells and patch_size {size}; every side must hold a patch. Enlarge the guidance's {axis} or lower patch_size.")
-    if not 1 <= guided_steps <= steps:
-        raise ValueError(f"guided_steps is {guided_steps}; it counts steps from the first, so use 1 to {steps}.")
+    check_guided_steps(guided_steps, steps)
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}; use one of {', '.join(ORDERS)}.")
 

@@ -37,19 +37,20 @@ def format_prompts(prompts: list[str]) -> str:
     return json.dumps(prompts, indent=1, ensure_ascii=False)
 
 
-def parse_prompts(text: str, count: int) -> list[str]:
+def parse_prompts(text: str, count: int | None) -> list[str]:
     """The prompts of `count` regions in row-major order, "" where the global prompt is to be used.
 
     `text` is a JSON list of strings, a JSON object from region numbers (from 1) to strings, in which
     regions may be missing, or plain text with one line a region. Empty text leaves all to the global
-    prompt. Raises ValueError that names the entry at fault.
+    prompt. Raises ValueError that names the entry at fault. With a count of None, for text alone, all numbers of
+    regions will do.
     """
     text = text.removeprefix("\ufeff")
     if not text.strip():
-        return [""] * count
+        return [""] * (count or 0)
     if not text.lstrip().startswith(("[", "{")):
         lines = [line.strip() for line in text.split("\n")]
-        while len(lines) > count and not lines[-1]:
+        while count is not None and len(lines) > count and not lines[-1]:
             lines.pop()
         return _counted(lines, count, "lines")
     try:
@@ -76,14 +77,17 @@ def _once(pairs):
 
 def _counted(prompts, count, what):
     if not prompts:
-        raise ValueError(f"prompts is an empty list, regions has {count} regions. Write one for each region, row by row, or leave the text empty; an empty one uses the global prompt.")
-    if len(prompts) != count:
+        regions = "" if count is None else f", regions has {count} regions"
+        raise ValueError(f"prompts is an empty list{regions}. Write one for each region, row by row, or leave the text empty; an empty one uses the global prompt.")
+    if count is not None and len(prompts) != count:
         last = f"the last is {prompts[-1][:60]!r}" if len(prompts) < count else f"entry {count + 1} is {prompts[count][:60]!r}"
         raise ValueError(f"prompts has {len(prompts)} {what}, regions has {count} regions; {last}. Write one for each region, row by row; an empty one uses the global prompt.")
     return prompts
 
 
 def _numbered(entries, count):
+    if count is None:
+        count = max((int(key) for key in entries if key.isdecimal()), default=0)
     prompts = [""] * count
     for key, entry in entries.items():
         if not key.isdecimal() or not 1 <= int(key) <= count:

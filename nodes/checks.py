@@ -48,6 +48,24 @@ def widget_value(widget, value):
     return value_of(widget.id, value, KINDS[widget.get_io_type()], **limits)
 
 
+def verdict(node, check, **values) -> bool | str:
+    """What `validate_inputs` of `node` answers on widgets: True, or why `check(**values)` refuses them, which the browser
+    then shows there before the run. A value of None comes by link and is left to the run.
+
+    ComfyUI leaves ranges and options of these widgets to the node.
+    """
+    widgets = {declared.id: declared for declared in node.define_schema().inputs}
+    try:
+        for name, value in values.items():
+            if value is not None:
+                widget_value(widgets[name], value)
+        if None not in values.values():
+            check(**values)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def value_of(name: str, value, kind: type, least=None, most=None, options=None):
     """`value`, checked to be a `kind` from `least` to `most`, or one of `options`."""
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, ACCEPTED.get(kind, kind)):

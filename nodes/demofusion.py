@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..engine import Canvas
 from ..engine.conditioning import check_prompts
 from ..engine.latents import (
     batch_index_of,
@@ -11,6 +12,7 @@ from ..engine.latents import (
     target_size,
     with_samples,
 )
+from ..engine.progress import notice
 from ..engine.sigmas import levels_of, schedule
 from ..engine.sizes import Grid
 from ..methods.region_noise import check_strengths, start_factor
@@ -20,7 +22,7 @@ from ..patches.demofusion_sampler import phase_sizes, sample_demofusion
 from ..patches.region_noise import add_region_noise, decode_float32
 from ..patches.regional_denoise import SIZES, RegionalDenoise
 from . import inputs
-from .checks import checked
+from .checks import checked, verdict
 from .types import LSR
 
 PROGRESSIVE, DIRECT = "progressive", "direct"
@@ -247,6 +249,10 @@ class DemoFusionSampler(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, mode=None, e_min=None, e_max=None):
+        return verdict(cls, lambda mode, **strengths: mode == DIRECT and check_strengths(**strengths), mode=mode, e_min=e_min, e_max=e_max)
+
+    @classmethod
     @checked
     def execute(
         cls,
@@ -295,7 +301,7 @@ class DemoFusionSampler(io.ComfyNode):
         edge_noise = start_factor(levels_of(model.get_model_object("model_sampling")).ratio(float(sigmas[0])))
 
         def enlarge(latent, to):
-            latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to)
+            latent = resize(latent, *to) if lsr is None else lsr.upscale(latent, *to, "reference")
             if image is not None:
                 latent, _ = add_region_noise(
                     model,
@@ -310,6 +316,16 @@ class DemoFusionSampler(io.ComfyNode):
                 )
             return latent
 
+        regional = RegionalDenoise(
+            region=(grid.cells("region_height", region_height), grid.cells("region_width", region_width)),
+            overlap=overlap,
+            blend=blend,
+            jitter=jitter,
+            seed=seed,
+            regions_per_call=batch,
+            sizes=size_conditioning,
+            canvas_pixels=tuple(side * grid.pixels_per_cell for side in size),
+        )
         out = sample_demofusion(
             model,
             positive,
@@ -319,22 +335,17 @@ class DemoFusionSampler(io.ComfyNode):
             sigmas=sigmas,
             cfg=cfg,
             seed=seed,
-            regional=RegionalDenoise(
-                region=(grid.cells("region_height", region_height), grid.cells("region_width", region_width)),
-                overlap=overlap,
-                blend=blend,
-                jitter=jitter,
-                seed=seed,
-                regions_per_call=batch,
-                sizes=size_conditioning,
-                canvas_pixels=tuple(side * grid.pixels_per_cell for side in size),
-            ),
+            regional=regional,
             alphas=(skip_exponent, dilation_exponent, blur_exponent),
             blur_std=blur,
             enlarge=enlarge,
             batch_index=batch_index,
             noise_mask=noise_mask,
         )
+        if vae is not None and mode == PROGRESSIVE and (e_min or e_max):
+            notice("vae is connected, but mode is progressive: no noise was added at edges (RNA). Set mode to direct for LSRNA.")
+        if regional.layout_of(Canvas.of(model.model, *size)).count == 1:
+            notice("There was one region only, as large as the canvas. Set region_width and region_height to the model's native size.")
         return io.NodeOutput(with_samples(reference, out))
 
 

@@ -6,7 +6,7 @@ from ..engine import with_parts
 from ..engine.latents import samples_of
 from ..methods.latent_adjustment import PRESETS
 from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
-from .checks import checked
+from .checks import checked, verdict
 
 CUSTOM = "custom"
 
@@ -91,6 +91,14 @@ class LatentAdjustmentNode(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, preset=None, alpha=None, beta=None, early_end=None, late_start=None, target=None):
+        def check(preset, alpha, beta, **settings):
+            alpha, beta = PRESETS.get(preset, (alpha, beta))
+            LatentAdjustment(None, alpha, beta, **settings).check()
+
+        return verdict(cls, check, preset=preset, alpha=alpha, beta=beta, early_end=early_end, late_start=late_start, target=target)
 
     @classmethod
     @checked

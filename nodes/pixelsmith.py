@@ -13,10 +13,10 @@ from ..engine.latents import (
 )
 from ..engine.sigmas import levels_of, schedule
 from ..engine.sizes import Grid
-from ..methods.pixelsmith_plan import ORDERS, guided_by_level
+from ..methods.pixelsmith_plan import ORDERS, check_guided_steps, guided_by_level
 from ..patches.pixelsmith import SIZES, sample
 from . import inputs
-from .checks import checked
+from .checks import checked, verdict
 
 
 class PixelSmithSampler(io.ComfyNode):
@@ -105,6 +105,10 @@ class PixelSmithSampler(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, steps=None, guided_steps=None):
+        return verdict(cls, lambda steps, guided_steps: guided_steps and check_guided_steps(guided_steps, steps), steps=steps, guided_steps=guided_steps)
 
     @classmethod
     @checked

@@ -13,7 +13,7 @@ from ..methods.region_noise import check_strengths, start_factor
 from ..methods.schedules import start_for
 from ..patches.region_noise import add_region_noise
 from . import inputs
-from .checks import checked, rgb
+from .checks import checked, rgb, verdict
 
 PAPERS_STRENGTH = 0.6
 
@@ -80,6 +80,10 @@ class RegionNoise(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, e_min=None, e_max=None):
+        return verdict(cls, check_strengths, e_min=e_min, e_max=e_max)
 
     @classmethod
     @checked

@@ -14,7 +14,7 @@ from ..methods.region_prompts import (
 from ..methods.region_prompts import instruction as ask
 from ..models.captioner import caption_with_clip, caption_with_folder, captions
 from ..patches.region_prompts import crops_of, encode_regions
-from .checks import check_image, checked, rgb
+from .checks import check_image, checked, rgb, verdict
 from .types import Regions
 
 FOLDER = "LLM"
@@ -192,6 +192,10 @@ class RegionPrompts(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, prompts=None):
+        return verdict(cls, lambda prompts: parse_prompts(prompts, None), prompts=prompts)
 
     @classmethod
     @checked

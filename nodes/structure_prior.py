@@ -6,7 +6,7 @@ from ..engine import with_parts
 from ..engine.latents import samples_of
 from ..methods.structure_prior import BANDS, RUN_SCHEDULES, SCHEDULES, WAVELETS
 from ..patches.structure_prior import DIRECTIONS, TARGETS, StructurePrior
-from .checks import checked
+from .checks import checked, verdict
 
 MODES = ("paper", "kappa")
 KERNELS = ("bicubic", "bilinear", "area")
@@ -95,6 +95,10 @@ class StructurePriorNode(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, compare=None, low_band=None):
+        return verdict(cls, lambda compare, low_band: StructurePrior(None, direction=compare, band=low_band).check(None), compare=compare, low_band=low_band)
 
     @classmethod
     @checked

@@ -29,18 +29,18 @@ class LatentUpscaler(Loaded):
     def pixels_per_cell(self) -> int:
         return self.latent_format.spacial_downscale_ratio
 
-    def upscale(self, samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def upscale(self, samples: torch.Tensor, height: int, width: int, socket: str = "samples") -> torch.Tensor:
         """Unscaled (B, C, ..., h, w) to (B, C, ..., height, width), image by image and frame by
         frame, float32 on ComfyUI's intermediate device. The same size returns `samples`."""
         if samples.shape[1] != self.space.channels:
-            raise ValueError(f"samples has {samples.shape[1]} channels; {self.name} was trained on {self.space.name} latents with {self.space.channels}. Connect a latent of that kind or load another LSR file.")
+            raise ValueError(f"{socket} has {samples.shape[1]} channels; {self.name} was trained on {self.space.name} latents with {self.space.channels}. Connect a latent of that kind or load another LSR file.")
         h, w = samples.shape[-2:]
         if (h, w) == (height, width):
             return samples
         network, device = self.network, self.device
         smallest = network.args["window"] // 2 + 1
         if min(h, w) < smallest:
-            raise ValueError(f"samples is {w}x{h} latent cells; {self.name} needs at least {smallest} in each direction.")
+            raise ValueError(f"{socket} is {w}x{h} latent cells; {self.name} needs at least {smallest} in each direction.")
 
         def memory(rows):
             return network.memory(h, w, height, width, rows)

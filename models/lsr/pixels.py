@@ -20,13 +20,13 @@ class PixelUpscaler:
     def pixels_per_cell(self) -> int:
         return self.vae.spacial_compression_encode()
 
-    def upscale(self, samples: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def upscale(self, samples: torch.Tensor, height: int, width: int, socket: str = "samples") -> torch.Tensor:
         """Unscaled (B, C, ..., h, w) to (B, C, ..., height, width), sample by sample. The same size returns `samples`.
 
         Raises ValueError for latents of another VAE.
         """
         if samples.shape[1] != self.vae.latent_channels:
-            raise ValueError(f"samples has {samples.shape[1]} channels; the connected vae has latents of {self.vae.latent_channels}. Connect the VAE of the model that made the latent.")
+            raise ValueError(f"{socket} has {samples.shape[1]} channels; the connected vae has latents of {self.vae.latent_channels}. Connect the VAE of the model that made the latent.")
         if samples.shape[-2:] == (height, width):
             return samples
         # a VAE for videos takes a batch of images for frames

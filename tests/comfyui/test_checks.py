@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import tiny
 import torch
@@ -7,16 +9,19 @@ from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.models.clearsr.loaded import ClearSRControl
 from loupe.models.files import BUNDLED
+from loupe.models.lsr.loaded import LatentUpscaler
 from loupe.models.mini import loaded as mini
 from loupe.nodes import NODES
 from loupe.nodes.clearsr import ApplyClearSR
 from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.estimate import PlanNode
+from loupe.nodes.latent_adjustment import LatentAdjustmentNode
 from loupe.nodes.mini import LoadMini
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.nodes.region_layout import RegionLayoutNode
 from loupe.nodes.region_noise import RegionNoise
 from loupe.nodes.region_prompts import RegionPrompts
+from loupe.nodes.structure_prior import StructurePriorNode
 
 
 def defaults(node, **values):
@@ -132,3 +137,50 @@ def test_a_layout_has_regions_of_a_size():
 
 def test_same_aspect():
     assert same_aspect((64, 96), (16, 24)) and same_aspect((64, 96), (16, 23)) and not same_aspect((64, 96), (24, 24))
+
+
+@pytest.mark.parametrize("node, values, words", [
+    (RegionNoise, {"e_min": 2.0}, "The noise range is 2.0 to 1.2"),
+    (RegionNoise, {"e_min": -1.0}, "e_min is -1.0; expected 0.0 to 10.0."),
+    (DemoFusionSampler, {"mode": "direct", "e_min": 2.0}, "The noise range is 2.0 to 1.2"),
+    (DemoFusionSampler, {"mode": "nonsense"}, "mode is 'nonsense'; expected one of progressive, direct."),
+    (LatentAdjustmentNode, {"early_end": 0.9}, "early_end is 0.9 and late_start 0.8"),
+    (LatentAdjustmentNode, {"preset": "custom", "alpha": 0.2}, "alpha is 0.2; with target 'sample'"),
+    (StructurePriorNode, {"compare": "shrink prediction", "low_band": "butterworth"}, "compare is 'shrink prediction'"),
+    (PixelSmithSampler, {"guided_steps": 60}, "guided_steps is 60; it counts steps from the first, so use 1 to 50."),
+    (RegionPrompts, {"prompts": '["a", '}, "prompts is not valid JSON"),
+    (RegionPrompts, {"prompts": "[]"}, "prompts is an empty list."),
+    (RegionPrompts, {"prompts": '{"0": "a"}'}, "prompts names region '0'"),
+])
+def test_what_widgets_decide_is_refused_before_the_run(node, values, words):
+    given = defaults(node)
+    named = inspect.getfullargspec(node.validate_inputs).args[1:]
+
+    def verdict(**changed):
+        return node.validate_inputs(**{name: {**given, **changed}[name] for name in named})
+
+    assert verdict() is True
+    assert words in verdict(**values)
+    assert node.validate_inputs() is True  # all by link
+
+
+@pytest.mark.parametrize("prompts", ["", "a\nb\n\n", '["a", ""]', '{"7": "a"}', "{}"])
+def test_prompts_for_any_number_of_regions_pass(prompts):
+    assert RegionPrompts.validate_inputs(prompts) is True
+
+
+def test_the_lsr_names_the_reference():
+    upscaler = LatentUpscaler.from_file(str(BUNDLED / "mini_lsr.safetensors"))
+    with pytest.raises(ValueError, match="^reference has 16 channels"):
+        upscaler.upscale(torch.zeros(1, 16, 8, 8), 16, 16, "reference")
+
+
+@pytest.mark.parametrize("values, words", [
+    ({"mode": "progressive"}, "vae is connected, but mode is progressive"),
+    ({"mode": "progressive", "e_max": 0.0}, None),
+    ({"mode": "progressive", "vae": None}, None),
+    ({"mode": "direct", "vae": None, "region_width": 16, "region_height": 16}, "There was one region only"),
+])
+def test_demofusion_says_what_it_left_out(values, words, caplog):
+    sampled(**{"vae": object(), "scale_by": 2.0, "region_width": 8, "region_height": 8, **values})
+    assert [words in record.message for record in caplog.records if record.name == "loupe"] == [True] * bool(words)

@@ -93,7 +93,7 @@ def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
         def __init__(self):
             self.sizes = []
 
-        def upscale(self, samples, height, width):
+        def upscale(self, samples, height, width, socket):
             self.sizes.append((height, width))
             return comfy.utils.common_upscale(samples, width, height, "nearest-exact", "disabled")
 

@@ -2,10 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
-from loupe.headless.client import find_node
+from loupe.headless.client import Refused, find_node, node_title
 from loupe.tools import demo
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def ask(client, path, **values):
@@ -114,3 +117,11 @@ def test_a_run_is_told_in_words(client, demo_workflow):
         assert len(data["regions"]) == (part <= 9)  # the four dilated copies lie nowhere in particular
         for y, x, height, width in data["regions"]:
             assert (height, width) == (16, 16) and -2 <= y <= 18 and -2 <= x <= 18
+
+
+def test_what_widgets_decide_is_refused_at_its_node(client):
+    workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
+    noise = find_node(workflow, "LoupeRegionNoise")
+    workflow[noise]["inputs"].update(e_min=2.0, e_max=1.2)
+    with pytest.raises(Refused, match=f"{re.escape(node_title(workflow, noise))}: Custom validation failed for node: e_min - The noise range is 2.0 to 1.2"):
+        client.run(workflow)
