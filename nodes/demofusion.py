@@ -345,7 +345,7 @@ class DemoFusionSampler(io.ComfyNode):
         if vae is not None and mode == PROGRESSIVE and (e_min or e_max):
             notice("vae is connected, but mode is progressive: no noise was added at edges (RNA). Set mode to direct for LSRNA.")
         if regional.layout_of(Canvas.of(model.model, *size)).count == 1:
-            notice("There was one region only, as large as the canvas. Set region_width and region_height to the model's native size.")
+            notice("There was one region only, as large as the canvas. Enlarge more, or set region_width and region_height to 0, the model's native side.")
         return io.NodeOutput(with_samples(reference, out))
 
 

@@ -13,6 +13,7 @@ from loupe.models.clearsr.loaded import ClearSRControl
 from loupe.models.files import BUNDLED
 from loupe.models.implicit_decoder.loaded import LoadedDecoder
 from loupe.models.lsr.loaded import LatentUpscaler
+from loupe.models.lsr.pixels import PixelUpscaler
 from loupe.models.mini import loaded as mini
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 
@@ -125,7 +126,8 @@ class World:
             "CLIP": [Seeing() if node == "LoupeCaptionRegions" else self.clip],
             "CONTROL_NET": [self.control],
             "CLIP_VISION_OUTPUT": [None],
-            "LOUPE_LSR": [self.lsr],
+            "UPSCALE_MODEL": [None],
+            "LOUPE_LSR": [self.lsr, PixelUpscaler(self.vae)],
             "LOUPE_IMPLICIT_DECODER": [self.decoder],
             "LOUPE_REGIONS": layouts[:2],
         }
