@@ -179,8 +179,8 @@ def test_the_lsr_names_the_reference():
     ({"mode": "progressive"}, "vae is connected, but mode is progressive"),
     ({"mode": "progressive", "e_max": 0.0}, None),
     ({"mode": "progressive", "vae": None}, None),
-    ({"mode": "direct", "vae": None, "region_width": 16, "region_height": 16}, "There was one region only"),
+    ({"mode": "direct", "vae": None, "region_width": 128, "region_height": 128}, "There was one region only"),
 ])
 def test_demofusion_says_what_it_left_out(values, words, caplog):
-    sampled(**{"vae": object(), "scale_by": 2.0, "region_width": 8, "region_height": 8, **values})
+    sampled(**{"vae": object(), "scale_by": 2.0, "region_width": 64, "region_height": 64, **values})
     assert [words in record.message for record in caplog.records if record.name == "loupe"] == [True] * bool(words)
