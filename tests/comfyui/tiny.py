@@ -1,5 +1,6 @@
 """Seeded random models of a few layers, built from ComfyUI's own classes."""
 
+import dataclasses
 import functools
 import unittest.mock
 
@@ -14,6 +15,7 @@ import comfy.samplers
 import comfy.supported_models
 import torch
 from comfy.ldm.anima.model import LLMAdapter
+from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 
 UNET = {
     "image_size": 32,
@@ -89,7 +91,8 @@ def flux2(**settings):
 def radiance():
     """Its latents are pixels, its tokens 16 x 16 of them."""
     unet = {"image_model": "chroma_radiance", "in_channels": 3, "out_channels": 3, "context_in_dim": 64, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 12, 12], "theta": 10000}
-    unet |= {"patch_size": 16, "qkv_bias": True, "in_dim": 64, "out_dim": 64, "hidden_dim": 32, "n_layers": 1, "txt_ids_dims": [], "vec_in_dim": None, "use_x0": False, "use_sequential_txt_ids": False}
+    unet |= {"patch_size": 16, "qkv_bias": True, "in_dim": 64, "out_dim": 64, "hidden_dim": 32, "n_layers": 1, "txt_ids_dims": [], "vec_in_dim": None}
+    unet |= {field.name: False for field in dataclasses.fields(ChromaRadianceParams) if field.name.startswith("use_")}  # some are of later versions
     return _build(comfy.supported_models.ChromaRadiance, {**unet, "nerf_hidden_size": 8, "nerf_mlp_ratio": 2, "nerf_depth": 1, "nerf_max_freqs": 4, "nerf_tile_size": 512, "nerf_final_head_type": "conv", "nerf_embedder_dtype": torch.float32})
 
 
