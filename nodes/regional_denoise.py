@@ -59,11 +59,7 @@ class RegionalDenoiseNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
-                    tooltip=(
-                        "Where Flux, Qwen-Image, Lumina and Z-Image believe a region to lie. region: a picture of its "
-                        "own, as in training. canvas: its place on the canvas; a canvas much larger than the model "
-                        "was trained on may suffer. Lumina and Z-Image then take the regions one by one."
-                    ),
+                    tooltip="Where models with movable positions see a region: as an image of its own, or at its place on the canvas.",
                 ),
                 Regions.Input(
                     "regions", optional=True,
