@@ -21,6 +21,7 @@ OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empt
 
 TITLE, SLOT, WIDGET = 30, 20, 24
 WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
+VUE_SLOTS, VUE_WIDGET, VUE_LINE = 14, 28, 24  # of the Vue renderer: around the slots, a widget, a line below them
 MARGIN = 4  # around what js/ draws below the widgets of a node
 PREVIEW = 220  # of a sampler while it runs, below its widgets
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
@@ -112,6 +113,17 @@ def size_of(node, definition):
     return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
 
 
+def height_of(node, definition):
+    """Height without the title bar in that renderer in which it is larger."""
+    shown = [kind for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options) and not options.get("advanced") and not options.get("multiline")]
+    sockets = sum(not is_widget(kind, options) for _, kind, options, _ in inputs_of(definition))
+    absent = any(isinstance(value, str) and value in (*MODELS, *TRAINED) for value in node["inputs"].values())
+    height = SLOT * max(sockets, len(definition["output"]), 1) + VUE_SLOTS + VUE_WIDGET * len(shown) + VUE_LINE * (1 + absent)
+    if "panel" in definition:
+        height += definition["panel"]["height"] + 4 * MARGIN
+    return max(height, size_of(node, definition)[1])
+
+
 def download(name):
     folder, url, *sha256 = MODELS[name]
     return {"name": name, "url": url, "directory": folder, **({"hash": sha256[0], "hash_type": "SHA256"} if sha256 else {})}
@@ -177,7 +189,7 @@ def place_section(workflow, info, keys, left, top):
             places[key] = (x, y)
             size = size_of(workflow[key], info[workflow[key]["class_type"]])
             width = max(width, size[0])
-            y += size[1] + TITLE + PADDING + (PREVIEW if "steps" in workflow[key]["inputs"] else 0)
+            y += height_of(workflow[key], info[workflow[key]["class_type"]]) + TITLE + PADDING + (PREVIEW if "steps" in workflow[key]["inputs"] else 0)
         x += width + GAP
         height = max(height, y - TITLE - top)
     return places, (x - GAP + PADDING - left, height)

@@ -1,6 +1,7 @@
 """ComfyUI's page with the pack, in Chromium, drawn by both renderers.
 
-LOUPE_COMFYUI names the unpacked ComfyUI, LOUPE_BROWSER a Chromium. `--screenshots` writes the pictures of docs/page.md.
+LOUPE_COMFYUI names the unpacked ComfyUI, LOUPE_BROWSER a Chromium, LOUPE_FRONTEND the `static` folder of another
+comfyui-frontend-package than that of ComfyUI. `--screenshots` writes the pictures of docs/page.md.
 """
 
 import io
@@ -40,7 +41,8 @@ def server(tmp_path_factory):
     base = tmp_path_factory.mktemp("base")
     (base / "user" / "default").mkdir(parents=True)
     (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
-    with Server(comfyui, base) as server:
+    frontend = os.environ.get("LOUPE_FRONTEND")
+    with Server(comfyui, base, arguments=["--front-end-root", frontend] if frontend else []) as server:
         yield server
 
 

@@ -35,6 +35,15 @@ CHECK = """async ([graph, trained]) => {
   const { output } = await app.graphToPrompt();
   return { wrong, output };
 }"""
+OVERLAPS = """(vue) => {
+  const boxes = app.graph.nodes.map(({ id, type, pos, size }) => {
+    const drawn = vue && document.querySelector(`[data-node-id="${id}"]`);
+    const [width, height] = drawn ? [drawn.offsetWidth, drawn.offsetHeight] : [size[0], size[1] + LiteGraph.NODE_TITLE_HEIGHT];
+    return { type, left: pos[0], top: pos[1] - LiteGraph.NODE_TITLE_HEIGHT, width, height };
+  });
+  const meet = (a, b) => a.left < b.left + b.width && b.left < a.left + a.width && a.top < b.top + b.height && b.top < a.top + a.height;
+  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.type} lies on ${b.type}`));
+}"""
 CURVES = """(panel) => Object.fromEntries([...document.querySelectorAll(`${panel} polyline[data-name].KIND`)].map((line) => [
   line.dataset.name, line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)),
 ]))"""
@@ -52,6 +61,8 @@ def test_template_opens_as_saved(page, file):
     page.answered()
     found = page.js(CHECK, [graph, list(TRAINED)])
     assert found["wrong"] == []
+    page.frames(10)
+    assert page.js(OVERLAPS, page.vue) == []
     workflow = workflow_of(file)
     assert set(found["output"]) == set(workflow)
     for key, node in workflow.items():
