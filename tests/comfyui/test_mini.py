@@ -65,7 +65,7 @@ def test_unknown_words_are_named_in_the_log_once_a_text(caplog):
         for prompt in ("a red car center, on snow", "red star top left, on grass", "(blue:1.3) cat", "a red car center, on snow"):
             encode(clip, prompt)
             encode(clip.clone(), prompt)
-    assert [message.split(" and may")[0] for message in caplog.messages] == ["The mini world does not know car, snow", "The mini world does not know cat"]
+    assert [message.split(" and may")[0] for message in caplog.messages] == ["Loupe: The mini world does not know car, snow", "Loupe: The mini world does not know cat"]
     assert all("house" in message and "cyan" in message and "water" in message for message in caplog.messages)
 
 
