@@ -138,34 +138,34 @@ class SkipResidual(Part):
                 return share(run.timesteps[step])
             return run.share(share, step - 1) if step else 0.0
 
-        def pull(x, sigma, step):
+        def pulled(x, sigma, step):
             nonlocal left
             signal, level = levels.signal(sigma), levels.noise(sigma)
             if run.draws_noise:
                 fresh = seeded_noise(x.shape, stream(run.seed, f"skip residual {levels.name(sigma)}")).to(x)
-                x.copy_(skip_residual_of_fresh_noise(x, signal * reference, level * fresh, of_step(step)))
-                return
+                return skip_residual_of_fresh_noise(x, signal * reference, level * fresh, of_step(step))
             noised = signal * reference + level * noise
             if run.published:
-                x.copy_(skip_residual(x, noised, of_step(step)))
-            elif signal < PURE_NOISE:
-                x.copy_(noised)
+                return skip_residual(x, noised, of_step(step))
+            if signal < PURE_NOISE:
                 left = torch.zeros_like(x)
-            else:
-                deviation = (x - noised) / signal
-                left = deviation if left is None else held_residual(deviation, left, of_step(step))
-                x.copy_(noised + signal * left)
+                return noised
+            deviation = (x - noised) / signal
+            left = deviation if left is None else held_residual(deviation, left, of_step(step))
+            return noised + signal * left
+
+        def before(x, sigma, step):
+            x.copy_(_where_sampled(run, x, pulled(x, sigma, step)))
 
         def finish(x, sigma):
             # what the step before pulls away is due when the next one starts, which a run that stops early does not see
             if run.published or not run.steps or sigma == 0:
                 return x
             signal = levels.signal(sigma)
-            state = x * signal if levels.flow else x.clone()
-            pull(state, sigma, run.steps)
-            return state / signal if levels.flow else state
+            # a flow run comes back divided by its signal
+            return _where_sampled(run, x, pulled(x * signal, sigma, run.steps) / signal)
 
-        return Edits(before=pull, finish=finish)
+        return Edits(before=before, finish=finish)
 
     def _noise_of_the_run_before(self, run, reference):
         """What ComfyUI draws from the run's seed. Raises ValueError if the latent clearly holds other noise."""
@@ -201,7 +201,11 @@ class Renormalize(Part):
         mean, std = (value.reshape(-1, *[1] * (run.noise.ndim - 1)) for value in statistics(reference))
 
         def finish(x, sigma):
-            out = renormalize(x, mean, std)
-            return out if run.denoise_mask is None else torch.lerp(x, out, run.denoise_mask)
+            return _where_sampled(run, x, renormalize(x, mean, std))
 
         return Edits(finish=finish)
+
+
+def _where_sampled(run, x, edited):
+    """`edited`, but `x` where a noise mask keeps what was there."""
+    return edited if run.denoise_mask is None else torch.lerp(x, edited, run.denoise_mask)

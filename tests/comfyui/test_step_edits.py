@@ -232,3 +232,15 @@ def test_a_noise_mask_keeps_its_part():
     out = tiny.sample(with_parts(model, *edits), latent, noise_mask=mask)
     torch.testing.assert_close(out[..., 4:], latent[..., 4:], rtol=1e-5, atol=1e-5)
     assert not torch.allclose(out[..., :4], tiny.sample(model, latent, noise_mask=mask)[..., :4], rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["sdxl", "flux"])
+def test_a_run_that_stops_early_takes_the_pull_that_is_due_where_it_sampled(name):
+    model = tiny.MODELS[name]()
+    channels = model.model.latent_format.latent_channels
+    latent, reference, mask = tiny.noise((1, channels, 8, 8)), tiny.noise((1, channels, 8, 8), 5), torch.zeros(1, 1, 8, 8)
+    mask[..., :4] = 1
+    sigmas = comfy.samplers.calculate_sigmas(model.model.model_sampling, "normal", 6)[2:5]
+    plain, pulled = (tiny.sample(one, latent, sigmas=sigmas, noise_mask=mask) for one in (model, with_parts(model, SkipResidual(reference))))
+    torch.testing.assert_close(pulled[..., 4:], plain[..., 4:])
+    assert not torch.allclose(pulled[..., :4], plain[..., :4], rtol=1e-2)
