@@ -39,7 +39,9 @@ def layout_of(model, height, width):
 
 
 def run(name, model, latent, steps):
-    family = families.FAMILIES[name]
+    family, network = families.FAMILIES[name], model.model.diffusion_model
+    if hasattr(network, "_kv_cache_entries"):  # HiDream-O1 keeps what it has made of a prompt from run to run
+        network._kv_cache_entries = []
     positive, negative = families.conditioning(name, model, latent.shape)
     sigmas = comfy.samplers.KSampler(model, steps, torch.device("cpu"), family.sampler, family.scheduler).sigmas
     return tiny.sample(model, latent, family.sampler, cfg=family.cfg, sigmas=sigmas, positive=positive, negative=negative)
