@@ -107,8 +107,10 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
 
 def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
     """The bundled workflow of patches, at the size and steps of `demo_workflow`. Its sampler has the seed of the noise
-    that DemoFusion Sampler draws."""
+    that DemoFusion Sampler draws, and the noise at edges is that of the level where so few steps start."""
     from loupe.methods.noise import stream
+    from loupe.methods.region_noise import start_factor
+    from loupe.methods.schedules import ddim_timesteps, sd_ratio
 
     patches = json.loads((API / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
     patches[find_node(patches, "LoupeLSRUpscale")]["inputs"]["scale_by"] = 2.0
@@ -116,6 +118,8 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
     detail["steps"] = sampler_of(demo_workflow)["steps"]
     assert detail["denoise"] == sampler_of(demo_workflow)["strength"]
     assert detail["seed"] == stream(sampler_of(demo_workflow)["seed"], "DemoFusion phase 0")
+    (start, *_) = ddim_timesteps(10, detail["steps"])
+    patches[find_node(patches, "LoupeRegionNoise")]["inputs"]["e_max"] *= start_factor(sd_ratio(start))
     sampled = result(client, client.run(demo_workflow), demo_workflow)
     drawn = result(client, client.run(patches), patches)
     assert np.abs(drawn.astype(int) - sampled).max() <= 1  # of 255
