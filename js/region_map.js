@@ -55,7 +55,7 @@ export class RegionMap {
   /** The Region Prompts that is written to. */
   promptsNode() {
     if (this.node.comfyClass === "LoupeRegionPrompts") return this.node;
-    return (this.node.getOutputNodes(0) ?? []).find((node) => node.comfyClass === "LoupeRegionPrompts");
+    return (this.node.getOutputNodes(0) ?? []).find((node) => node?.comfyClass === "LoupeRegionPrompts");
   }
 
   promptsWidget() {
@@ -128,7 +128,7 @@ export class RegionMap {
   }
 
   show() {
-    if (!this.node.graph) return;
+    if (!this.node.graph || !this.layoutNode()) return;
     this.editor.style.display = this.promptsWidget() ? "" : "none"; // hidden, it keeps the map from moving under the pointer
     if (!this.drawn) return;
     this.shade();

@@ -150,8 +150,9 @@ export function pictureOf(node, size) {
 /** Pictures that a node has loaded, or that the nodes after it show. */
 function shown(node) {
   if (node.type === "LoadImage") return [loaded(node)].filter(Boolean);
-  const near = (node.outputs ?? []).flatMap((_, slot) => node.getOutputNodes(slot) ?? []);
-  const decoded = near.filter((next) => next.type.startsWith("VAEDecode")).flatMap((next) => next.getOutputNodes(0) ?? []);
+  const after = (one, slot) => (one.getOutputNodes(slot) ?? []).filter(Boolean); // a graph that is being loaded has links without nodes
+  const near = (node.outputs ?? []).flatMap((_, slot) => after(node, slot));
+  const decoded = near.filter((next) => next.type.startsWith("VAEDecode")).flatMap((next) => after(next, 0));
   return [...near, ...decoded].flatMap((next) => (/^(Save|Preview)Image$/.test(next.type) ? (outputs(next).images ?? []) : [])).map(view);
 }
 
