@@ -117,7 +117,6 @@ class Engine:
         """CALC_COND_BATCH: the canvas's predictions, of each guidance branch."""
         run = Run.of(options) or Run.outside_a_sampler(model, options)
         call = Call.of(run, executor, model, conds, x, timestep, options, self._progress(run, x), self.regions_per_call)
-        run.forget()
         return self._chain(self.evaluating, call)
 
     def _chain(self, parts: list[Part], call: Call) -> Predictions:

@@ -36,7 +36,6 @@ class Run:
         self.ended = 0  # steps that the sampler has reported
         self.began = False
         self.draws_noise = False
-        self._read = None
 
     def __deepcopy__(self, memo):
         return self  # other packs copy model options, which does not begin another run
@@ -111,13 +110,7 @@ class Run:
     def read(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[float, float]:
         """The noise level (B,) and the sum of a latent about to be evaluated, as numbers: the only time that an
         evaluation waits for the device."""
-        if self._read is None or self._read[0] is not sigma:
-            self._read = sigma, *torch.stack([sigma[0].float(), x.sum(dtype=torch.float32)]).tolist()
-        return self._read[1:]
-
-    def forget(self) -> None:
-        """An evaluation has ended; the next one may come in the same tensors."""
-        self._read = None
+        return tuple(torch.stack([sigma[0].float(), x.sum(dtype=torch.float32)]).tolist())
 
     def step_of(self, sigma: float) -> Step:
         """The step that an evaluation at `sigma` belongs to. Samplers report each step, so that it does not hang

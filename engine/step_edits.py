@@ -89,7 +89,7 @@ def _edited(function, run, keys, edits):
         if evaluations is None:
             raise _cannot(name, keys, "it does not report every step")
         run.draws_noise = found.draws
-        edited = _EditedModel(model, run, edits, x.shape, evaluations)
+        edited = _EditedModel(model, edits, x.shape, evaluations)
 
         def edited_callback(info):
             if info["i"] != edited.step:
@@ -114,8 +114,8 @@ def _of_steps(evaluations, levels):
 class _EditedModel:
     """What a sampler evaluates in place of the model. step: of the evaluation that was the last one."""
 
-    def __init__(self, model, run, edits, shape, evaluations: list[Own | None]):
-        self._model, self._run, self._shape, self._evaluations = model, run, shape, iter(evaluations)
+    def __init__(self, model, edits, shape, evaluations: list[Own | None]):
+        self._model, self._shape, self._evaluations = model, shape, iter(evaluations)
         self._before = [edit.before for edit in edits if edit.before is not None]
         self._evaluated = [edit.evaluated for edit in edits if edit.evaluated is not None]
         self.step = None
@@ -133,9 +133,7 @@ class _EditedModel:
         self.step, level = own
         for before in self._before:
             before(x, level, self.step)
-        self._run.forget()
         denoised = self._model(x, sigma, **kwargs)
-        self._run.forget()
         for evaluated in self._evaluated:
             denoised = evaluated(x, denoised, level, self.step)
         return denoised
