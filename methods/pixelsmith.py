@@ -4,10 +4,9 @@ Latents are scaled (model space), shape (B, C, ..., H, W); everything works on t
 dimensions. The pipeline steps DDIM on unit-variance latents, x / sqrt(1 + sigma^2). Here x is in the
 model's own notation, k-diffusion's x0 + sigma * eps or a flow model's (1 - sigma) x0 + sigma * eps:
 a DDIM step is an Euler step in both, and all that mixes two noise levels is rescaled by
-`deviation`. Either way the result is the pipeline's.
+`Levels.deviation`. Either way the result is the pipeline's.
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -15,16 +14,12 @@ import torch.nn.functional as F
 
 from .pixelsmith_plan import RING, Sweep
 from .regions import Region
+from .schedules import Levels
 
 
-def deviation(sigma: float, flow: bool = False) -> float:
-    """Standard deviation at noise level `sigma` of data that has 1."""
-    return math.hypot(sigma, 1 - sigma if flow else 1)
-
-
-def noised(latent: torch.Tensor, noise: torch.Tensor, sigma: float, flow: bool = False) -> torch.Tensor:
+def noised(latent: torch.Tensor, noise: torch.Tensor, sigma: float, levels: Levels = Levels()) -> torch.Tensor:
     """`latent` with unit `noise` at level `sigma`."""
-    return (1 - sigma if flow else 1) * latent + sigma * noise
+    return levels.signal(sigma) * latent + levels.noise(sigma) * noise
 
 
 def phase_mix(x: torch.Tensor, guidance: torch.Tensor) -> torch.Tensor:
@@ -63,7 +58,7 @@ def denoise(
     sigmas: Sequence[float],
     sweeps: Sequence[Sweep],
     guided_steps: int,
-    flow: bool = False,
+    levels: Levels = Levels(),
     callback: Callable[[int, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """The canvas denoised along `sigmas`, one sweep a step.
@@ -74,14 +69,14 @@ def denoise(
     first take from the guidance (1 only starts from it). callback(step, x, denoised) runs after each
     sweep with the predictions that were kept. Returns x at the last sigma.
     """
-    x = noised(guidance, noise, sigmas[0], flow)
+    x = noised(guidance, noise, sigmas[0], levels)
     denoised = torch.empty_like(x)
     for i, sweep in enumerate(sweeps):
         sigma, sigma_next = sigmas[i], sigmas[i + 1]
         mixes, overwrites = follows(i, guided_steps)
-        reference = noised(guidance, noise, sigma, flow) if mixes else None
-        reference_next = noised(guidance, noise, sigma_next, flow) if overwrites else None
-        rescale = deviation(sigma, flow) / deviation(sigma_next, flow)
+        reference = noised(guidance, noise, sigma, levels) if mixes else None
+        reference_next = noised(guidance, noise, sigma_next, levels) if overwrites else None
+        rescale = levels.deviation(sigma) / levels.deviation(sigma_next)
 
         before = x.clone()
         advanced = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)

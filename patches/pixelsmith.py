@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
-import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import comfy.utils
@@ -23,6 +22,7 @@ from ..engine.controls import check_caches
 from ..engine.other_packs import network_patches
 from ..engine.progress import Progress
 from ..engine.side_effects import guidance_that_remembers, with_wrappers
+from ..engine.sigmas import levels_of
 from ..engine.views import Axis, View
 from ..methods.noise import seeded_noise, stream
 from ..methods.pixelsmith import denoise
@@ -74,7 +74,7 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
     """
     guider = model.inner_model
     latent, noise, mask = model.latent_image, model.noise, extra_args["denoise_mask"]
-    flow = isinstance(guider.inner_model.model_sampling, comfy.model_sampling.CONST)
+    levels = levels_of(guider.inner_model.model_sampling)
     pixels_per_cell = guider.inner_model.latent_format.spacial_downscale_ratio
     pixels = tuple(side * pixels_per_cell for side in x.shape[-2:])
     options = extra_args["model_options"]
@@ -111,7 +111,7 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
             callback({"x": x, "i": step, "sigma": sigmas[step], "sigma_hat": sigmas[step], "denoised": denoised})
 
     with bar:
-        return denoise(predict, latent, noise, sigmas.tolist(), sweeps, guided_steps, flow, swept)
+        return denoise(predict, latent, noise, sigmas.tolist(), sweeps, guided_steps, levels, swept)
 
 
 def published_ids(region: Region, pixels: tuple[int, int], pixels_per_cell: int) -> tuple[int, int, int, int, int, int]:

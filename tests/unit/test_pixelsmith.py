@@ -6,7 +6,6 @@ import torch
 from loupe.methods.pixelsmith import (
     checkerboard,
     denoise,
-    deviation,
     noised,
     phase_mix,
     ring,
@@ -68,7 +67,7 @@ def test_end_to_end(golden, sdxl_sigmas, toy_eps, name, execution):
     def predict(pictures, regions, step):
         out = []
         for picture, region in zip(pictures, regions):
-            x_in = picture / deviation(sigmas[step])
+            x_in = picture / Levels().deviation(sigmas[step])
             calls.append(x_in)
             out.append(picture - sigmas[step] * guided(x_in, timesteps[step], region))
         return out
@@ -84,7 +83,7 @@ def test_end_to_end(golden, sdxl_sigmas, toy_eps, name, execution):
         return uncond + config["gs"] * (cond - uncond)
 
     def callback(step, x, denoised):
-        trace[f"before_sweep{step + 1}"] = x / deviation(sigmas[step + 1])
+        trace[f"before_sweep{step + 1}"] = x / Levels().deviation(sigmas[step + 1])
 
     x = denoise(predict, tensors["guidance"], tensors["noise"].float(), sigmas, sweeps, config["slider"], callback=callback)
     assert len(calls) == info["unet_patches_total"]
@@ -164,15 +163,15 @@ def test_flow_is_the_same_method(sdxl_sigmas):
     def from_unit_variance(flow, levels):
         # one network for both, fed with unit-variance pictures
         def shown(pictures, regions, step):
-            return predict([picture / deviation(levels[step], flow) for picture in pictures], regions, step)
+            return predict([picture / Levels(flow).deviation(levels[step]) for picture in pictures], regions, step)
 
         return shown
 
     expected = denoise(from_unit_variance(False, sigmas), guidance, noise, sigmas, sweeps, 6)
-    actual = denoise(from_unit_variance(True, flow_sigmas), guidance, noise, flow_sigmas, sweeps, 6, flow=True)
+    actual = denoise(from_unit_variance(True, flow_sigmas), guidance, noise, flow_sigmas, sweeps, 6, Levels(flow=True))
     assert (actual - expected).norm() / expected.norm() < 1e-4
-    assert torch.equal(noised(guidance, noise, 1.0, flow=True), noise)
-    assert deviation(1.0, flow=True) == 1 and deviation(0.5, flow=True) == math.hypot(0.5, 0.5)
+    assert torch.equal(noised(guidance, noise, 1.0, Levels(flow=True)), noise)
+    assert Levels(flow=True).deviation(1.0) == 1 and Levels(flow=True).deviation(0.5) == math.hypot(0.5, 0.5)
 
 
 TWICE, FOUR_TIMES = 601 / 999, 401 / 999  # where the authors' 20 and 30 of 50 let go
