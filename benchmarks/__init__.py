@@ -5,6 +5,7 @@ COMMANDS = {
     "arbitrary": "arbitrary",
     "attention-cost": "attention_cost",
     "clearsr": "clearsr",
+    "creativity": "creativity",
     "cupscale": "cupscale",
     "few-steps": "few_steps",
     "implicit-decode": "implicit_decode",

@@ -67,6 +67,11 @@ with topic("nodes/latent_adjustment.py"):
 
     NODES += latent_adjustment.NODES
 
+with topic("nodes/upscale_image.py"):
+    from . import upscale_image
+
+    NODES += upscale_image.NODES
+
 with topic("nodes/clearsr.py"):
     from . import clearsr
 

@@ -7,6 +7,13 @@ from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
 METHODS = ("lanczos", "bicubic")
 
 
+def enlarge(images: torch.Tensor, width: int, height: int, upscale_model=None, method: str = METHODS[0]) -> torch.Tensor:
+    """IMAGE (B, h, w, 3) at (height, width), by `upscale_model` (UPSCALE_MODEL) first if there is one."""
+    if upscale_model is not None:
+        images = ImageUpscaleWithModel.execute(upscale_model, images).result[0]
+    return comfy.utils.common_upscale(images.movedim(-1, 1), width, height, method, "disabled").movedim(1, -1)
+
+
 class PixelUpscaler:
     """What a LOUPE_LSR socket carries for any model: decoded, enlarged as an image, encoded.
 
@@ -34,10 +41,6 @@ class PixelUpscaler:
 
     def _upscaled(self, sample, height, width):
         images = self.vae.decode(sample)
-        images = images.flatten(0, -4)[..., :3]
-        if self.upscale_model is not None:
-            images = ImageUpscaleWithModel.execute(self.upscale_model, images).result[0]
         size = width * self.pixels_per_cell, height * self.pixels_per_cell
-        images = comfy.utils.common_upscale(images.movedim(-1, 1), *size, self.method, "disabled").movedim(1, -1)
-        return self.vae.encode(images).to(sample)
+        return self.vae.encode(enlarge(images.flatten(0, -4)[..., :3], *size, self.upscale_model, self.method)).to(sample)
 

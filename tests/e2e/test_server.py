@@ -11,6 +11,7 @@ NODES = [
     "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
     "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts",
     "LoupePlan", "LoupeLatentAdjustment", "LoupeLoadImplicitDecoder", "LoupeImplicitDecode",
+    "LoupeEnlargeImage", "LoupeCreativity", "LoupeOptionalControlNet",
 ]
 
 

@@ -1,0 +1,131 @@
+"""What the one-dial graph for an image of the user's has besides the methods."""
+
+import comfy.samplers
+import torch
+from comfy_api.latest import io
+from nodes import ControlNetApplyAdvanced
+
+from ..engine.sigmas import schedule
+from ..methods.creativity import PRESETS, alpha, settings
+from ..models.lsr.pixels import enlarge
+from .checks import checked, rgb
+from .types import LSR
+
+
+class EnlargeImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeEnlargeImage",
+            display_name="Enlarge Image",
+            category="Loupe/latent",
+            description=(
+                "Makes the large latent that Regional Denoise redraws out of an image: enlarged with Lanczos, by an "
+                "upscale model, or as a latent by a latent SR model."
+            ),
+            search_aliases=["upscale image", "img2img", "Lanczos", "ESRGAN", "LSR"],
+            inputs=[
+                io.Image.Input("image", tooltip="Any size; one image or several."),
+                io.Vae.Input("vae", tooltip="The VAE of the model that redraws it."),
+                io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides."),
+                io.UpscaleModel.Input("upscale_model", optional=True, tooltip="Enlarges the image, for example RealESRGAN."),
+                LSR.Input("lsr", optional=True, tooltip="Enlarges the latent instead, for models that it is trained for."),
+            ],
+            outputs=[
+                io.Latent.Output("enlarged", display_name="latent", tooltip="The canvas that is sampled."),
+                io.Latent.Output("reference", display_name="reference", tooltip="The image at its own size, for the priors."),
+                io.Image.Output("image_enlarged", display_name="image", tooltip="The enlarged image, for a ControlNet or to compare."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, image, vae, scale_by, upscale_model=None, lsr=None) -> io.NodeOutput:
+        cell = vae.spacial_compression_encode()
+        image = rgb(image, "image", cell)
+        height, width = (max(int(side * scale_by) // cell, 1) for side in image.shape[1:3])
+        # a VAE for videos takes a batch of images for frames
+        reference = torch.cat([vae.encode(one) for one in image.split(1)])
+        large = torch.cat([enlarge(one, width * cell, height * cell, upscale_model) for one in image.split(1)])
+        if lsr is None:
+            canvas = torch.cat([vae.encode(one) for one in large.split(1)])
+        else:
+            canvas = lsr.upscale(reference, height, width, "image")
+        return io.NodeOutput({"samples": canvas}, {"samples": reference}, large)
+
+
+class Creativity(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeCreativity",
+            display_name="Creativity",
+            category="Loupe/sampling",
+            description=(
+                "One dial between keeping an image and inventing detail in it: where the denoise starts and how "
+                "firmly the priors hold it. It means the same on every model."
+            ),
+            search_aliases=["denoise", "strength", "fidelity", "upscale image", "img2img"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model that is sampled, with its shift already set."),
+                io.Float.Input(
+                    "creativity", default=0.35, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
+                    tooltip="0 keeps the image and cleans it; 1 keeps its composition only.",
+                ),
+                io.Combo.Input(
+                    "preset", options=list(PRESETS), default=next(iter(PRESETS)),
+                    tooltip="Steps that run. fast: 4, for few-step models. balanced: 8. thorough: 20.",
+                ),
+                io.Combo.Input(
+                    "scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="simple", advanced=True,
+                    tooltip="How the steps are spread over the noise levels.",
+                ),
+            ],
+            outputs=[
+                io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels for Sampler Custom."),
+                io.Float.Output("structure", display_name="structure", tooltip="Weight for Structure Prior with strength kappa."),
+                io.Float.Output("fidelity", display_name="fidelity", tooltip="Alpha for Latent Adjustment with preset custom, beta 0, early_end 0.5 and boundaries steps."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, model, creativity, preset, scheduler) -> io.NodeOutput:
+        strength, structure, fidelity = settings(creativity)
+        steps = PRESETS[preset]
+        return io.NodeOutput(schedule(model, scheduler, steps, strength), structure, alpha(fidelity, steps))
+
+
+class OptionalControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeOptionalControlNet",
+            display_name="Apply ControlNet If Connected",
+            category="Loupe/sampling",
+            description="Apply ControlNet for graphs in which the ControlNet may be left out: without one, nothing changes.",
+            search_aliases=["tile ControlNet", "optional ControlNet"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="What the image shows."),
+                io.Conditioning.Input("negative", tooltip="What to avoid."),
+                io.Image.Input("image", tooltip="What the ControlNet sees; for a tile ControlNet the enlarged image."),
+                io.Float.Input("strength", default=0.6, min=0.0, max=10.0, step=0.01, tooltip="How firmly the ControlNet holds the image."),
+                io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Share of the whole schedule after which it lets go."),
+                io.ControlNet.Input("control_net", optional=True, tooltip="A tile ControlNet for the model."),
+                io.Vae.Input("vae", optional=True, tooltip="For ControlNets that see latents."),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive_held", display_name="positive", tooltip="For the sampler."),
+                io.Conditioning.Output("negative_held", display_name="negative", tooltip="For the sampler."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, positive, negative, image, strength, end_percent, control_net=None, vae=None) -> io.NodeOutput:
+        if control_net is None:
+            return io.NodeOutput(positive, negative)
+        return io.NodeOutput(*ControlNetApplyAdvanced().apply_controlnet(positive, negative, control_net, rgb(image, "image"), strength, 0.0, end_percent, vae=vae))
+
+
+NODES = [EnlargeImage, Creativity, OptionalControlNet]
