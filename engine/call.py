@@ -80,6 +80,19 @@ class Call:
         canvas = self.canvas._replace(height=x.shape[-2], width=x.shape[-1])
         return replace(self, x=x, timestep=self.timestep[: len(x)], canvas=canvas, progress=progress)
 
+    def predict_where_asked(self, images: list[torch.Tensor], views: list[View]) -> list[list[torch.Tensor]]:
+        """`predict_views` of those that the noise mask does not keep as a whole. The others, whose predictions nothing looks
+        at, get the latent that stays there."""
+        kept = self.run.kept(self.timestep) if self.canvas.size == self.run.size else None
+        if kept is None or self.run.latent_image.shape != self.x.shape:
+            return self.predict_views(images, views)
+        asked = [i for i, view in enumerate(views) if not bool(view.latent(kept).all())]
+        self.progress.skip(len(views) - len(asked))
+        predicted = self.predict_views([images[i] for i in asked], [views[i] for i in asked]) if asked else [[] for _ in self.conds]
+        stays = {i: view.latent(self.run.latent_image).to(self.x) for i, view in enumerate(views) if i not in asked}
+        found = [{**stays, **dict(zip(asked, branch))} for branch in predicted]
+        return [[branch[i] for i in range(len(views))] for branch in found]
+
     def predict_whole(self) -> list[torch.Tensor]:
         """ComfyUI's own evaluation of the whole canvas, of each guidance branch."""
         whole = View(Axis(0, 1, self.canvas.height), Axis(0, 1, self.canvas.width))

@@ -87,6 +87,7 @@ class Engine:
             positive=guider.conds.get("positive"),
             options=options,
             span=self.span,
+            guider=guider,
         )
         edits = {key: part.edits(run) for key, part in self.parts.items() if part.overrides("edits")}
         shown = browser()

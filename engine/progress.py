@@ -145,17 +145,23 @@ class Progress:
         if self.browser is not None:
             self.browser.tell(self.words(len(views)), self.canvas, [view.region for view in views if view.region is not None])
 
+    def skip(self, count: int) -> None:
+        """It need not see `count` of them."""
+        self._advance(count)
+
     def update(self, count: int) -> None:
         """It has seen `count` of them."""
-        self.done += count
         self.seen += count
+        self._advance(count)
+        if self.warm is None:
+            self.warm = time.monotonic(), self.furthest, self.seen
+
+    def _advance(self, count):
+        self.done += count
         self.furthest = max(self.furthest, self.done)
         self.bar.update_absolute(self.furthest)
-        now = time.monotonic()
-        if self.warm is None:
-            self.warm = now, self.furthest, self.seen
         if self.browser is not None and self.furthest == self.end:
-            self.browser.tell(f"{self.seen} views in {clock(now - self.began)}", self.canvas, [], last=True)
+            self.browser.tell(f"{self.seen} views in {clock(time.monotonic() - self.began)}", self.canvas, [], last=True)
 
     def stop(self) -> None:
         """The run ends before its last step."""

@@ -23,12 +23,13 @@ class Run:
 
     schedule: `sigmas` as numbers. noise: unit noise, of the canvas's shape. latent_image, denoise_mask: None where
     there are none. positive: the guider's conds of that name. options: the run's model options. span: its place in
-    a node that samples several times. draws_noise: the sampler adds noise of its own; known where its state is edited.
+    a node that samples several times. guider: what the sampler evaluates (CFGGuider). draws_noise: the sampler adds noise of its own; known where its state is edited.
     """
 
-    def __init__(self, model, sigmas: torch.Tensor, noise=None, latent_image=None, denoise_mask=None, seed: int = 0, positive: list | None = None, options: dict | None = None, span: Span | None = None):
+    def __init__(self, model, sigmas: torch.Tensor, noise=None, latent_image=None, denoise_mask=None, seed: int = 0, positive: list | None = None, options: dict | None = None, span: Span | None = None, guider=None):
         self.model, self.noise, self.latent_image = model, noise, latent_image
         self.denoise_mask, self.seed, self.positive, self.options, self.span = denoise_mask, seed, positive, options or {}, span
+        self.guider, self.sigmas = guider, sigmas
         self.schedule: list[float] = sigmas.tolist()
         self.cache = StepCache()
         self.batches = {}  # views in one network call, by the shape of a view
@@ -107,6 +108,16 @@ class Run:
         """See `RunLevels.share`."""
         return self.walked.share(share, step)
 
+    def kept(self, sigma: torch.Tensor) -> torch.Tensor | None:
+        """Cells (height, width), on the CPU, that the noise mask keeps in every image at `sigma` (B,): whatever is predicted
+        there, ComfyUI puts the latent back. None without a mask."""
+        if self.denoise_mask is None or self.latent_image is None:
+            return None
+        change = self.options.get("denoise_mask_function")
+        if change is None or self.guider is None:
+            return self.cache.get("kept", lambda: _kept(self.denoise_mask))
+        return _kept(change(sigma, self.denoise_mask, extra_options={"model": self.guider, "sigmas": self.sigmas}))
+
     def read(self, sigma: torch.Tensor, x: torch.Tensor) -> tuple[float, float]:
         """The noise level (B,) and the sum of a latent about to be evaluated, as numbers: the only time that an
         evaluation waits for the device."""
@@ -129,3 +140,7 @@ class Run:
             f"The model's prediction at step {step} of {self.steps} (sigma {self.schedule[step - 1]:.4g}) holds NaN or infinity. "
             "Lower the CFG, or run the model in another precision (--bf16-unet, --fp32-unet)."
         )
+
+
+def _kept(mask):
+    return (mask == 0).flatten(0, -3).all(0).cpu()

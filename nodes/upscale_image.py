@@ -3,6 +3,7 @@
 import comfy.samplers
 import torch
 from comfy_api.latest import io
+
 from nodes import ControlNetApplyAdvanced
 
 from ..engine.sigmas import schedule

@@ -95,7 +95,7 @@ class RegionalDenoise(Part):
         regions, views, count = cache.get(("regions", layout, call.step if jitter else None), lambda: self._cut(call, layout, jitter, weights))
         padded = F.pad(call.x, (jitter,) * 4)
         placed = call.patched(Placed(call.model)) if self.positions == "canvas" else call
-        denoised = placed.predict_views([region.crop(padded) for region in regions], views)
+        denoised = placed.predict_where_asked([region.crop(padded) for region in regions], views)
         return [merge(parts, regions, *call.canvas.size, weights, jitter, count) for parts in denoised]
 
     def _cut(self, call, layout, jitter, weights):

@@ -11,6 +11,7 @@ from loupe.methods.latent_adjustment import shares_by_step
 from loupe.methods.schedules import start_for
 from loupe.nodes.upscale_image import Creativity, EnlargeImage, OptionalControlNet
 from loupe.patches.latent_adjustment import LIMITS
+
 from nodes import ControlNetApplyAdvanced
 
 
