@@ -46,7 +46,7 @@ class Blueprint(NamedTuple):
 BLUEPRINTS = {
     "Restore (ClearSR)": Blueprint(
         "clearsr_sd21",
-        "Restores a low-quality picture and enlarges it with ClearSR: control networks that look at its latent, region by region, and Latent Adjustment between fidelity and detail.",
+        "Restores a low-quality image and enlarges it with ClearSR: control networks that look at its latent, region by region, and Latent Adjustment between fidelity and detail.",
         ["ClearSR", "ControlSR", "super resolution", "denoise", "deblur", "Loupe"],
         {
             "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
@@ -65,11 +65,11 @@ BLUEPRINTS = {
     ),
     "Upscale (C-Upscale)": Blueprint(
         "cupscale_image_sdxl",
-        "Enlarges a picture region by region with C-Upscale: structure and attention of the whole picture steer every region, which may have a prompt of its own.",
+        "Enlarges an image region by region with C-Upscale: structure and attention of the whole image steer every region, which may have a prompt of its own.",
         ["C-Upscale", "GSP", "RAP", "RSP", "tiled upscale", "Loupe"],
         {
             "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "clip": ("Load Checkpoint", 1), "vae": ("Load Checkpoint", 2),
-            "positive": ("What the picture shows", 0), "negative": ("Negative prompt", 0),
+            "positive": ("What the image shows", 0), "negative": ("Negative prompt", 0),
         },
         {
             "native_megapixels": ("Native area", "megapixels"),
@@ -102,7 +102,7 @@ BLUEPRINTS = {
     ),
     "Upscale (PixelSmith)": Blueprint(
         "pixelsmith_sdxl",
-        "Enlarges a picture with PixelSmith: it is drawn again patch by patch, held to the structure of the small one for the first steps. Use it again on its own result for larger pictures.",
+        "Enlarges an image with PixelSmith: it is drawn again patch by patch, held to the structure of the small one for the first steps. Use it again on its own result for larger images.",
         ["PixelSmith", "patch upscale", "Loupe"],
         {
             "image": ("Decode the reference", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),

@@ -1,27 +1,14 @@
 """Nodes and links of an API workflow as the page saves them."""
 
 from ..headless.client import node_title
-
-# what does not come with Loupe: (folder, address, and SHA256 where it is known)
-MODELS = {
-    "sd_xl_base_1.0.safetensors": ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
-    "Hyper-SDXL-8steps-lora.safetensors": ("loras", "https://huggingface.co/ByteDance/Hyper-SD/resolve/main/Hyper-SDXL-8steps-lora.safetensors"),
-    "v2-1_512-ema-pruned.safetensors": ("checkpoints", "https://huggingface.co/Manojb/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.safetensors"),
-    "swinir-liif-latent-sdxl.pth": ("latent_upscale_models", "https://github.com/3587jjh/LSRNA/raw/HEAD/lsr/swinir-liif-latent-sdxl.pth"),
-}
-
-# what has to be trained: the command that makes it
-TRAINED = {
-    "clearsr.safetensors": "python dev.py train clearsr",
-    "implicit_decoder_sd_xl_base_1.0.safetensors": "python dev.py train implicit-decoder",
-}
+from .model_files import MODELS, TRAINED, download
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
 
 TITLE, SLOT, WIDGET = 30, 20, 24
 WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
-VUE_SLOTS, VUE_WIDGET, VUE_LINE = 14, 28, 24  # of the Vue renderer: around the slots, a widget, a line below them
+VUE_SLOTS, VUE_WIDGET, VUE_SLIDER, VUE_LINE = 14, 28, 33, 24  # of the Vue renderer: around the slots, a widget, a line below them
 MARGIN = 4  # around what js/ draws below the widgets of a node
 PREVIEW = 220  # of a sampler while it runs, below its widgets
 GAP, PADDING, GROUP_TITLE = 60, 20, 40
@@ -48,6 +35,10 @@ def is_widget(kind, options):
 
 def is_link(value):
     return isinstance(value, list)
+
+
+def is_ours(node):
+    return node["class_type"].startswith("Loupe")
 
 
 def sources(node):
@@ -115,22 +106,21 @@ def size_of(node, definition):
 
 def height_of(node, definition):
     """Height without the title bar in that renderer in which it is larger."""
-    shown = [kind for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options) and not options.get("advanced") and not options.get("multiline")]
+    widgets = [(kind, options) for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options)]
+    shown = [VUE_SLIDER if options.get("display") == "slider" else VUE_WIDGET for _, options in widgets if not options.get("advanced") and not options.get("multiline")]
     sockets = sum(not is_widget(kind, options) for _, kind, options, _ in inputs_of(definition))
     absent = any(isinstance(value, str) and value in (*MODELS, *TRAINED) for value in node["inputs"].values())
-    height = SLOT * max(sockets, len(definition["output"]), 1) + VUE_SLOTS + VUE_WIDGET * len(shown) + VUE_LINE * (1 + absent)
+    advanced = any(options.get("advanced") for _, options in widgets)
+    badge = is_ours(node) or bool(definition.get("experimental"))
+    lines = max(1, badge + advanced) + absent  # a badge, a button for more inputs, a word on a missing file
+    height = SLOT * max(sockets, len(definition["output"]), 1) + VUE_SLOTS + sum(shown) + VUE_LINE * lines
     if "panel" in definition:
         height += definition["panel"]["height"] + 4 * MARGIN
     return max(height, size_of(node, definition)[1])
 
 
-def download(name):
-    folder, url, *sha256 = MODELS[name]
-    return {"name": name, "url": url, "directory": folder, **({"hash": sha256[0], "hash_type": "SHA256"} if sha256 else {})}
-
-
 def properties(key, node, definition):
-    found = {"cnr_id": "loupe" if node["class_type"].startswith("Loupe") else "comfy-core", "Node name for S&R": node["class_type"]}
+    found = {"cnr_id": "loupe" if is_ours(node) else "comfy-core", "Node name for S&R": node["class_type"]}
     files = [value for value in node["inputs"].values() if isinstance(value, str) and value in MODELS]
     if files:
         found["models"] = [download(name) for name in files]

@@ -12,8 +12,8 @@ from loupe.methods.region_prompts import parse_prompts
 from loupe.methods.regions import RegionLayout
 from loupe.methods.schedules import Levels, RunLevels
 from loupe.methods.structure_prior import kappa, schedule_weight
-from loupe.tools.graph import TRAINED
-from loupe.tools.templates import TITLES
+from loupe.tools.model_files import TRAINED
+from loupe.tools.shelf import SHELF
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 TEMPLATES = sorted(WORKFLOWS.glob("*.json"))
@@ -50,7 +50,7 @@ CURVES = """(panel) => Object.fromEntries([...document.querySelectorAll(`${panel
 
 
 def workflow_of(file):
-    (name,) = [name for name, title in TITLES.items() if title == file.stem]
+    (name,) = [name for name, shown in SHELF.items() if shown.title == file.stem]
     return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -204,7 +204,7 @@ RECTANGLES = """(panel) => [...document.querySelectorAll(`${panel} rect[data-reg
 @pytest.fixture
 def cupscale(page):
     """The mini world's C-Upscale workflow with few steps and without its comparison."""
-    graph = json.loads((WORKFLOWS / f"{TITLES['cupscale']}.json").read_text(encoding="utf-8"))
+    graph = json.loads((WORKFLOWS / f"{SHELF['cupscale'].title}.json").read_text(encoding="utf-8"))
     nodes = {node["title"] if "title" in node else node["type"]: node for node in graph["nodes"]}
     page.load(graph)
     page.js("""() => { for (const node of app.graph.nodes) {
@@ -420,9 +420,9 @@ def test_captions_are_shown(page):
     assert page.js("(panel) => document.querySelector(panel).innerText", panel) == '[\n "a star"\n]'
 
 
-@pytest.mark.parametrize("template", ["cupscale", "pixelsmith", "latent_adjustment"])
+@pytest.mark.parametrize("template", ["cupscale", "pixelsmith_sdxl", "upscale_zimage"])
 def test_plots_keep_to_their_height(page, template):
-    page.load(json.loads((WORKFLOWS / f"{TITLES[template]}.json").read_text(encoding="utf-8")))
+    page.load(json.loads((WORKFLOWS / f"{SHELF[template].title}.json").read_text(encoding="utf-8")))
     page.answered()
     page.frames(10)
     heights = page.js("[...document.querySelectorAll('.loupe-plot')].map((plot) => plot.offsetHeight)")
@@ -474,9 +474,9 @@ def test_help_is_shown(page, screenshot):
 
 def test_template_browser_lists_the_pack(page, server, screenshot):
     listed = page.page.request.get(f"{server.url}/workflow_templates").json()
-    (name,) = [name for name, files in listed.items() if TITLES["cupscale"] in files]
+    (name,) = [name for name, files in listed.items() if SHELF["cupscale"].title in files]
     page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.get_by_text(name).first.click()
-    page.page.get_by_text(TITLES["lsrna_demofusion"], exact=True).first.wait_for()
+    page.page.get_by_text(SHELF["lsrna_demofusion"].title, exact=True).first.wait_for()
     screenshot("templates")
     page.page.keyboard.press("Escape")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from loupe.headless.client import Client, find_node
 from loupe.tools.blueprints import BLUEPRINTS
-from loupe.tools.graph import TRAINED
+from loupe.tools.model_files import TRAINED
 from page import declared, fits, widgets_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,9 @@ import zipfile
 import numpy as np
 import pytest
 from loupe.headless.client import Client, find_node
-from loupe.tools import blueprints, pack, run, templates
+from loupe.tools import blueprints, pack, run
 from loupe.tools.server import PACK, Server
+from loupe.tools.shelf import SHELF
 from PIL import Image
 
 TRACKED = shutil.which("git") and (PACK / ".git").exists()
@@ -55,7 +56,7 @@ def test_archive_holds_what_runs(archive):
     assert {name.split("/")[0] for name in names} <= KEPT | ROOMS
     assert not [name for name in names if "/." in name or name.endswith((".pyc", ".csv", ".ckpt"))]
     assert {f"models/mini/mini_{part}.safetensors" for part in ("unet", "text", "vae", "lsr", "decoder", "arbitrary", "clearsr")} <= set(names)
-    assert {f"workflows/{title}.{kind}" for title in templates.TITLES.values() for kind in ("json", "jpg")} <= set(names)
+    assert {f"workflows/{shown.title}.{kind}" for shown in SHELF.values() for kind in ("json", "jpg")} <= set(names)
     assert {f"subgraphs/{title}.json" for title in blueprints.BLUEPRINTS} <= set(names)
     assert archive.stat().st_size < 50e6
     assert sum(file.file_size for file in zipfile.ZipFile(archive).infolist() if file.filename.startswith("docs/")) < 3e6

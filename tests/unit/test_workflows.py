@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from loupe.headless.client import node_title
+from loupe.tools.shelf import SHELF
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NEGATIVE = "blurry, ugly, duplicate, poorly drawn, deformed, mosaic"  # of DemoFusion's published example
@@ -13,19 +14,22 @@ NEGATIVE = "blurry, ugly, duplicate, poorly drawn, deformed, mosaic"  # of DemoF
 
 def on_sdxl(files):
     found = [file for file in sorted(files) if "sd_xl_base" in file.read_text(encoding="utf-8")]
-    assert len(found) >= 10
+    assert len(found) >= 5
     return found
 
 
 @pytest.mark.parametrize("file", on_sdxl(WORKFLOWS.glob("api/*.json")), ids=lambda file: file.stem)
 def test_sdxl_avoids_what_the_published_example_avoids(file):
+    """Where there is guidance."""
     workflow = json.loads(file.read_text(encoding="utf-8"))
     sources = [workflow[node["inputs"]["negative"][0]] for node in workflow.values() if "negative" in node["inputs"]]
-    assert {node["inputs"]["text"] for node in sources} == {NEGATIVE}
+    texts = {node["inputs"]["text"] for node in sources if node["class_type"] == "CLIPTextEncode"}
+    assert texts == ({NEGATIVE} if any(node["inputs"].get("cfg", 1) != 1 for node in workflow.values()) else set())
 
 
 def test_the_templates_say_the_same():
-    assert all(f'"{NEGATIVE}"' in file.read_text(encoding="utf-8") for file in on_sdxl(WORKFLOWS.glob("*.json")))
+    silent = [file.stem for file in on_sdxl(WORKFLOWS.glob("*.json")) if f'"{NEGATIVE}"' not in file.read_text(encoding="utf-8")]
+    assert silent == [SHELF["upscale_sdxl_few_steps"].title]
 
 
 @pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("api/*.json")), ids=lambda file: file.stem)
