@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..headless.client import find_node
 from .graph import (
     GAP,
+    OPTIONAL,
     SLOT,
     TITLE,
     WIDGET,
@@ -33,7 +34,8 @@ LINK = "id", "origin_id", "origin_slot", "target_id", "target_slot", "type"
 
 class Blueprint(NamedTuple):
     """inputs: {name: (title of the node that it takes the place of, its output)}. widgets: {name: (title,
-    input)} of those inside that the node shows. outputs: {name: (title, output)}."""
+    input)} of those inside that the node shows. outputs: {name: (title, output)}. optional: {name: (title, input)} of
+    sockets that the workflow leaves empty."""
 
     workflow: str
     description: str
@@ -41,6 +43,7 @@ class Blueprint(NamedTuple):
     inputs: dict[str, tuple[str, int]]
     widgets: dict[str, tuple[str, str]]
     outputs: dict[str, tuple[str, int]]
+    optional: dict[str, tuple[str, str]] = {}
 
 
 BLUEPRINTS = {
@@ -100,6 +103,29 @@ BLUEPRINTS = {
         },
         {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},
     ),
+    "Upscale Image (Loupe)": Blueprint(
+        "upscale_sdxl",
+        "Enlarges an image with any model, region by region, with one dial between keeping it and inventing detail. An upscale model, a latent SR model and a tile ControlNet may be connected.",
+        ["upscale", "tiled upscale", "Ultimate SD Upscale", "tile ControlNet", "creative upscale", "Loupe"],
+        {
+            "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
+            "positive": ("What the image shows", 0), "negative": ("Negative prompt", 0),
+        },
+        {
+            "scale_by": ("Enlarge Image", "scale_by"),
+            "creativity": ("Creativity", "creativity"),
+            "preset": ("Creativity", "preset"),
+            "sampler_name": ("Sampler", "sampler_name"),
+            "cfg": ("Draw", "cfg"),
+            "seed": ("Draw", "noise_seed"),
+        },
+        {"image": ("Decode the result", 0)},
+        {
+            "upscale_model": ("Enlarge Image", "upscale_model"),
+            "lsr": ("Enlarge Image", "lsr"),
+            "control_net": ("Apply ControlNet If Connected", "control_net"),
+        },
+    ),
     "Upscale (PixelSmith)": Blueprint(
         "pixelsmith_sdxl",
         "Enlarges an image with PixelSmith: it is drawn again patch by patch, held to the structure of the small one for the first steps. Use it again on its own result for larger images.",
@@ -149,20 +175,21 @@ def make_subgraph(name, blueprint, workflow, info):
     def end(side, title, kind, numbers, x):
         return {"id": new_id(name, side, title), "name": title, "type": kind, "linkIds": numbers, "pos": [x, SLOT * (len(inputs if side == "input" else outputs) + 1)]}
 
-    def feed(title, kind, targets):
+    def feed(title, kind, targets, **shape):
         numbers = []
         for key, target in targets:
             slot = next(i for i, slot in enumerate(nodes[key]["inputs"]) if slot["name"] == target)
             numbers.append(connect(INPUT_NODE, len(inputs), nodes[key]["id"], slot, kind))
             nodes[key]["inputs"][slot]["link"] = numbers[-1]
-        inputs.append(end("input", title, kind, numbers, -GAP - SLOT))
+        inputs.append({**end("input", title, kind, numbers, -GAP - SLOT), **shape})
 
     for (source, output), title in border.items():
         targets = [(key, k) for key in kept for k, v in workflow[key]["inputs"].items() if v == [source, output]]
         feed(title, info[workflow[source]["class_type"]]["output"][output], targets)
-    for title, (node, target) in blueprint.widgets.items():
+    for title, (node, target) in {**blueprint.optional, **blueprint.widgets}.items():
         key = find_node(kept, title=node)
-        feed(title, next(kind for k, kind, *_ in inputs_of(info[kept[key]["class_type"]]) if k == target), [(key, target)])
+        kind = next(kind for k, kind, *_ in inputs_of(info[kept[key]["class_type"]]) if k == target)
+        feed(title, kind, [(key, target)], **({"shape": OPTIONAL} if title in blueprint.optional else {}))
     for title, (key, output) in ends.items():
         kind = info[kept[key]["class_type"]]["output"][output]
         number = connect(nodes[key]["id"], output, OUTPUT_NODE, len(outputs), kind)
@@ -196,7 +223,7 @@ def make_blueprint(name, blueprint, workflow, info):
     """
     subgraph = make_subgraph(name, blueprint, workflow, info)
     number = subgraph["state"]["lastNodeId"] + 1
-    height = SLOT * max(len(blueprint.inputs), len(blueprint.outputs)) + WIDGET * len(blueprint.widgets) + TITLE
+    height = SLOT * max(len(blueprint.inputs) + len(blueprint.optional), len(blueprint.outputs)) + WIDGET * len(blueprint.widgets) + TITLE
     node = {
         "id": number,
         "type": subgraph["id"],
@@ -205,7 +232,7 @@ def make_blueprint(name, blueprint, workflow, info):
         "flags": {},
         "order": 0,
         "mode": 0,
-        "inputs": [{"name": slot["name"], "type": slot["type"], "link": None, **({"widget": {"name": slot["name"]}} if slot["name"] in blueprint.widgets else {})} for slot in subgraph["inputs"]],
+        "inputs": [{"name": slot["name"], "type": slot["type"], "link": None, **({"widget": {"name": slot["name"]}} if slot["name"] in blueprint.widgets else {"shape": OPTIONAL} if slot["name"] in blueprint.optional else {})} for slot in subgraph["inputs"]],
         "outputs": [{"name": slot["name"], "type": slot["type"], "links": []} for slot in subgraph["outputs"]],
         "title": name,
         "properties": {"cnr_id": "loupe"},

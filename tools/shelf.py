@@ -11,8 +11,8 @@ class Template(NamedTuple):
 def dial(model, side, files):
     """The note of a template that enlarges an image by scale_by and creativity."""
     return (
-        f"Brings your image to about {side} x {side} pixels, enlarges it twice and redraws it region by region with {model}. "
-        "For 4x set scale_by of *Enlarge* to 4; a higher creativity adds more detail, a lower one stays closer to your image. "
+        f"Enlarges your image twice and redraws it region by region with {model}. "
+        "For 4x set scale_by to 4; a higher creativity adds more detail, a lower one stays closer to your image. "
         f"Memory must hold one region of {side} x {side} pixels, at any scale; {files}."
     )
 
@@ -52,7 +52,7 @@ SHELF = {
     ),
     "upscale_sd15_tile": Template(
         "Upscale your image with a tile ControlNet (SD 1.5)",
-        dial("SD 1.5 and a tile ControlNet that sees each region of the enlarged image", 512, "for a larger image to begin with, raise megapixels of *Native area*"),
+        dial("SD 1.5 and a tile ControlNet that sees each region of the enlarged image", 512, "a lower strength of *Apply ControlNet* leaves more freedom"),
     ),
     "seedvr2": Template(
         "Restore and upscale in regions (SeedVR2)",

@@ -158,3 +158,20 @@ def test_clearsr_runs_on_the_mini_world(client, likeness):
     small, large = client.images(run, "small")[0], client.images(run, "large")[0]
     assert large.size == (1.5 * small.width, 1.5 * small.height)
     assert np.asarray(large).std() > 10 and likeness(large, small) > 0.8
+
+
+@pytest.mark.parametrize("optional", [{}, {"lsr": ["lsr", 0]}], ids=["nothing else connected", "latent SR model"])
+def test_upscale_image_runs_on_the_mini_world(client, info, likeness, optional):
+    workflow = read(API / "cupscale.json")
+    decoded = find_node(workflow, title="Decode the reference")
+    blueprint = BLUEPRINTS["Upscale Image (Loupe)"]
+    given = {"image": [decoded, 0], "model": ["1", 0], "vae": ["1", 2], "positive": ["2", 0], "negative": ["3", 0], "scale_by": 3.0, "creativity": 0.2, "preset": "fast", "cfg": 4.0, **optional}
+    assert set(given) <= {*blueprint.inputs, *blueprint.widgets, *blueprint.optional}
+    inside, ends = expand(ROOT / "subgraphs" / "Upscale Image (Loupe).json", info, given, "inside ")
+    outside = {key: workflow[key] for key in ("1", "2", "3", "4", "5", decoded)}
+    outside["lsr"] = {"class_type": "LoupeLoadLSR", "inputs": {"model_name": "mini_lsr.safetensors"}}
+    saved = {title: {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": "blueprint"}} for title, source in (("small", [decoded, 0]), ("large", ends["image"]))}
+    run = client.run({**outside, **inside, **saved})
+    small, large = client.images(run, "small")[0], client.images(run, "large")[0]
+    assert large.size == (3 * small.width, 3 * small.height)
+    assert likeness(large, small) > 0.9
