@@ -46,11 +46,11 @@ class RegionalDenoiseNode(io.ComfyNode):
                 ),
                 inputs.own_seed("jitter_seed", "Seed of the movement; the sampler's seed does not change it."),
                 io.Combo.Input(
-                    "size_conditioning", options=list(SIZES), default="native", advanced=True,
+                    "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
                     tooltip=(
                         "What models with size conditioning (SDXL, PixArt, HunyuanDiT) are told about a region. "
-                        "native: a picture of the region's size. canvas: a crop of the whole canvas at the region's "
-                        "place, as DemoFusion does. unchanged: what the conditioning says."
+                        "canvas: a crop of the whole canvas at the region's place. native: an image of the region's "
+                        "size, as C-Upscale does. unchanged: what the conditioning says."
                     ),
                 ),
                 inputs.batch(
@@ -60,6 +60,10 @@ class RegionalDenoiseNode(io.ComfyNode):
                 io.Combo.Input(
                     "positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
                     tooltip="Where models with movable positions see a region: as an image of its own, or at its place on the canvas.",
+                ),
+                io.Float.Input(
+                    "jitter_until", default=0.5, min=0.0, max=1.0, step=0.01, advanced=True, optional=True,
+                    tooltip="Share of the steps in which regions move; later movement fades the outer border. 1: all, as in DemoFusion.",
                 ),
                 Regions.Input(
                     "regions", optional=True,
@@ -91,6 +95,7 @@ class RegionalDenoiseNode(io.ComfyNode):
         size_conditioning,
         batch,
         positions="region",
+        jitter_until=0.5,
         regions=None,
     ) -> io.NodeOutput:
         grid = Grid.of(model.model)
@@ -100,6 +105,7 @@ class RegionalDenoiseNode(io.ComfyNode):
             overlap=overlap,
             blend=blend,
             jitter=jitter,
+            jitter_until=jitter_until,
             seed=jitter_seed,
             regions_per_call=batch,
             sizes=size_conditioning,

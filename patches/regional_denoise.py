@@ -28,7 +28,7 @@ class RegionalDenoise(Part):
     """How a canvas is cut.
 
     region, overlap, blend: see `RegionLayout.from_overlap`, cells; or a finished `layout`. jitter
-    moves the regions at every step, drawn from `seed`. regions_per_call: 0 for what fits into memory. sizes: what
+    moves the regions at every step of the first `jitter_until` (share) of a run, drawn from `seed`. regions_per_call: 0 for what fits into memory. sizes: what
     models with size conditioning are told about a region, "native" (an image of its own size), "canvas" (a crop of
     the canvas, counted from the jitter-padded border as DemoFusion does, of `canvas_pixels` (height, width) or the
     canvas itself) or "unchanged". positions: where rotary positions begin, at the "region" or at the "canvas".
@@ -42,6 +42,7 @@ class RegionalDenoise(Part):
     blend: str = "uniform"
     layout: RegionLayout | None = None
     jitter: bool = False
+    jitter_until: float = 1.0
     seed: int = 0
     regions_per_call: int = 0
     sizes: str = "native"
@@ -89,7 +90,8 @@ class RegionalDenoise(Part):
         layout = self.layout_of(call.canvas)
         if layout.count == 1 and not any(has_region_prompts(branch or []) for branch in call.conds):
             return inner(call)
-        jitter, cache = self.jitter_of(layout), call.run.cache
+        jitter = self.jitter_of(layout) if call.step < self.jitter_until * call.run.steps else 0
+        cache = call.run.cache
         weights = cache.get(("weights", layout), lambda: layout.weights(call.x.device))
         # a layout that does not move is cut once a run
         regions, views, count = cache.get(("regions", layout, call.step if jitter else None), lambda: self._cut(call, layout, jitter, weights))

@@ -235,3 +235,27 @@ def test_another_pack_s_attention_patch_works_before_and_after():
     out = tiny.sample(loupe(adapter(model)), latent)
     assert torch.equal(tiny.sample(adapter(loupe(model)), latent), out)
     assert not torch.allclose(tiny.sample(loupe(model), latent), out, rtol=1e-3)
+
+
+def drawn(monkeypatch, steps=4, **settings):
+    """The first region of each step, and the result."""
+    places, predict = [], Call.predict_views
+
+    def predict_views(call, images, views, *args):
+        places.append((views[0].y.offset, views[0].x.offset))
+        return predict(call, images, views, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Call, "predict_views", predict_views)
+        model = with_parts(tiny.sd15(), RegionalDenoise((16, 16), 0.5, seed=3, **settings))
+        return places, tiny.sample(model, tiny.noise((1, 4, 32, 32), 3), steps=steps)
+
+
+def test_regions_move_in_the_share_of_the_steps_that_is_asked_for(monkeypatch):
+    still, grid = drawn(monkeypatch)
+    moving, whole = drawn(monkeypatch, jitter=True)
+    assert set(still) == {(0, 0)} and len(set(moving)) > 1
+    half, out = drawn(monkeypatch, jitter=True, jitter_until=0.5)
+    assert half == moving[:2] + still[2:] and not torch.equal(out, whole)
+    assert torch.equal(drawn(monkeypatch, jitter=True, jitter_until=0.0)[1], grid)
+    assert torch.equal(drawn(monkeypatch, jitter=True, jitter_until=1.0)[1], whole)
