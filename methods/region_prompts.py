@@ -67,6 +67,14 @@ def parse_prompts(text: str, count: int | None) -> list[str]:
     return _counted([entry.strip() for entry in entries], count, "entries")
 
 
+def fill_prompts(prompts: list[str], captions: str) -> list[str]:
+    """`prompts`, and for each empty one that of the text `captions`. Raises ValueError as `parse_prompts` does."""
+    try:
+        return [prompt or caption for prompt, caption in zip(prompts, parse_prompts(captions, len(prompts)), strict=True)]
+    except ValueError as error:
+        raise ValueError(str(error).replace("prompts", "captions", 1) + " Caption Regions should get the same regions.") from None
+
+
 def _once(pairs):
     keys = [key for key, _ in pairs]
     twice = next((key for key in keys if keys.count(key) > 1), None)

@@ -29,7 +29,9 @@ def checked(execute):
 
 
 def check_input(declared, value) -> None:
-    """Raises ValueError where `value` is none for the input `declared` (io.Input)."""
+    """Raises ValueError where `value` is none for the input `declared` (io.Input). A lazy one may be left out."""
+    if value is None and declared.lazy:
+        return
     if declared.get_io_type() in KINDS:
         try:
             widget_value(declared, value)

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 from ..engine.conditioning import check_prompts
 from ..methods.region_prompts import (
     INSTRUCTION,
+    fill_prompts,
     format_prompts,
     parse_prompts,
 )
@@ -72,8 +73,8 @@ class CaptionRegions(io.ComfyNode):
             display_name="Caption Regions",
             category="Loupe/regions",
             description=(
-                "Lets a vision-language model describe each region of a picture. The output is a JSON list that can "
-                "be pasted into Region Prompts and edited there. Deterministic."
+                "Lets a vision-language model describe each region of an image, for Region Prompts. The output is a JSON "
+                "list that can also be pasted there and edited. Deterministic."
             ),
             search_aliases=["C-Upscale", "RSP", "VLM", "LLaVA", "Qwen", "describe image", "interrogate"],
             inputs=[
@@ -111,7 +112,8 @@ class CaptionRegions(io.ComfyNode):
                 io.Clip.Input(
                     "clip", optional=True,
                     tooltip=(
-                        "A vision-language model from Load CLIP that can generate text (Qwen3-VL, Gemma 3 or 4, ...)."
+                        "A vision-language model from Load CLIP that can generate text (Qwen3-VL, also as Krea 2's text "
+                        "encoder, Gemma 3 or 4, ...), or the mini world's."
                     ),
                 ),
             ],
@@ -184,6 +186,14 @@ class RegionPrompts(io.ComfyNode):
                     "max_tokens", default=75, min=0, max=1024, advanced=True,
                     tooltip="Longest prompt in tokens, cut at a word: 75 for CLIP, 120 for PixArt. 0: no limit.",
                 ),
+                io.String.Input(
+                    "captions", optional=True, force_input=True, lazy=True,
+                    tooltip="From Caption Regions: the prompts of regions that have none in prompts.",
+                ),
+                io.Boolean.Input(
+                    "use_captions", default=True, optional=True, advanced=True,
+                    tooltip="Off: the captions are neither used nor made.",
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(
@@ -198,10 +208,20 @@ class RegionPrompts(io.ComfyNode):
         return verdict(cls, lambda prompts: parse_prompts(prompts, None), prompts=prompts)
 
     @classmethod
+    def check_lazy_status(cls, regions, prompts, use_captions=True, **others):
+        """Captions are made where they are connected, not made yet, and a region is left to them."""
+        waiting = "captions" in others and others["captions"] is None
+        return ["captions"] if waiting and use_captions and not all(parse_prompts(prompts, regions.count)) else []
+
+    @classmethod
     @checked
-    def execute(cls, clip, regions, conditioning, prompts, max_tokens) -> io.NodeOutput:
+    def execute(
+        cls, clip, regions, conditioning, prompts, max_tokens, captions=None, use_captions=True,
+    ) -> io.NodeOutput:
         check_prompts(None, conditioning=conditioning)
         texts = parse_prompts(prompts, regions.count)
+        if use_captions and captions:
+            texts = fill_prompts(texts, captions)
         if not any(texts):
             return io.NodeOutput(conditioning)
         return io.NodeOutput(encode_regions(clip, texts, regions, conditioning, max_tokens))

@@ -178,6 +178,34 @@ def test_wrong_counts_name_the_entry(clip):
         RegionPrompts.execute(clip, LAYOUT, encoded(clip, ""), "a\nb\nc", 75)
 
 
+def test_captions_stand_where_nothing_is_typed(clip):
+    whole = encoded(clip, "a street")
+
+    def texts(prompts, **given):
+        out = RegionPrompts.execute(clip, LAYOUT, whole, prompts, 75, **given).result[0]
+        return [next((text for text in ("a fox", "a wall", "a door") if torch.equal(cond, encoded(clip, text)[0][0])), None) for cond, _ in out[1:]]
+
+    said = '["a fox", "a wall"]'
+    assert texts("", captions=said) == ["a fox", "a wall"]
+    assert texts("\na door", captions=said) == ["a fox", "a door"]
+    assert texts("", captions=said, use_captions=False) == []
+    assert texts("\na door", captions=None) == [None, "a door"]
+    with pytest.raises(ValueError, match="captions has 1 entries, regions has 2 regions.*Caption Regions should get the same regions"):
+        texts("", captions='["a fox"]')
+
+
+@pytest.mark.parametrize("given, wanted", [
+    ({}, []),
+    ({"captions": None}, ["captions"]),
+    ({"captions": "[]"}, []),
+    ({"captions": None, "use_captions": False}, []),
+    ({"captions": None, "prompts": "a fox\n"}, ["captions"]),
+    ({"captions": None, "prompts": "a fox\na wall"}, []),
+])
+def test_captions_are_made_only_where_they_are_needed(given, wanted):
+    assert RegionPrompts.check_lazy_status(**{"regions": LAYOUT, "prompts": "", "clip": None, "conditioning": [], "max_tokens": 75, **given}) == wanted
+
+
 def test_crops():
     image = torch.rand(2, 64, 96, 3)
     crops = RegionCrops.execute(image, LAYOUT).result[0]
@@ -297,22 +325,33 @@ def test_folders_that_are_no_captioners_are_refused(tmp_path):
         LocalCaptioner(str(tmp_path), "evil")
 
 
-def test_comfyui_s_language_models_describe_the_crops(monkeypatch):
-    """ComfyUI's Qwen3-VL classes at a few numbers wide."""
+@pytest.mark.parametrize("family, size", [("qwen3vl", "4b"), ("krea2", "4b"), ("ideogram4", "8b"), ("boogu", "8b")])
+def test_comfyui_s_language_models_describe_the_crops(monkeypatch, family, size):
+    """ComfyUI's Qwen3-VL classes at a few numbers wide, by themselves and as the text encoders of image models."""
     qwen = pytest.importorskip("comfy.text_encoders.qwen3vl", reason="this ComfyUI has none")
     from comfy.text_encoders import llama
 
-    monkeypatch.setitem(qwen.QWEN3VL_VISION, "qwen3vl_4b", {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "deepstack_visual_indexes": [0]})
+    name = f"qwen3vl_{size}"
+    monkeypatch.setitem(qwen.QWEN3VL_VISION, name, {"hidden_size": 32, "intermediate_size": 64, "depth": 2, "deepstack_visual_indexes": [0]})
     monkeypatch.setitem(qwen.QWEN3VL_VISION_COMMON, "num_heads", 2)
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
-    config = llama.Qwen3VL_4BConfig
-    monkeypatch.setitem(qwen.QWEN3VL_CONFIGS, "qwen3vl_4b", lambda **kwargs: config(**{**kwargs, **small}))
-    target = comfy.supported_models_base.ClipTarget(qwen.tokenizer("qwen3vl_4b"), qwen.te(torch.float32, model_type="qwen3vl_4b"))
+    config = getattr(llama, f"Qwen3VL_{size.upper()}Config")
+    monkeypatch.setitem(qwen.QWEN3VL_CONFIGS, name, lambda **kwargs: config(**{**kwargs, **small}))
+    target = comfy.supported_models_base.ClipTarget(*classes_of(family, name))
     clip = comfy.sd.CLIP(target, model_options={"dtype": torch.float32})
     tiny.randomize(clip.cond_stage_model)
     first = captions(CONNECTED, clip)
     assert len(first) == 2 and first[0] != first[1]
     assert captions(CONNECTED, clip) == first
+
+
+def classes_of(family, name):
+    """The tokenizer and the text encoder that ComfyUI takes for a Qwen3-VL file of this CLIP type."""
+    module = pytest.importorskip(f"comfy.text_encoders.{family}", reason="this ComfyUI has none")
+    if family == "qwen3vl":
+        return module.tokenizer(name), module.te(torch.float32, model_type=name)
+    tokenizers = {"krea2": "Krea2Tokenizer", "ideogram4": "Ideogram4Qwen3VLTokenizer", "boogu": "BooguTokenizer"}
+    return getattr(module, tokenizers[family]), (module.te_qwen3vl if family == "ideogram4" else module.te)(torch.float32)
 
 
 def test_a_text_encoder_without_eyes_is_refused(clip):
