@@ -4,6 +4,7 @@ COMMANDS = {
     "any-scale": "any_scale",
     "arbitrary": "arbitrary",
     "attention-cost": "attention_cost",
+    "captions": "captions",
     "clearsr": "clearsr",
     "creativity": "creativity",
     "cupscale": "cupscale",

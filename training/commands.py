@@ -3,7 +3,17 @@
 from functools import partial
 
 from . import clearsr, implicit_decoder, lsr
-from .mini import arbitrary, denoiser, detector, few_steps, flow, reading, shards, vae
+from .mini import (
+    arbitrary,
+    captioner,
+    denoiser,
+    detector,
+    few_steps,
+    flow,
+    reading,
+    shards,
+    vae,
+)
 from .presets import PRESETS
 
 COMMANDS = {
@@ -18,6 +28,7 @@ COMMANDS = {
     "mini-flow-lora": few_steps.main,
     "mini-arbitrary": arbitrary.main,
     "mini-detector": detector.main,
+    "mini-captioner": captioner.main,
 }
 
 

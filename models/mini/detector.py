@@ -1,4 +1,4 @@
-"""The mini world's object detector: shape, colour, centre and radius of every thing. For evaluation only."""
+"""The mini world's object detector: shape, colour, centre and radius of every thing."""
 
 from __future__ import annotations
 
@@ -27,25 +27,29 @@ class Detection(NamedTuple):
 
 
 class ResBlock(nn.Module):
-    def __init__(self, channels: int, dilation: int = 1):
+    def __init__(self, channels: int, dilation: int = 1, operations=nn):
         super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(8, channels), nn.GroupNorm(8, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm1, self.norm2 = operations.GroupNorm(8, channels), operations.GroupNorm(8, channels)
+        self.conv1 = operations.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.conv2 = operations.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
 
 
 class Detector(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to maps (B, shapes + colours + 1, H/4, W/4): centre logits, colour logits, log radius."""
+    """Images (B, 3, H, W) in [-1, 1] to maps (B, shapes + colours + 1, H/4, W/4): centre logits, colour logits, log radius.
 
-    def __init__(self, shapes: int = 8, colours: int = 8, channels: int = 48):
+    operations: where its layers come from, torch.nn or a class of comfy.ops.
+    """
+
+    def __init__(self, shapes: int = 8, colours: int = 8, channels: int = 48, operations=nn):
         super().__init__()
-        self.shapes, self.colours = shapes, colours
-        self.stem = nn.Sequential(nn.Conv2d(3, 24, 5, stride=2, padding=2), nn.SiLU(), nn.Conv2d(24, channels, 3, stride=2, padding=1))
-        self.trunk = nn.Sequential(*(ResBlock(channels, d) for d in (1, 2, 4, 2, 1)))
-        self.head = nn.Sequential(nn.GroupNorm(8, channels), nn.SiLU(), nn.Conv2d(channels, shapes + colours + 1, 1))
+        self.shapes, self.colours, self.channels = shapes, colours, channels
+        conv, norm = operations.Conv2d, operations.GroupNorm
+        self.stem = nn.Sequential(conv(3, 24, 5, stride=2, padding=2), nn.SiLU(), conv(24, channels, 3, stride=2, padding=1))
+        self.trunk = nn.Sequential(*(ResBlock(channels, d, operations) for d in (1, 2, 4, 2, 1)))
+        self.head = nn.Sequential(norm(8, channels), nn.SiLU(), conv(channels, shapes + colours + 1, 1))
         nn.init.zeros_(self.head[2].weight)
         nn.init.constant_(self.head[2].bias, -3)
 
@@ -63,13 +67,24 @@ def detect(net: Detector, picture: np.ndarray, levels: tuple[int, ...] = (1,), t
     for level in levels:
         small = picture if level == 1 else cv2.resize(picture, None, fx=1 / level, fy=1 / level, interpolation=cv2.INTER_AREA)
         x = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() / 127.5 - 1
-        maps = net(x)[0]
-        centre = maps[:net.shapes].sigmoid()
-        peaks = (centre == F.max_pool2d(centre[None], 5, 1, 2)[0]) & (centre > threshold)
-        for shape, row, column in peaks.nonzero().tolist():
-            colour = int(maps[net.shapes:net.shapes + net.colours, row, column].argmax())
-            radius = RADIUS_UNIT * math.exp(float(maps[-1, row, column])) * level
-            found.append(Detection(float(centre[shape, row, column]), shape, colour, (column + 0.5) * STRIDE * level, (row + 0.5) * STRIDE * level, radius))
+        found += peaks(net, net(x)[0], level, threshold)
+    return strongest(found)
+
+
+def peaks(net: Detector, maps: torch.Tensor, level: float = 1, threshold: float = 0.35) -> list[Detection]:
+    """Things where the centre maps of an image that was shrunk by `level` are highest."""
+    found = []
+    centre = maps[:net.shapes].sigmoid()
+    tops = (centre == F.max_pool2d(centre[None], 5, 1, 2)[0]) & (centre > threshold)
+    for shape, row, column in tops.nonzero().tolist():
+        colour = int(maps[net.shapes:net.shapes + net.colours, row, column].argmax())
+        radius = RADIUS_UNIT * math.exp(float(maps[-1, row, column])) * level
+        found.append(Detection(float(centre[shape, row, column]), shape, colour, (column + 0.5) * STRIDE * level, (row + 0.5) * STRIDE * level, radius))
+    return found
+
+
+def strongest(found: list[Detection]) -> list[Detection]:
+    """Best first, one of those that lie on each other."""
     kept: list[Detection] = []
     for d in sorted(found, reverse=True):
         if all(math.hypot(d.x - e.x, d.y - e.y) > 0.8 * max(d.radius, e.radius) for e in kept):

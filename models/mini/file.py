@@ -7,7 +7,7 @@ import torch
 from .. import files
 from ..files import Metadata
 
-PARTS = ("vae", "text", "unet", "flow", "arbitrary", "detector")
+PARTS = ("vae", "text", "unet", "flow", "arbitrary", "detector", "captioner")
 FORMAT, VERSION = "loupe.mini_", "1"  # the format ends in the part
 
 

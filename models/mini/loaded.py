@@ -19,6 +19,8 @@ from comfy.ldm.models.autoencoder import AutoencoderKL
 
 from .. import latent_space
 from . import file
+from .captioner import Captioner, describe
+from .captions import from_ids, to_ids
 from .vae import MiniVAE
 from .world import (
     ARBITRARY_CONFIG,
@@ -39,12 +41,19 @@ class MiniTokenizer(comfy.sd1_clip.SD1Tokenizer):
         super().__init__(embedding_directory=embedding_directory, tokenizer_data=data)
         self.warned = set()
 
-    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
-        """As ComfyUI does it; words that the mini world does not know are named in the log, once a text."""
+    def tokenize_with_weights(self, text, return_word_ids=False, image=None, **kwargs):
+        """As ComfyUI does it; words that the mini world does not know are named in the log, once a text. With an image,
+        tokens to generate its caption from, whatever the text asks."""
+        if image is not None:
+            return {self.clip_name: [[({"type": "image", "data": image[:1]}, 1.0)]]}
         if text not in self.warned and (warning := warning_of(text)):
             self.warned.add(text)
             logging.getLogger("loupe").warning("Loupe: %s", warning)
         return super().tokenize_with_weights(text, return_word_ids, **kwargs)
+
+    def decode(self, token_ids, **kwargs):
+        """The caption of what `MiniClipModel` generated."""
+        return from_ids(token_ids)
 
 
 class MiniTextEncoder(comfy.sd1_clip.SDClipModel):
@@ -66,6 +75,15 @@ class MiniClipModel(comfy.sd1_clip.SD1ClipModel):
 
     def __init__(self, device="cpu", dtype=None, model_options={}):
         super().__init__(device=device, dtype=dtype, model_options=model_options, clip_model=self.encoder)
+        self.captioner = Captioner(comfy.ops.disable_weight_init).to(device)
+
+    def generate(self, tokens, max_length=256, **kwargs):
+        """The caption of an image, as ComfyUI's vision-language models generate text."""
+        (token, _), *_ = tokens[self.clip_name][0]
+        if not isinstance(token, dict):
+            raise ValueError("the mini world's clip writes captions of images and nothing else. Connect an image.")
+        caption = describe(self.captioner, token["data"].to(getattr(self, self.clip).execution_device))
+        return to_ids(caption)[:max_length]
 
 
 class MaskedClipModel(MiniClipModel):
@@ -141,7 +159,8 @@ def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher
 
 
 def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.CLIP:
-    """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words.
+    """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words. It also
+    generates captions of images.
     masked: the states of padding are zero."""
     weights, metadata = file.load("text")
     rows = weights.pop("embeddings.token_embedding.weight").float()
@@ -152,6 +171,7 @@ def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.C
     state["clip_l.transformer.text_model.embeddings.token_embedding.weight"] = table
     state["clip_l.transformer.text_projection.weight"] = torch.eye(TEXT_CONFIG["hidden_size"])
     state["clip_l.logit_scale"] = torch.tensor(4.6055)
+    state |= {f"captioner.{k}": v for k, v in file.load("captioner")[0].items()}
     clip = comfy.sd.CLIP(target, parameters=comfy.utils.calculate_parameters(state), model_options={"dtype": torch.float32}, disable_dynamic=disable_dynamic)
     clip.cond_stage_model.load_state_dict(state)
     clip.patcher.cached_patcher_init = (_clip_patcher, (masked,))

@@ -9,9 +9,12 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
+from loupe.models.captioner import caption_with_clip
 from loupe.models.files import BUNDLED
 from loupe.models.mini import loaded as mini
 from loupe.models.mini.world import WORDS
+from loupe.training.mini.render import render
+from loupe.training.mini.scenes import caption, sample_scene
 from safetensors import safe_open
 
 
@@ -57,6 +60,18 @@ def test_the_words_are_those_of_the_file(world):
         assert sorted(ids) == [int(token) for token in file.metadata()["token_ids"].split(",")]
     page = (Path(__file__).resolve().parents[2] / "js" / "docs" / "LoupeLoadMini.md").read_text(encoding="utf-8")
     assert all(f"* {kind}: {', '.join(WORDS[kind])}" in page for kind in ("shapes", "colors", "grounds"))
+
+
+@pytest.mark.parametrize("side", [96, 128, 300])
+def test_the_clip_writes_captions_of_images(world, side):
+    scene = sample_scene(7_000_000)
+    image = torch.from_numpy(render(scene, side, 1))[None].float() / 255
+    (said,) = caption_with_clip(world[1], [image], "What is it?", 30)
+    assert said == caption(scene)
+    tokens = world[1].tokenize("", image=image)
+    assert len(world[1].generate(tokens, max_length=3)) == 3
+    with pytest.raises(ValueError, match="captions of images and nothing else"):
+        world[1].generate(world[1].tokenize("a star", image=None))
 
 
 def test_unknown_words_are_named_in_the_log_once_a_text(caplog):

@@ -10,14 +10,13 @@ from loupe.benchmarks.scoring import (
 )
 from loupe.models import implicit_decoder, lsr
 from loupe.models.files import BUNDLED
+from loupe.models.mini.captions import COLUMNS, ROWS
 from loupe.models.mini.vae import MiniVAE
 from loupe.models.mini.world import WORDS, unknown_words, warning_of
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import (
     COLOURS,
-    COLUMNS,
     GROUNDS,
-    ROWS,
     SHAPES,
     Scene,
     Thing,

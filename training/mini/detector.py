@@ -62,6 +62,21 @@ def targets(things) -> tuple[np.ndarray, list]:
     return heat, attributes
 
 
+def losses(maps: torch.Tensor, wanted: list[tuple[np.ndarray, list]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of the centres and of what stands at them, for the detector's maps and the `targets` of each."""
+    heat = torch.from_numpy(np.stack([h for h, _ in wanted])).to(maps.device)
+    shapes = heat.shape[1]
+    p = maps[:, :shapes].sigmoid().clamp(1e-5, 1 - 1e-5)
+    centre = (heat == 1).float()
+    focal = -(centre * (1 - p) ** 2 * p.log() + (1 - centre) * (1 - heat) ** 4 * p ** 2 * (1 - p).log()).sum() / centre.sum().clamp(min=1)
+    spots = [(b, *a) for b, (_, attributes) in enumerate(wanted) for a in attributes]
+    b, row, column = (torch.tensor([s[i] for s in spots], device=maps.device) for i in range(3))
+    at = maps[b, :, row, column]
+    colour = torch.tensor([s[3] for s in spots], device=maps.device)
+    radius = torch.tensor([s[4] for s in spots], device=maps.device)
+    return focal, F.cross_entropy(at[:, shapes:-1], colour) + (at[:, -1] - radius).abs().mean()
+
+
 def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
@@ -73,19 +88,9 @@ def train(rank: int, options) -> None:
         views = [training_view(rng, base, large) for _ in range(options.batch)]
         wanted = [targets(things) for _, things in views]
         x = to_tensor(np.stack([image for image, _ in views])).to(options.device)
-        heat = torch.from_numpy(np.stack([h for h, _ in wanted])).to(options.device)
         with torch.autocast(options.device, torch.bfloat16):
             maps = net(x)
-        maps = maps.float()
-        p = maps[:, :net.shapes].sigmoid().clamp(1e-5, 1 - 1e-5)
-        centre = (heat == 1).float()
-        focal = -(centre * (1 - p) ** 2 * p.log() + (1 - centre) * (1 - heat) ** 4 * p ** 2 * (1 - p).log()).sum() / centre.sum().clamp(min=1)
-        spots = [(b, *a) for b, (_, attributes) in enumerate(wanted) for a in attributes]
-        b, row, column = (torch.tensor([s[i] for s in spots], device=options.device) for i in range(3))
-        at = maps[b, :, row, column]
-        colour = torch.tensor([s[3] for s in spots], device=options.device)
-        radius = torch.tensor([s[4] for s in spots], device=options.device)
-        attributes = F.cross_entropy(at[:, net.shapes:-1], colour) + (at[:, -1] - radius).abs().mean()
+        focal, attributes = losses(maps.float(), wanted)
         loop.update(focal + attributes, focal=focal.item(), attributes=attributes.item())
     if rank == 0:
         notes = {"shapes": ",".join(SHAPES), "colours": ",".join(COLOURS), **provenance("mini-detector", options, loop.seconds)}

@@ -13,15 +13,14 @@ from torch import nn
 
 from ...models.files import Metadata
 from ...models.mini import file
+from ...models.mini.captions import COLUMNS, ROWS
 from ...models.mini.world import TEXT_CONFIG
 from ..loop import Loop, launch, options_parser, provenance
 from .denoiser import attention
 from .scenes import (
     BASE_SEED,
     COLOURS,
-    COLUMNS,
     GROUNDS,
-    ROWS,
     SHAPES,
     Scene,
     caption,

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...models.mini.captions import Sight, caption_of, place
+
 GROUNDS = ["grass", "sand", "brick", "wood", "water", "sky"]
 SHAPES = ["ball", "box", "pyramid", "star", "heart", "flower", "house", "tree"]
 COLOURS = {
@@ -22,8 +24,6 @@ COLOURS = {
     "white": (0.95, 0.95, 0.95),
     "cyan": (0.10, 0.80, 0.85),
 }
-COLUMNS = ["left", "center", "right"]
-ROWS = ["top", "bottom"]
 
 BASE_SEED = 0
 LARGE_SEED = 2_000_000
@@ -55,11 +55,6 @@ class Scene:
     things: tuple[Thing, ...]
 
 
-def place(x: float, y: float) -> str:
-    """The slot words for a point given as fractions of the image."""
-    return f"{ROWS[int(y > 0.5)]} {COLUMNS[min(2, max(0, int(x * 3)))]}"
-
-
 def sample_scene(seed: int, count: int | None = None) -> Scene:
     """The scene with this seed. `count` fixes the number of things (1..3)."""
     rng = np.random.RandomState(seed)
@@ -87,15 +82,14 @@ def caption(scene: Scene) -> str:
     return ", ".join([t.words for t in scene.things] + [f"on {scene.ground}"])
 
 
+def crop_sights(scene: Scene, x: float, y: float, side: float) -> list[Sight]:
+    """The scene's things as the square crop at (x, y) of the given side has them, all as fractions."""
+    return [Sight(t.colour, t.shape, (t.x - x) / side, (t.y - y) / side, t.radius / side, t.radius / side) for t in scene.things]
+
+
 def crop_caption(scene: Scene, x: float, y: float, side: float) -> str:
-    """The caption of what is visible in the square crop at (x, y) of the given side, all as fractions."""
-    words = []
-    for thing in scene.things:
-        u, v, r = (thing.x - x) / side, (thing.y - y) / side, thing.radius / side
-        seen = max(0.0, min(1, u + r) - max(0, u - r)) * max(0.0, min(1, v + r) - max(0, v - r))
-        if seen > 0.3 * min(1, 4 * r * r) or seen > 0.35:
-            words.append(f"{thing.colour} {thing.shape} {place(u, v)}")
-    return ", ".join(words + [f"on {scene.ground}"])
+    """The caption of what is visible in that crop."""
+    return caption_of(crop_sights(scene, x, y, side), scene.ground)
 
 
 def mirrored(words: str) -> str:

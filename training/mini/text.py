@@ -9,8 +9,9 @@ from comfy.sd1_clip import SDTokenizer
 from torch import nn
 
 from ...models.mini import file
+from ...models.mini.captions import COLUMNS, ROWS
 from ...models.mini.world import TEXT_CONFIG
-from .scenes import COLOURS, COLUMNS, GROUNDS, ROWS, SHAPES
+from .scenes import COLOURS, GROUNDS, SHAPES
 
 UNKNOWN_ROW = 0
 
