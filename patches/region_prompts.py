@@ -56,11 +56,13 @@ def _without(options, keys):
 
 def tokens_within(clip, prompt: str, max_tokens: int) -> dict:
     """Tokens of as many words of `prompt` as fit into `max_tokens` of every text encoder; 0 is no limit."""
+    if not max_tokens:
+        return clip.tokenize(prompt)
     words = prompt.split()
     room = {name: max_tokens + count for name, count in _lengths(clip, "").items()}  # some encoders wrap the prompt in words of their own
-    while max_tokens and len(words) > 1 and any(count > room[name] for name, count in _lengths(clip, " ".join(words)).items()):
+    while len(words) > 1 and any(count > room[name] for name, count in _lengths(clip, " ".join(words)).items()):
         words.pop()
-    return clip.tokenize(" ".join(words) if max_tokens else prompt)
+    return clip.tokenize(" ".join(words))
 
 
 def _lengths(clip, text):

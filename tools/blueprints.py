@@ -35,7 +35,7 @@ LINK = "id", "origin_id", "origin_slot", "target_id", "target_slot", "type"
 class Blueprint(NamedTuple):
     """inputs: {name: (title of the node that it takes the place of, its output)}. widgets: {name: (title,
     input)} of those inside that the node shows. outputs: {name: (title, output)}. optional: {name: (title, input)} of
-    sockets that the workflow leaves empty."""
+    sockets that the workflow leaves empty. values: {name: value} of widgets that start otherwise than in the workflow."""
 
     workflow: str
     description: str
@@ -44,6 +44,7 @@ class Blueprint(NamedTuple):
     widgets: dict[str, tuple[str, str]]
     outputs: dict[str, tuple[str, int]]
     optional: dict[str, tuple[str, str]] = {}
+    values: dict[str, object] = {}
 
 
 BLUEPRINTS = {
@@ -67,12 +68,13 @@ BLUEPRINTS = {
         {"image": ("Decode the result", 0), "latent": ("Restore", 0)},
     ),
     "Upscale (C-Upscale)": Blueprint(
-        "cupscale_image_sdxl",
-        "Enlarges an image region by region with C-Upscale: structure and attention of the whole image steer every region, which may have a prompt of its own.",
+        "cupscale_captions_sdxl",
+        "Enlarges an image region by region with C-Upscale: structure and attention of the whole image steer every region, which may have a prompt of its own, typed or written by a vision-language model.",
         ["C-Upscale", "GSP", "RAP", "RSP", "tiled upscale", "Loupe"],
         {
             "image": ("Load Image", 0), "model": ("Load Checkpoint", 0), "clip": ("Load Checkpoint", 1), "vae": ("Load Checkpoint", 2),
             "positive": ("What the image shows", 0), "negative": ("Negative prompt", 0),
+            "captioner": ("Load Captioner", 0),
         },
         {
             "native_megapixels": ("Native area", "megapixels"),
@@ -81,6 +83,7 @@ BLUEPRINTS = {
             "region_height": ("Region Layout", "region_height"),
             "overlap": ("Region Layout", "overlap"),
             "prompts": ("Region Prompts (RSP)", "prompts"),
+            "caption_regions": ("Region Prompts (RSP)", "use_captions"),
             "structure": ("Structure Prior (GSP)", "weight"),
             "steps": ("Draw with C-Upscale", "steps"),
             "start_at_step": ("Draw with C-Upscale", "start_at_step"),
@@ -88,6 +91,7 @@ BLUEPRINTS = {
             "seed": ("Draw with C-Upscale", "noise_seed"),
         },
         {"image": ("Decode C-Upscale", 0)},
+        {"caption_regions": False},
     ),
     "Upscale (LSRNA-DemoFusion)": Blueprint(
         "lsrna_demofusion_sdxl",
@@ -163,6 +167,9 @@ def make_subgraph(name, blueprint, workflow, info):
     ends = {name: (find_node(workflow, title=title), output) for name, (title, output) in blueprint.outputs.items()}
     keys = set().union(*(inside(workflow, key, border) for key, _ in ends.values()))
     kept = {key: {**node, "inputs": {k: v for k, v in node["inputs"].items() if not is_link(v) or tuple(v) not in border}} for key, node in workflow.items() if key in keys}
+    for title, value in blueprint.values.items():
+        node, target = blueprint.widgets[title]
+        kept[find_node(kept, title=node)]["inputs"][target] = value
     places, (width, _) = place_section(kept, info, in_order(kept), 0, 0)
     nodes = make_nodes(kept, info, places)
     links = [dict(zip(LINK, link)) for link in make_links(kept, nodes)]

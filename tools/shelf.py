@@ -26,6 +26,10 @@ SHELF = {
         "Upscale your image (Krea 2 Turbo)",
         dial("Krea 2 Turbo", 1024, "the files take 19 GB, and ComfyUI has to be 0.30 or newer"),
     ),
+    "upscale_krea2_captions": Template(
+        "Upscale your image with a caption for each region (Krea 2 Turbo)",
+        dial("Krea 2 Turbo, whose text encoder looks at each region and writes its prompt", 1024, "the files take 19 GB, and ComfyUI has to be 0.30 or newer"),
+    ),
     "upscale_qwen": Template(
         "Upscale your image (Qwen-Image)",
         dial("Qwen-Image and its LoRA for few steps", 1328, "the files take 32 GB"),
@@ -88,7 +92,7 @@ SHELF = {
     ),
     "cupscale": Template(
         "Upscale 2x with C-Upscale (mini world)",
-        "C-Upscale: the regions are redrawn with prompts of their own (RSP) while two priors hold them to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison.",
+        "C-Upscale: each region is redrawn with a caption of its own (RSP), written by the mini world from what stands there, while two priors hold it to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison.",
     ),
     "clearsr": Template(
         "Restore a poor image 2x with ClearSR (mini world)",

@@ -116,6 +116,9 @@ def test_the_node_shows_every_input(file):
 @every
 def test_it_says_what_its_workflow_says(file, info):
     workflow = read(API / f"{BLUEPRINTS[file.stem].workflow}.json")
+    for name, value in BLUEPRINTS[file.stem].values.items():
+        title, target = BLUEPRINTS[file.stem].widgets[name]
+        workflow[find_node(workflow, title=title)]["inputs"][target] = value
     sources = {name: [find_node(workflow, title=title), output] for name, (title, output) in BLUEPRINTS[file.stem].inputs.items()}
     inside, ends = expand(file, info, sources)
     for key, node in inside.items():
@@ -125,13 +128,15 @@ def test_it_says_what_its_workflow_says(file, info):
     assert ends == {name: [find_node(workflow, title=title), output] for name, (title, output) in BLUEPRINTS[file.stem].outputs.items()}
 
 
-def test_cupscale_runs_on_the_mini_world(client, info, likeness):
+@pytest.mark.parametrize("captions", [False, True], ids=["typed", "captions"])
+def test_cupscale_runs_on_the_mini_world(client, info, likeness, captions):
     """The blueprint between nodes of the mini world, with its sizes in the widgets that it shows."""
     workflow = read(API / "cupscale.json")
     decoded = find_node(workflow, title="Decode the reference")
     given = {
         "image": [decoded, 0], "model": ["1", 0], "clip": ["1", 1], "vae": ["1", 2], "positive": ["2", 0], "negative": ["3", 0],
         "native_megapixels": 128 * 128 / 1024**2, "region_width": 128, "region_height": 0, "steps": 20, "start_at_step": 14, "cfg": 4.0,
+        **({"captioner": ["1", 1], "caption_regions": True} if captions else {}),
     }
     assert set(given) <= {*BLUEPRINTS["Upscale (C-Upscale)"].inputs, *BLUEPRINTS["Upscale (C-Upscale)"].widgets}
     inside, ends = expand(ROOT / "subgraphs" / "Upscale (C-Upscale).json", info, given, "inside ")
@@ -141,6 +146,8 @@ def test_cupscale_runs_on_the_mini_world(client, info, likeness):
     small, large = client.images(run, "small")[0], client.images(run, "large")[0]
     assert large.size == (2 * small.width, 2 * small.height)
     assert np.asarray(large).std() > 10 and likeness(large, small) > 0.8
+    told = run.outputs.get(find_node(inside, "LoupeCaptionRegions"))
+    assert [caption.endswith("on grass") for caption in json.loads(told["text"][0])] == [True] * 9 if captions else told is None
 
 
 def test_clearsr_runs_on_the_mini_world(client, likeness):

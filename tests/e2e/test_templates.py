@@ -88,7 +88,7 @@ def nodes_of(template):
 def optional_values(definition):
     """What the page has in optional widgets that an API workflow leaves out; a list without a default starts at its first."""
     optional = definition["input"].get("optional", {})
-    return {name: options["default"] if "default" in options else options["options"][0] for name, (kind, options) in declared(definition).items() if name in optional and kind in ("COMBO", *SCALARS)}
+    return {name: options["default"] if "default" in options else options["options"][0] for name, (kind, options) in declared(definition).items() if name in optional and kind in ("COMBO", *SCALARS) and not options.get("forceInput")}
 
 
 @every

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from loupe.headless.client import node_title
+from loupe.headless.client import find_node, node_title
 from loupe.tools.shelf import SHELF
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
@@ -36,3 +36,24 @@ def test_the_templates_say_the_same():
 def test_a_title_names_one_node(file):
     workflow = json.loads(file.read_text(encoding="utf-8"))
     assert [title for title, count in Counter(node_title(workflow, key) for key in workflow).items() if count > 1] == []
+
+
+@pytest.mark.parametrize("file", sorted(WORKFLOWS.glob("api/*.json")), ids=lambda file: file.stem)
+def test_no_region_is_told_what_only_another_image_shows(file):
+    """Prompts of regions come from the image, by captions, or are left to the user: none is typed for one seed."""
+    workflow = json.loads(file.read_text(encoding="utf-8"))
+    for node in workflow.values():
+        if node["class_type"] == "LoupeRegionPrompts":
+            assert node["inputs"]["prompts"] == ""
+            captioner = workflow[node["inputs"]["captions"][0]]["inputs"] if "captions" in node["inputs"] else node["inputs"]
+            assert captioner["regions"] == node["inputs"]["regions"]
+
+
+def test_captions_are_added_to_the_plain_graph():
+    plain, captions = (json.loads((WORKFLOWS / "api" / f"upscale_krea2{name}.json").read_text(encoding="utf-8")) for name in ("", "_captions"))
+    added = {key: captions.pop(key) for key in set(captions) - set(plain)}
+    assert sorted(node["class_type"] for node in added.values()) == ["LoupeCaptionRegions", "LoupeRegionLayout", "LoupeRegionPrompts"]
+    del captions[find_node(captions, "LoupeRegionalDenoise")]["inputs"]["regions"]
+    sampler = captions[find_node(captions, "SamplerCustom")]["inputs"]
+    sampler["positive"] = added[sampler["positive"][0]]["inputs"]["conditioning"]
+    assert captions == plain
