@@ -63,6 +63,15 @@ export class RegionMap {
     return node && !source(node, "prompts") ? node.widgets.find((widget) => widget.name === "prompts") : null;
   }
 
+  /** What Caption Regions wrote for the regions that have no prompt, in the last run of this layout. */
+  captions() {
+    const node = this.promptsNode();
+    const captioner = node && source(node, "captions")?.[0];
+    if (!captioner || !node.widgets.find((widget) => widget.name === "use_captions")?.value) return [];
+    const written = panelOf(captioner)?.list ?? [];
+    return written.length === this.layout?.regions?.length ? written : [];
+  }
+
   executed(output) {
     this.canvas = output?.loupe_canvas;
     this.told = output?.loupe_grid?.slice(0, 3);
@@ -140,7 +149,8 @@ export class RegionMap {
     const { canvas, regions } = this.layout;
     const [height, width] = canvas;
     const url = pictureOf(this.layoutNode(), canvas);
-    const state = JSON.stringify([regions, this.prompts, this.selected, url]);
+    const captions = this.captions();
+    const state = JSON.stringify([regions, this.prompts, captions, this.selected, url]);
     if (state === this.state) return; // a rectangle that is exchanged while the button is down gets no click
     this.state = state;
     if (url !== this.url || !this.picture.childNodes.length) {
@@ -150,7 +160,7 @@ export class RegionMap {
     this.grid.replaceChildren(
       ...regions.map(([y, x, h, w], i) => {
         const number = i + 1;
-        const prompt = this.prompts?.[i];
+        const prompt = this.prompts?.[i] || captions[i];
         const rectangle = svg("rect", {
           x, y, width: w, height: h, "data-region": number, fill: prompt ? "#ff9a3c" : "#fff", "fill-opacity": prompt ? 0.11 : 0.07,
           stroke: "#ff9a3c", "stroke-width": number === this.selected ? 3 : 0.8, "stroke-opacity": number === this.selected ? 1 : 0.7, "vector-effect": "non-scaling-stroke",
@@ -177,7 +187,9 @@ export class RegionMap {
     this.chosen.textContent = "";
     if (place) {
       const [y, x] = place;
-      this.chosen.textContent = `region ${this.selected} at ${x}, ${y}${this.prompts?.[this.selected - 1] || this.promptsWidget() ? "" : ": the prompt of the whole image"}`;
+      const typed = this.prompts?.[this.selected - 1];
+      const caption = typed ? "" : this.captions()[this.selected - 1];
+      this.chosen.textContent = `region ${this.selected} at ${x}, ${y}${caption ? `: ${caption}` : typed || this.promptsWidget() ? "" : ": the prompt of the whole image"}`;
     }
     lines.push(this.assumed(), unknown(this.layoutNode(), Object.keys(values(this.layoutNode()))), this.said ?? "");
     this.words.replaceChildren(...lines.filter(Boolean).map((line) => html("div", {}, line)));
@@ -207,7 +219,7 @@ export class RegionMap {
     this.selected = number;
     const widget = number && this.promptsWidget();
     this.editor.style.visibility = widget ? "visible" : "hidden";
-    this.editor.placeholder = `Prompt of region ${number}; empty: the prompt of the whole picture`;
+    this.editor.placeholder = `Prompt of region ${number}; empty: ${this.captions()[number - 1] ? "its caption" : "the prompt of the whole image"}`;
     if (number) this.editor.value = this.prompts?.[number - 1] ?? "";
     this.show();
   }

@@ -1,6 +1,6 @@
 // What a node says after a run, in words.
 
-import { html } from "./panel.js";
+import { html, updateAll } from "./panel.js";
 
 export class ResultText {
   constructor(node, height) {
@@ -10,5 +10,16 @@ export class ResultText {
 
   executed(output) {
     this.element.textContent = (output?.text ?? []).join("\n");
+    updateAll();
+  }
+
+  /** The text as a list, of those that write JSON. */
+  get list() {
+    try {
+      const list = JSON.parse(this.element.textContent);
+      return Array.isArray(list) ? list : [];
+    } catch {
+      return [];
+    }
   }
 }

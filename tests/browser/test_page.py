@@ -203,7 +203,7 @@ RECTANGLES = """(panel) => [...document.querySelectorAll(`${panel} rect[data-reg
 
 @pytest.fixture
 def cupscale(page):
-    """The mini world's C-Upscale workflow with few steps and without its comparison."""
+    """The mini world's C-Upscale workflow with few steps, without its comparison and with typed prompts instead of captions."""
     graph = json.loads((WORKFLOWS / f"{SHELF['cupscale'].title}.json").read_text(encoding="utf-8"))
     nodes = {node["title"] if "title" in node else node["type"]: node for node in graph["nodes"]}
     page.load(graph)
@@ -214,7 +214,12 @@ def cupscale(page):
       if (widget("noise_seed")) widget("noise_seed").value = Date.now();
       if (["Draw regions alone", "Regions alone"].includes(node.title)) node.mode = 2;
     } }""")
-    return {node["type"]: node["id"] for node in nodes.values()}
+    ids = {node["type"]: node["id"] for node in nodes.values()}
+    page.set(ids["LoupeRegionPrompts"], "prompts", TYPED)
+    return ids
+
+
+TYPED = "\n".join(["on grass"] * 5 + ["blue house bottom center, on grass"] + ["on grass"] * 3)
 
 
 def in_pixels(layout):
@@ -281,6 +286,18 @@ def test_clicked_region_takes_a_prompt(page, cupscale, through):
     page.wait("([id, before]) => app.graph.getNodeById(id).widgets.find((w) => w.name === 'prompts').value !== before", [prompts, before])
     text = page.js("async (id) => (await app.graphToPrompt()).output[id].inputs.prompts", str(prompts))
     assert parse_prompts(text, 9) == [*parse_prompts(before, 9)[:5], 'a "green" moon, on sand', *parse_prompts(before, 9)[6:]]
+
+
+def test_captions_stand_on_the_map_where_nothing_is_typed(page, cupscale):
+    prompts, captioner = cupscale["LoupeRegionPrompts"], cupscale["LoupeCaptionRegions"]
+    panel = page.panel(prompts)
+    page.set(prompts, "prompts", '{"2": "red star"}')
+    page.js("([id, text]) => { app.graph.getNodeById(id).onExecuted({ text: [text] }); }", [captioner, json.dumps([f"caption {i}" for i in range(1, 10)])])
+    titles = "(panel) => [...document.querySelectorAll(`${panel} rect[data-region] title`)].map((title) => title.textContent)"
+    wanted = [f"{i}: {'red star' if i == 2 else f'caption {i}'}" for i in range(1, 10)]
+    page.wait(f"(panel) => JSON.stringify(({titles})(panel)) === {json.dumps(json.dumps(wanted, separators=(',', ':')))}", panel)
+    page.set(prompts, "use_captions", False)
+    page.wait(f"(panel) => ({titles})(panel).join() === '2: red star'", panel)
 
 
 def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
