@@ -91,7 +91,7 @@ BLUEPRINTS = {
             "seed": ("Draw with C-Upscale", "noise_seed"),
         },
         {"image": ("Decode C-Upscale", 0)},
-        {"caption_regions": False},
+        values={"caption_regions": False},
     ),
     "Upscale (LSRNA-DemoFusion)": Blueprint(
         "lsrna_demofusion_sdxl",
