@@ -3,8 +3,7 @@
 import comfy.samplers
 import torch
 from comfy_api.latest import io
-
-from nodes import ControlNetApplyAdvanced
+from comfy_extras.nodes_sd3 import ControlNetApplySD3
 
 from ..engine.sigmas import schedule
 from ..methods.creativity import PRESETS, alpha, settings
@@ -126,7 +125,7 @@ class OptionalControlNet(io.ComfyNode):
     def execute(cls, positive, negative, image, strength, end_percent, control_net=None, vae=None) -> io.NodeOutput:
         if control_net is None:
             return io.NodeOutput(positive, negative)
-        return io.NodeOutput(*ControlNetApplyAdvanced().apply_controlnet(positive, negative, control_net, rgb(image, "image"), strength, 0.0, end_percent, vae=vae))
+        return ControlNetApplySD3.execute(positive, negative, control_net, rgb(image, "image"), strength, 0.0, end_percent, vae)
 
 
 NODES = [EnlargeImage, Creativity, OptionalControlNet]
