@@ -15,7 +15,7 @@ ALLOWED = {
     "__init__.py": ({"browser"}, {"comfy_api", "typing_extensions"}),
     "__main__.py": ({"headless", "training"}, {"comfy", "torch"}),
     "browser": ({"nodes", "patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "server", "aiohttp"}),
-    "nodes": ({"patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "folder_paths", "node_helpers"}),
+    "nodes": ({"patches", "engine", "models", "methods"}, TORCH | {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers"}),
     "patches": ({"engine", "models", "methods"}, TORCH | {"comfy", "latent_preview", "tqdm"}),
     "training": ({"models", "methods"}, TORCH | {"comfy", "folder_paths", "safetensors", "tqdm", "PIL"}),
     "engine": ({"methods"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
