@@ -56,6 +56,12 @@ def test_each_entry_has_its_file():
     assert [file.stem for file in FILES] == sorted(BLUEPRINTS)
 
 
+def test_captions_start_switched_off():
+    """So that the blueprint runs without a captioner."""
+    assert BLUEPRINTS["Upscale (C-Upscale)"].values == {"caption_regions": False}
+    assert all(slot not in blueprint.widgets for blueprint in BLUEPRINTS.values() for slot in blueprint.optional)
+
+
 def test_the_server_lists_them(client):
     listed = client.get_json("/global_subgraphs")
     ours = {entry["name"]: key for key, entry in listed.items() if entry["info"]["node_pack"] == "custom_nodes.ComfyUI-Loupe"}
