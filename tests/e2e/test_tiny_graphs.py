@@ -129,7 +129,7 @@ def test_all_but_loaders_and_sizes_are_the_graphs_own(name):
             continue
         assert made[key]["class_type"] == node["class_type"]
         changed = {name for name, value in node["inputs"].items() if made[key]["inputs"][name] != value}
-        assert changed <= {"image", "megapixels", "width", "height", *tiny_graphs.REGION}
+        assert changed <= {"image", "megapixels", "width", "height", *tiny_graphs.REGION, *tiny_graphs.TILES}
         assert all(is_link(made[key]["inputs"][name]) == is_link(value) for name, value in node["inputs"].items())
 
 
@@ -192,3 +192,12 @@ def test_one_region_gives_the_image_of_the_plain_graph(client, graph, name):
     assert whole.regions == 1
     plain = only(run(client, tiny_graphs.without(workflow, key)).saved)
     assert (only(whole.saved) == plain).all()
+
+
+def test_captions_of_the_regions_reach_the_model(client, graph):
+    workflow = graph("upscale_krea2_captions")
+    (prompts,) = [node["inputs"] for node in workflow.values() if node["class_type"] == "LoupeRegionPrompts"]
+    images = []
+    for prompts["use_captions"] in (True, False):
+        images.append(only(run(client, workflow).saved))
+    assert (images[0] != images[1]).any()

@@ -33,8 +33,10 @@ FILES = {
 # pixels to the side of an image of the native size: the least that there are regions of, and that Scale Image to Total
 # Pixels makes
 LEAST, LEAST_AREA = 64, 128
+NATIVE = 1024
 REGION = {"region_width", "region_height", "patch_size"}
 SIDES = {"EmptyLatentImage": {"width", "height"}}
+TILES = {"tile_size": 64, "overlap": 0}  # of VAEs, and their least; the overlap of regions is a share
 
 
 def family_of(file):
@@ -59,6 +61,8 @@ def smaller(kind, name, value, side):
         return value
     if kind == "ImageScaleToTotalPixels" and name == "megapixels":
         return side**2 / 2**20
+    if name in TILES and isinstance(value, int):
+        return max(value * side // NATIVE, TILES[name])
     return side if name in REGION | SIDES.get(kind, set()) else value
 
 
