@@ -49,7 +49,7 @@ class Bench:
         large = [render(scene, 2 * SIDE, 1) for scene in self.scenes]
         self.truth = {2 * SIDE: large, SIDE: [shrink(image, SIDE) for image in large]}
         self.low = {low: [low_resolution(image, low) for image in self.truth[SIDE]] for low in options.low}
-        self.world = World(mini.load_arbitrary)
+        self.world = World(mini.VARIANTS["arbitrary scale"])
         self.vae, self.decoder = self.world.vae, self.world.any_scale()
 
     def use(self, weights: Path | None) -> None:

@@ -13,7 +13,6 @@ each with its 95 % interval over scenes (bootstrap):
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -32,14 +31,14 @@ from ..training.mini.scenes import caption
 from .scoring import psnr_of_arrays, score_images, sharpness
 from .world import NATIVE_CELLS, World, held_out_scenes, write_sheet
 
-VARIANTS = {"unet": mini.load_model, "flow": mini.load_flow}
-CFG = 4.0
+CFG = 4.0  # of variants but those in few steps
 DRAWS = 2000  # of the bootstrap
 
 
 class Bench(World):
-    def __init__(self, load_model: Callable, scale: int, preset: str, structure: bool, adjustment: bool):
-        super().__init__(load_model)
+    def __init__(self, variant: mini.Variant, scale: int, preset: str, structure: bool, adjustment: bool):
+        super().__init__(variant)
+        self.cfg = 1.0 if variant is mini.VARIANTS["flow in few steps"] else CFG
         self.scale, self.steps, self.structure, self.adjustment = scale, PRESETS[preset], structure, adjustment
 
     def enlarge(self, scene, small: np.ndarray, creativity: float, seed: int) -> np.ndarray:
@@ -50,7 +49,7 @@ class Bench(World):
             model = with_parts(model, StructurePrior(self.encode([small]), structure, mode="kappa"))
         if self.adjustment:
             model = with_parts(model, LatentAdjustment(canvas, alpha(fidelity, self.steps), 0.0, early_end=0.5, late_start=1.0, boundaries="steps"))
-        (image,) = self.decode(self.denoise(model, self.prompt(caption(scene)), canvas, seed, schedule(self.model, "simple", self.steps, strength), CFG))
+        (image,) = self.decode(self.denoise(model, self.prompt(caption(scene)), canvas, seed, schedule(self.model, "simple", self.steps, strength), self.cfg))
         return image
 
 
@@ -85,7 +84,7 @@ def run(bench: Bench, creativities: list[float], count: int, sheet: Path | None)
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench creativity", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=list(VARIANTS), default=next(iter(VARIANTS)))
+    parser.add_argument("--variant", choices=list(mini.VARIANTS), default=next(iter(mini.VARIANTS)))
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--preset", choices=list(PRESETS), default=next(iter(PRESETS)))
@@ -94,5 +93,5 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--sheet", type=Path, help="write the images as a contact sheet, one row a creativity")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    bench = Bench(VARIANTS[options.variant], options.scale, options.preset, "structure" not in options.without, "adjustment" not in options.without)
+    bench = Bench(mini.VARIANTS[options.variant], options.scale, options.preset, "structure" not in options.without, "adjustment" not in options.without)
     run(bench, options.creativity, options.scenes, options.sheet)

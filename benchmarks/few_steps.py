@@ -67,8 +67,7 @@ class Mini:
     """Held-out scenes, 128 to 256 px."""
 
     def __init__(self, flow: bool, count: int, cfg: float):
-        self.world, self.cfg, self.scenes = World(mini.load_flow) if flow else World(), cfg, held_out_scenes(count)
-        self.world.clip = mini.load_clip(masked=flow)
+        self.world, self.cfg, self.scenes = World(mini.VARIANTS["flow" if flow else "text to image"]), cfg, held_out_scenes(count)
         self.model = with_parts(self.world.model, RegionalDenoise((16, 16), jitter=False))
 
     def inputs(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,13 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
+import comfy.sample
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..engine.sigmas import levels_of
 from ..models import lsr
 from ..models.files import BUNDLED
+from ..models.mini import loaded as mini
 from ..training.images import to_tensor
 from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
@@ -58,13 +61,10 @@ def reconstruction(count: int) -> dict[str, dict[str, float]]:
 
 
 @torch.inference_mode()
-def sampling(count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str, float]:
+def sampling(variant: mini.Variant, count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str, float]:
     """Detector adherence of base samples through ComfyUI's own sampling."""
-    import comfy.sample
-
-    from ..models.mini import loaded as mini
-
-    model, clip, vae = mini.load_model(), mini.load_clip(), mini.load_vae()
+    model, clip, vae = variant.model(), variant.clip(), mini.load_vae()
+    scheduler = "ddim_uniform" if levels_of(model.get_model_object("model_sampling")).table else "simple"
     scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(count)]
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
     pictures = []
@@ -72,7 +72,7 @@ def sampling(count: int, steps: int, cfg: float, sheet: Path | None) -> dict[str
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(caption(scene)))
         latent = torch.zeros(1, 4, 16, 16)
         noise = comfy.sample.prepare_noise(latent, i)
-        out = comfy.sample.sample(model, noise, steps, cfg, "euler", "ddim_uniform", positive, negative, latent, disable_pbar=True, seed=i)
+        out = comfy.sample.sample(model, noise, steps, cfg, "euler", scheduler, positive, negative, latent, disable_pbar=True, seed=i)
         pictures.append((vae.decode(out)[0].numpy() * 255).round().astype(np.uint8))
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench mini-world", description=__doc__)
     parser.add_argument("--scenes", type=int, default=48, help="held-out scenes for the autoencoder and LSR")
     parser.add_argument("--captions", type=int, default=64, help="held-out captions for base samples")
+    parser.add_argument("--variant", choices=list(mini.VARIANTS), default=next(iter(mini.VARIANTS)), help="of Load Mini World, for base samples")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--sheet", type=Path, help="write the samples as a contact sheet")
@@ -96,5 +97,5 @@ def main(argv: list[str]) -> None:
     if options.scenes:
         results |= reconstruction(options.scenes)
     if options.captions:
-        results |= sampling(options.captions, options.steps, options.cfg, options.sheet)
+        results |= sampling(mini.VARIANTS[options.variant], options.captions, options.steps, options.cfg, options.sheet)
     print(json.dumps({name: {k: round(v, 3) for k, v in row.items()} for name, row in results.items()}, indent=1))

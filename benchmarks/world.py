@@ -6,7 +6,7 @@ An image is uint8 RGB (H, W, 3), an IMAGE ComfyUI's float (B, H, W, 3) in [0, 1]
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -41,19 +41,19 @@ class NetworkCall(NamedTuple):
 class World:
     """The bundled networks, each loaded when it is first asked for. `calls` lists the network's calls; clear it at will."""
 
-    def __init__(self, load_model: Callable = mini.load_model):
-        self.load_model = load_model
+    def __init__(self, variant: mini.Variant = mini.VARIANTS["text to image"]):
+        self.variant = variant
         self.calls: list[NetworkCall] = []
 
     @cached_property
     def model(self):
-        model = self.load_model()
+        model = self.variant.model()
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "benchmark", self._count)
         return model
 
     @cached_property
     def clip(self):
-        return mini.load_clip()
+        return self.variant.clip()
 
     @cached_property
     def vae(self):

@@ -5,8 +5,6 @@ from comfy_api.latest import io
 from ..models.mini import loaded as mini
 from .checks import checked
 
-VARIANTS = {"text to image": mini.load_model, "arbitrary scale": mini.load_arbitrary}
-
 
 class LoadMini(io.ComfyNode):
     @classmethod
@@ -16,18 +14,17 @@ class LoadMini(io.ComfyNode):
             display_name="Load Mini World",
             category="Loupe/loaders",
             description=(
-                "A small trained SDXL-family model that ships with Loupe: coloured shapes on textured grounds at 128 "
-                "x 128. It makes every workflow run in seconds on a CPU. Prompts look like: red star top left, blue "
+                "A small trained model that ships with Loupe: colored shapes on textured grounds at 128 x 128. It makes every workflow run in seconds on a CPU. Prompts look like: red star top left, blue "
                 "house bottom right, on grass."
             ),
             search_aliases=["loupe", "mini", "test model", "demo"],
             inputs=[
                 io.Combo.Input(
-                    "variant", options=list(VARIANTS), default="text to image", optional=True,
+                    "variant", options=list(mini.VARIANTS), default="text to image", optional=True,
                     tooltip=(
-                        "text to image: draws from noise, native size 128 x 128. arbitrary scale: also sees the "
-                        "low-resolution picture that InstructPixToPixConditioning puts into the conditioning, and "
-                        "draws its 256 x 256 version for Implicit Decode."
+                        "text to image: SDXL's kind. arbitrary scale: also sees the low-resolution image of "
+                        "InstructPixToPixConditioning, at 256 x 256. flow: Z-Image's kind, 20 steps. flow in few steps: "
+                        "4 to 8 steps at CFG 1."
                     ),
                 ),
             ],
@@ -35,8 +32,7 @@ class LoadMini(io.ComfyNode):
                 io.Model.Output(
                     display_name="model",
                     tooltip=(
-                        "An SDXL-type denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary "
-                        "scale 256 x 256."
+                        "The denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary scale 256 x 256."
                     ),
                 ),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder for CLIP Text Encode."),
@@ -47,7 +43,8 @@ class LoadMini(io.ComfyNode):
     @classmethod
     @checked
     def execute(cls, variant="text to image") -> io.NodeOutput:
-        return io.NodeOutput(VARIANTS[variant](), mini.load_clip(), mini.load_vae())
+        made = mini.VARIANTS[variant]
+        return io.NodeOutput(made.model(), made.clip(), mini.load_vae())
 
 
 NODES = [LoadMini]

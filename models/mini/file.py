@@ -26,7 +26,7 @@ def load(part: str, path: Path | None = None) -> tuple[dict[str, torch.Tensor], 
     Notes: the text encoder's `token_ids` (of its rows but the first), the autoencoder's `latent_rgb_factors` (JSON), the
     detector's `shapes` and `colours`. Raises ValueError naming a file that is not that part.
     """
-    path = path or _bundled(part)
+    path = path or bundled(part)
     state, entries = files.read(path)
     if not detect(state, entries):
         files.refuse(path, state, entries, f"the mini world's {part}", f"Choose a file that `train mini-{part}` made.")
@@ -37,7 +37,7 @@ def load(part: str, path: Path | None = None) -> tuple[dict[str, torch.Tensor], 
 
 def metadata_of(part: str) -> Metadata:
     """`load` of a bundled file without its weights."""
-    path = _bundled(part)
+    path = bundled(part)
     return files.from_entries(path, files.header(path), FORMAT + part, VERSION)
 
 
@@ -45,8 +45,9 @@ def save(part: str, weights: dict[str, torch.Tensor], metadata: Metadata, path: 
     files.write(path or path_of(part), weights, files.to_entries(metadata, FORMAT + part, VERSION), dtype)
 
 
-def _bundled(part):
-    path = path_of(part)
+def bundled(part: str) -> Path:
+    """Raises FileNotFoundError where it is missing."""
+    path, room = path_of(part), part.replace("_", "-")
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train mini-{part}`.")
+        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train mini-{room}`.")
     return path

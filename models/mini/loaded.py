@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from typing import NamedTuple
 
 import comfy.latent_formats
 import comfy.model_management as mm
@@ -158,6 +160,12 @@ def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher
     return patcher
 
 
+def load_few_steps(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+    """MODEL: `load_flow` with the LoRA by which it draws in 4 to 8 steps at guidance scale 1."""
+    lora = comfy.utils.load_torch_file(str(file.bundled("flow_lora")), safe_load=True)
+    return comfy.sd.load_lora_for_models(load_flow(disable_dynamic), None, lora, 1.0, 0.0)[0]
+
+
 def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.CLIP:
     """CLIP: ComfyUI's text model; the vocabulary rows that the file lacks all hold its row for unknown words. It also
     generates captions of images.
@@ -200,3 +208,19 @@ def _clip_patcher(masked: bool, disable_dynamic: bool = False) -> comfy.model_pa
 
 def _vae_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     return load_vae(disable_dynamic).patcher
+
+
+class Variant(NamedTuple):
+    model: Callable[[], comfy.model_patcher.ModelPatcher]
+    masked: bool = False  # its prompts
+
+    def clip(self) -> comfy.sd.CLIP:
+        return load_clip(masked=self.masked)
+
+
+VARIANTS = {
+    "text to image": Variant(load_model),
+    "arbitrary scale": Variant(load_arbitrary),
+    "flow": Variant(load_flow, masked=True),
+    "flow in few steps": Variant(load_few_steps, masked=True),
+}

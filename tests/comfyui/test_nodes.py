@@ -70,7 +70,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     before, phase = (REFERENCE, 0) if mode == "direct" else (run(DemoFusionSampler, **args, scale_by=2.0), 1)
     guidance = torch.nn.functional.interpolate(before["samples"], size=(24, 24), mode="bicubic")
     patched = run(DemoFusion, model=model, reference=REFERENCE, guidance={"samples": guidance})
-    patched = run(RegionalDenoiseNode, model=patched, **SMALL, jitter_seed=11)
+    patched = run(RegionalDenoiseNode, model=patched, **SMALL, jitter_seed=11, jitter_until=1.0, size_conditioning="native")
     sigmas = schedule(model, PAPER_SCHEDULE, 3, 0.75)
     noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
     again = tiny.sample(patched, guidance, cfg=3.0, positive=positive, negative=negative, sigmas=sigmas, noise_tensor=noise)

@@ -13,14 +13,13 @@ import torch
 from comfy.ldm.lumina.model import NextDiT
 from safetensors.torch import load_file, save_file
 
-from ...models.files import BUNDLED, write
+from ...models.files import write
 from ...models.mini import file
 from ..loop import Loop, launch, options_parser, provenance
 from ..lora import LoRA
 from . import flow
 from .denoiser import draw_batch, prepare
 
-FILE = "mini_flow_few_steps.safetensors"
 PREFIX = "lora_unet_"
 GUIDANCE = 4.0
 GUIDANCE_SHARE = 0.3  # of the training before paths are straightened
@@ -93,7 +92,7 @@ def train(rank: int, options) -> None:
             loop.update((flow.velocity(net, x, sigma, context) - target).square().mean(), straighten=float(straighten))
     if rank == 0:
         made = provenance("mini-flow-lora", options, loop.seconds)
-        write(options.save or BUNDLED / FILE, LoRA.export({k[5:]: v for k, v in loop.averaged().items()}, PREFIX), {"format": "loupe.mini-flow-lora", "guidance": str(GUIDANCE), **made})
+        write(options.save or file.path_of("flow_lora"), LoRA.export({k[5:]: v for k, v in loop.averaged().items()}, PREFIX), {"format": "loupe.mini-flow-lora", "guidance": str(GUIDANCE), **made})
 
 
 def main(argv: list[str]) -> None:
