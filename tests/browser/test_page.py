@@ -308,7 +308,7 @@ def test_run_is_told_in_words_and_shown_on_the_map(page, cupscale, screenshot):
       for (const end of ["execution_success", "execution_error", "execution_interrupted"]) app.api.addEventListener(end, () => (ended = end));
     }""")
     panel = page.panel(cupscale["LoupeRegionPrompts"])
-    page.show(cupscale["LoupeRegionPrompts"], 0.62, (130, 330))
+    page.show(cupscale["LoupeRegionPrompts"], 0.62, (400, 280))
     page.page.get_by_test_id("queue-button").click()
     page.wait("ended")
     assert page.js("ended") == "execution_success"

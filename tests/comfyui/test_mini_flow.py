@@ -98,11 +98,3 @@ def test_few_steps_draw_what_the_prompt_says_without_guidance(world, few, row):
     image = vae.decode(sample(few, encode(clip, f"red ball {row} center, on sky"), encode(clip, ""), steps=6, cfg=1.0))[0]
     redness = (image[..., 0] - image[..., 1:].mean(-1)).clamp(min=0).sum(1)
     assert ((redness * torch.arange(128)).sum() / redness.sum() > 64) == (row == "bottom")
-
-
-def test_the_lora_brings_a_step_without_guidance_to_one_with_it(world, few):
-    """The network's prediction at CFG 1 with the LoRA is nearer to the one at CFG 4 without it than that at CFG 1 is."""
-    model, clip, _ = world
-    positive, negative = encode(clip, WORDS), encode(clip, "")
-    guided, plain, distilled = (sample(one, positive, negative, steps=1, cfg=cfg) for one, cfg in ((model, 4.0), (model, 1.0), (few, 1.0)))
-    assert (distilled - guided).norm() < 0.8 * (plain - guided).norm()
