@@ -119,6 +119,7 @@ BLUEPRINTS = {
             "scale_by": ("Enlarge Image", "scale_by"),
             "creativity": ("Creativity", "creativity"),
             "preset": ("Creativity", "preset"),
+            "scheduler": ("Creativity", "scheduler"),
             "sampler_name": ("Sampler", "sampler_name"),
             "cfg": ("Draw", "cfg"),
             "seed": ("Draw", "noise_seed"),
@@ -129,6 +130,7 @@ BLUEPRINTS = {
             "lsr": ("Enlarge Image", "lsr"),
             "control_net": ("Apply ControlNet If Connected", "control_net"),
         },
+        {"preset": "balanced", "scheduler": "simple", "sampler_name": "euler"},
     ),
     "Upscale (PixelSmith)": Blueprint(
         "pixelsmith_sdxl",

@@ -7,7 +7,7 @@ import torch
 from .. import files
 from ..files import Metadata
 
-PARTS = ("vae", "text", "unet", "flow", "arbitrary", "detector", "captioner")
+PARTS = ("vae", "text", "unet", "flow", "flow_lora", "arbitrary", "detector", "captioner")
 FORMAT, VERSION = "loupe.mini_", "1"  # the format ends in the part
 
 
@@ -29,9 +29,9 @@ def load(part: str, path: Path | None = None) -> tuple[dict[str, torch.Tensor], 
     path = path or bundled(part)
     state, entries = files.read(path)
     if not detect(state, entries):
-        files.refuse(path, state, entries, f"the mini world's {part}", f"Choose a file that `train mini-{part}` made.")
+        files.refuse(path, state, entries, f"the mini world's {part}", f"Choose a file that `train mini-{_trainer(part)}` made.")
     if entries["format"] != FORMAT + part:
-        raise ValueError(f"{path} is the mini world's {entries['format'].removeprefix(FORMAT)}, not its {part}. Choose a file that `train mini-{part}` made.")
+        raise ValueError(f"{path} is the mini world's {entries['format'].removeprefix(FORMAT)}, not its {part}. Choose a file that `train mini-{_trainer(part)}` made.")
     return state, files.from_entries(path, entries, FORMAT + part, VERSION)
 
 
@@ -47,7 +47,12 @@ def save(part: str, weights: dict[str, torch.Tensor], metadata: Metadata, path: 
 
 def bundled(part: str) -> Path:
     """Raises FileNotFoundError where it is missing."""
-    path, room = path_of(part), part.replace("_", "-")
+    path = path_of(part)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train mini-{room}`.")
+        raise FileNotFoundError(f"{path} is missing: the bundled mini world is incomplete. Install Loupe again, or train it with `python dev.py train mini-{_trainer(part)}`.")
     return path
+
+
+def _trainer(part):
+    """What follows `train mini-`."""
+    return part.replace("_", "-")

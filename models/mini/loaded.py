@@ -162,8 +162,7 @@ def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher
 
 def load_few_steps(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """MODEL: `load_flow` with the LoRA by which it draws in 4 to 8 steps at guidance scale 1."""
-    lora = comfy.utils.load_torch_file(str(file.bundled("flow_lora")), safe_load=True)
-    return comfy.sd.load_lora_for_models(load_flow(disable_dynamic), None, lora, 1.0, 0.0)[0]
+    return comfy.sd.load_lora_for_models(load_flow(disable_dynamic), None, file.load("flow_lora")[0], 1.0, 0.0)[0]
 
 
 def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.CLIP:

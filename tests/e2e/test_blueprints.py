@@ -59,6 +59,9 @@ def test_each_entry_has_its_file():
 def test_captions_start_switched_off():
     """So that the blueprint runs without a captioner."""
     assert BLUEPRINTS["Upscale (C-Upscale)"].values == {"caption_regions": False}
+
+
+def test_optional_sockets_are_no_widgets():
     assert all(slot not in blueprint.widgets for blueprint in BLUEPRINTS.values() for slot in blueprint.optional)
 
 

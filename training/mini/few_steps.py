@@ -13,7 +13,7 @@ import torch
 from comfy.ldm.lumina.model import NextDiT
 from safetensors.torch import load_file, save_file
 
-from ...models.files import write
+from ...models.files import Metadata
 from ...models.mini import file
 from ..loop import Loop, launch, options_parser, provenance
 from ..lora import LoRA
@@ -92,7 +92,7 @@ def train(rank: int, options) -> None:
             loop.update((flow.velocity(net, x, sigma, context) - target).square().mean(), straighten=float(straighten))
     if rank == 0:
         made = provenance("mini-flow-lora", options, loop.seconds)
-        write(options.save or file.path_of("flow_lora"), LoRA.export({k[5:]: v for k, v in loop.averaged().items()}, PREFIX), {"format": "loupe.mini-flow-lora", "guidance": str(GUIDANCE), **made})
+        file.save("flow_lora", LoRA.export({k[5:]: v for k, v in loop.averaged().items()}, PREFIX), Metadata(notes={"guidance": str(GUIDANCE), **made}), options.save)
 
 
 def main(argv: list[str]) -> None:
