@@ -28,11 +28,10 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
-from .scoring import psnr_of_arrays, score_images, sharpness
+from .scoring import interval, psnr_of_arrays, score_images, sharpness
 from .world import NATIVE_CELLS, World, held_out_scenes, write_sheet
 
 CFG = 4.0  # of variants but those in few steps
-DRAWS = 2000  # of the bootstrap
 
 
 class Bench(World):
@@ -53,11 +52,9 @@ class Bench(World):
         return image
 
 
-def interval(values, draws: int = DRAWS) -> str:
-    values = np.asarray(values, float)
-    means = values[np.random.default_rng(0).integers(len(values), size=(draws, len(values)))].mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return f"{values.mean():.2f} [{low:.2f}, {high:.2f}]"
+def shown(values) -> str:
+    low, high = interval(values)
+    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
 @torch.inference_mode()
@@ -77,7 +74,7 @@ def run(bench: Bench, creativities: list[float], count: int, sheet: Path | None)
             [sharpness(image) / whole for image, whole in zip(images, ideal)],
             [score_images(bench.detector, [image], [scene])["extra"] for image, scene in zip(images, scenes)],
         )
-        print(f"| {creativity:.2f} | {settings(creativity).strength:.2f} | {' | '.join(map(interval, columns))} |", flush=True)
+        print(f"| {creativity:.2f} | {settings(creativity).strength:.2f} | {' | '.join(map(shown, columns))} |", flush=True)
     if sheet:
         write_sheet(sheet, rows)
 

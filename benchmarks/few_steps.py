@@ -10,7 +10,7 @@ paired difference with a 95 % bootstrap interval.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
 from . import gaussian
+from .scoring import interval
 from .world import World, held_out_scenes
 
 START, STEPS = 581, (30, 8, 4)
@@ -83,12 +84,6 @@ def low_error(model, out: torch.Tensor, reference: torch.Tensor) -> float:
     process = model.model.process_latent_in
     difference = process(out) - process(resize(reference, *out.shape[-2:]))
     return 1000 * float(low_band(difference).square().mean().sqrt())
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % of the means of bootstrap samples."""
-    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
-    return tuple(np.quantile(draws.mean(1), (0.025, 0.975)))
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -138,3 +139,9 @@ def self_ssim(images: dict[int, torch.Tensor]) -> dict[tuple[int, int], float]:
     sides = sorted(images)
     pairs = [(low, high) for i, low in enumerate(sides) for high in sides[i + 1:]]
     return {(low, high): ssim(images[low], F.interpolate(images[high], (low, low), mode="bicubic", antialias=True)).mean().item() for low, high in pairs}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % of the means of bootstrap samples."""
+    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
+    return tuple(np.quantile(draws.mean(1), (0.025, 0.975)))

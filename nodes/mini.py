@@ -14,8 +14,9 @@ class LoadMini(io.ComfyNode):
             display_name="Load Mini World",
             category="Loupe/loaders",
             description=(
-                "A small trained model that ships with Loupe: colored shapes on textured grounds at 128 x 128. It makes every workflow run in seconds on a CPU. Prompts look like: red star top left, blue "
-                "house bottom right, on grass."
+                "A small trained model that ships with Loupe: colored shapes on textured grounds at 128 x 128. It makes "
+                "every workflow run in seconds on a CPU. Prompts look like: red star top left, blue house bottom "
+                "right, on grass."
             ),
             search_aliases=["loupe", "mini", "test model", "demo"],
             inputs=[

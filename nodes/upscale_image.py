@@ -1,13 +1,12 @@
-"""What the one-dial graph for an image of the user's has besides the methods."""
+"""The nodes of the one-dial graph that upscales an image."""
 
 import comfy.samplers
-import torch
 from comfy_api.latest import io
 from comfy_extras.nodes_sd3 import ControlNetApplySD3
 
 from ..engine.sigmas import schedule
 from ..methods.creativity import PRESETS, alpha, settings
-from ..models.lsr.pixels import enlarge
+from ..models.lsr.pixels import encode_each, enlarge
 from .checks import checked, rgb
 from .types import LSR
 
@@ -20,7 +19,7 @@ class EnlargeImage(io.ComfyNode):
             display_name="Enlarge Image",
             category="Loupe/latent",
             description=(
-                "Makes the large latent that Regional Denoise redraws out of an image: enlarged with Lanczos, by an "
+                "Turns an image into the large latent that Regional Denoise redraws: enlarged with Lanczos, by an "
                 "upscale model, or as a latent by a latent SR model."
             ),
             search_aliases=["upscale image", "img2img", "Lanczos", "ESRGAN", "LSR"],
@@ -44,13 +43,9 @@ class EnlargeImage(io.ComfyNode):
         cell = vae.spacial_compression_encode()
         image = rgb(image, "image", cell)
         height, width = (max(int(side * scale_by) // cell, 1) for side in image.shape[1:3])
-        # a VAE for videos takes a batch of images for frames
-        reference = torch.cat([vae.encode(one) for one in image.split(1)])
-        large = torch.cat([enlarge(one, width * cell, height * cell, upscale_model) for one in image.split(1)])
-        if lsr is None:
-            canvas = torch.cat([vae.encode(one) for one in large.split(1)])
-        else:
-            canvas = lsr.upscale(reference, height, width, "image")
+        reference = encode_each(vae, image)
+        large = enlarge(image, width * cell, height * cell, upscale_model)
+        canvas = encode_each(vae, large) if lsr is None else lsr.upscale(reference, height, width, "image")
         return io.NodeOutput({"samples": canvas}, {"samples": reference}, large)
 
 

@@ -14,6 +14,11 @@ def enlarge(images: torch.Tensor, width: int, height: int, upscale_model=None, m
     return comfy.utils.common_upscale(images.movedim(-1, 1), width, height, method, "disabled").movedim(1, -1)
 
 
+def encode_each(vae, images: torch.Tensor) -> torch.Tensor:
+    """Latents of an IMAGE: a VAE for videos would take a batch of images for frames."""
+    return torch.cat([vae.encode(image) for image in images.split(1)])
+
+
 class PixelUpscaler:
     """What a LOUPE_LSR socket carries for any model: decoded, enlarged as an image, encoded.
 

@@ -160,9 +160,9 @@ def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher
     return patcher
 
 
-def load_few_steps(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
+def load_few_steps() -> comfy.model_patcher.ModelPatcher:
     """MODEL: `load_flow` with the LoRA by which it draws in 4 to 8 steps at guidance scale 1."""
-    return comfy.sd.load_lora_for_models(load_flow(disable_dynamic), None, file.load("flow_lora")[0], 1.0, 0.0)[0]
+    return comfy.sd.load_lora_for_models(load_flow(), None, file.load("flow_lora")[0], 1.0, 0.0)[0]
 
 
 def load_clip(disable_dynamic: bool = False, masked: bool = False) -> comfy.sd.CLIP:

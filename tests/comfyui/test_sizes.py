@@ -5,7 +5,6 @@ import re
 
 import pytest
 import tiny
-from comfy.patcher_extension import WrappersMP
 from loupe.engine.estimate import layout
 from loupe.engine.sizes import Grid
 from loupe.methods.regions import RegionLayout
@@ -34,18 +33,6 @@ def latent(model, height, width):
 
 def pixels_of(regions, cell):
     return regions.region_height * cell, regions.region_width * cell
-
-
-def views_seen(model):
-    """A clone of `model`, and the sizes (height, width) that its network is shown, in cells."""
-    seen, model = set(), model.clone()
-
-    def watch(executor, x, *args, **kwargs):
-        seen.add(tuple(x.shape[-2:]))
-        return executor(x, *args, **kwargs)
-
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
-    return model, seen
 
 
 @pytest.fixture(params=MODELS)
@@ -131,7 +118,7 @@ def test_a_canvas_that_holds_no_patch_is_refused(model):
 
 @pytest.mark.parametrize("node, socket, sizes", [(DemoFusionSampler, "reference", {"region_width": 64, "region_height": 64}), (PixelSmithSampler, "guidance", {"patch_size": 64})])
 def test_the_network_sees_regions_of_the_size(name, model, node, socket, sizes):
-    watched, seen = views_seen(model)
+    watched, seen = tiny.views_seen(model)
     run(node, model=watched, **prompts(), **{socket: latent(model, 128, 128)}, **sizes, steps=2)
     side = 64 // GRIDS[name].pixels_per_cell
     assert (side, side) in seen and max(seen) <= (2 * side, 2 * side)
@@ -183,7 +170,7 @@ def test_an_empty_latent_that_comfyui_resizes(model, name, connected):
     (empty,) = nodes.EmptyLatentImage().generate(192, 128, 1)
     given = {"model": model} if connected else {}
     regions = run(RegionLayoutNode, samples=empty, region_width=64, region_height=64, **given).result[0]
-    watched, seen = views_seen(model)
+    watched, seen = tiny.views_seen(model)
     patched = run(RegionalDenoiseNode, model=watched, regions=regions).result[0]
     out = nodes.common_ksampler(patched, 1, 1, 1.0, "euler", "simple", tiny.conditioning(1), tiny.conditioning(2), empty)[0]["samples"]
     cell = GRIDS[name].pixels_per_cell

@@ -6,7 +6,6 @@ import comfy.supported_models_base
 import pytest
 import tiny
 import torch
-from comfy.patcher_extension import WrappersMP
 from loupe.engine.families import GENERIC, family_of
 from loupe.engine.sizes import Grid
 from loupe.nodes.latent_adjustment import LatentAdjustmentNode
@@ -63,18 +62,6 @@ def run(node, **values):
     return node.execute(**{**widgets, **values}).result
 
 
-def watched(model):
-    """A clone of `model`, and the sizes that its network is shown."""
-    seen, model = set(), model.clone()
-
-    def watch(executor, x, *args, **kwargs):
-        seen.add(tuple(x.shape[-2:]))
-        return executor(x, *args, **kwargs)
-
-    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
-    return model, seen
-
-
 def test_it_has_no_record_and_the_common_native_side(model):
     assert family_of(model.model) == GENERIC
     assert Grid.of(model.model) == Grid(16, 2, 1024)
@@ -85,7 +72,7 @@ def test_its_native_side_is_1024_pixels(model):
     pictures = []
     for side in (0, 1024):
         (patched,) = run(RegionalDenoiseNode, model=model, region_width=side, region_height=side, jitter=False)
-        patched, seen = watched(patched)
+        patched, seen = tiny.views_seen(patched)
         pictures.append(tiny.sample(patched, large, sampler="euler", steps=2, cfg=1.0))
         assert seen == {(64, 64)}
     assert torch.equal(*pictures)
@@ -103,6 +90,6 @@ def test_the_graph_of_one_dial_runs(model):
     (patched,) = run(RegionalDenoiseNode, model=model, jitter=False, overlap=0.25, blend="gaussian")
     (patched,) = run(StructurePriorNode, model=patched, reference=small, weight=structure, strength="kappa")
     (patched,) = run(LatentAdjustmentNode, model=patched, reference=large, preset="custom", alpha=fidelity, beta=0.0, early_end=0.5, boundaries="steps")
-    patched, seen = watched(patched)
+    patched, seen = tiny.views_seen(patched)
     out = tiny.sample(patched, large["samples"], sampler="euler", sigmas=sigmas, cfg=1.0)
     assert seen == {(64, 64)} and out.shape == large["samples"].shape and out.isfinite().all()

@@ -16,6 +16,7 @@ import comfy.supported_models
 import torch
 from comfy.ldm.anima.model import LLMAdapter
 from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
+from comfy.patcher_extension import WrappersMP
 
 UNET = {
     "image_size": 32,
@@ -253,3 +254,15 @@ def evaluate(model, x, conds, sigma=2.0, size=None):
 
 def relative(a, b):
     return float((a - b).norm() / b.norm())
+
+
+def views_seen(model):
+    """A clone of `model`, and the sizes (height, width) that its network is shown, in cells."""
+    seen, model = set(), model.clone()
+
+    def watch(executor, x, *args, **kwargs):
+        seen.add(tuple(x.shape[-2:]))
+        return executor(x, *args, **kwargs)
+
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
+    return model, seen
