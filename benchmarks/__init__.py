@@ -9,6 +9,7 @@ COMMANDS = {
     "creativity": "creativity",
     "cupscale": "cupscale",
     "few-steps": "few_steps",
+    "frontier": "frontier",
     "implicit-decode": "implicit_decode",
     "latent-adjustment": "latent_adjustment",
     "mini-world": "mini_world",

@@ -83,6 +83,15 @@ def sharpness(image: np.ndarray) -> float:
     return float(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)).mean())
 
 
+def outer_border(image: np.ndarray, outer: int = 8, inner: tuple[int, int] = (16, 48)) -> float:
+    """Saturation of the outer pixels of an image (H, W, 3, uint8) over that of the frame `inner` pixels in."""
+    saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1].astype(float)
+    rows, columns = (np.minimum(np.arange(side), np.arange(side)[::-1]) for side in image.shape[:2])
+    distance = np.minimum(rows[:, None], columns)
+    frame = (distance >= inner[0]) & (distance < inner[1])
+    return float(saturation[distance < outer].mean() / max(saturation[frame].mean(), 1e-6))
+
+
 def detail(image: np.ndarray) -> float:
     """Mean energy of what a Gaussian blur of 1.5 pixels takes away from an image (H, W, 3) in [0, 1]."""
     return float(np.square(image - cv2.GaussianBlur(image, (0, 0), 1.5)).mean())

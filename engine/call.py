@@ -75,6 +75,10 @@ class Call:
         """The same call, its network calls changed by `patch` as well."""
         return replace(self, patches=(*self.patches, patch))
 
+    def under(self, conds: list) -> "Call":
+        """The same call for other `conds`."""
+        return replace(self, conds=conds)
+
     def on(self, x: torch.Tensor, progress: Progress) -> "Call":
         """The same call for another latent (B, C, ..., H, W) at this noise level, all of which is the canvas."""
         canvas = self.canvas._replace(height=x.shape[-2], width=x.shape[-1])

@@ -112,6 +112,11 @@ class RegionLayout:
         return replace(self, region_height=height, region_width=width, stride_height=down, stride_width=right, patch=multiple)
 
     @property
+    def axes(self) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """(canvas, region, stride) along y and x, cells."""
+        return (self.height, self.region_height, self.stride_height), (self.width, self.region_width, self.stride_width)
+
+    @property
     def starts(self) -> tuple[list[int], list[int]]:
         """Rows and columns at which regions begin."""
         return axis_starts(self.height, self.region_height, self.stride_height), axis_starts(self.width, self.region_width, self.stride_width)
@@ -184,6 +189,35 @@ def jittered(layout: RegionLayout, jitter: int, rng: random.Random, multiple: in
         y += _draw(y, height, layout.height, jitter // multiple, rng) * multiple
         moved.append(Region(y + jitter, x + jitter, height, width))
     return moved
+
+
+def shifted_count(layout: RegionLayout) -> int:
+    """How many regions `shifted` gives, the same at every step."""
+    rows, columns = (_shifted_axis(*axis)[0] for axis in layout.axes)
+    return rows * columns
+
+
+def shifted(layout: RegionLayout, rng: random.Random, multiple: int = 1) -> list[Region]:
+    """The layout's grid moved as a whole by a random offset, its outermost regions pushed back into the canvas.
+
+    With a new offset at every step no border stays in one place, so that regions need no overlap. Offsets are multiples
+    of `multiple` cells; an axis that one region spans does not move and draws nothing.
+    """
+    starts = []
+    for length, region, stride in layout.axes:
+        count, slack = _shifted_axis(length, region, stride)
+        offset = rng.randint(0, slack // multiple) * multiple if slack else 0
+        starts.append([min(max(i * stride - offset, 0), length - region) for i in range(count)])
+    return [Region(y, x, layout.region_height, layout.region_width) for y in starts[0] for x in starts[1]]
+
+
+def _shifted_axis(length, region, stride):
+    """Regions along an axis, and how far they can move; one more than cover it where it would be less than half a stride."""
+    if region >= length:
+        return 1, 0
+    count = -(-(length - region) // stride) + 1
+    slack = region + (count - 1) * stride - length
+    return (count, slack) if 2 * slack >= stride else (count + 1, slack + stride)
 
 
 def _draw(start, region, length, jitter, rng):

@@ -8,6 +8,7 @@ import torch
 from ..engine import Edits, Part, Work, with_parts
 from ..engine.latents import fit
 from ..engine.progress import Span
+from ..engine.sigmas import levels_of
 from ..engine.views import Axis, View
 from ..methods.demofusion import (
     dilated_input,
@@ -53,7 +54,7 @@ class DilatedPass(Part):
 
     scale 0 follows from the `reference` size (height, width, cells); 1 is off. blur_std: the blur of
     the network's input, times c3 = 0.99 cf^alpha3 + 0.01. canvas_pixels: (height, width) told to
-    SDXL, the canvas itself by default.
+    SDXL, the canvas itself by default. least: weight c2 below which the pass is left out.
 
     On the papers' grids noise predictions are mixed, elsewhere clean ones: what the blur takes out of the noise would
     stay in the image where steps are long.
@@ -68,14 +69,18 @@ class DilatedPass(Part):
     alpha3: float = 1.0
     blur_std: float = 0.8
     canvas_pixels: tuple[int, int] | None = None
+    least: float = 0.0
 
     def scale_of(self, size: tuple[int, int]) -> int:
         """For a canvas of `size` cells."""
         return self.scale or max(1, round(max(size) / max(self.reference)))
 
+    def _weight(self, levels, sigma):
+        return schedule_weights(levels.timestep(sigma), alpha2=self.alpha2)[1]
+
     def works(self, model, canvas, sigma, inner):
         scale = self.scale_of(canvas.size)
-        if scale == 1:
+        if scale == 1 or (sigma is not None and self._weight(levels_of(model.model_sampling), sigma) < self.least):
             return inner
         height, width = (-(-side // (scale * canvas.patch)) * canvas.patch for side in canvas.size)
         return [*inner, Work("dilated views", scale * scale, height, width)]
@@ -91,9 +96,9 @@ class DilatedPass(Part):
         """The local predictions of every guidance branch mixed with the dilated ones."""
         local, canvas, x = inner(call), call.canvas, call.x
         scale = self.scale_of(canvas.size)
-        if scale == 1:
-            return local
         levels = call.run.levels
+        if scale == 1 or self._weight(levels, call.sigma) < self.least:
+            return local
         _, c2, c3 = schedule_weights(levels.timestep(call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
         shown = dilated_input(x, scale, self.blur_std * c3, canvas.patch)
         images = dilated_subsets(shown, scale)

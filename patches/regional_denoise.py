@@ -18,6 +18,8 @@ from ..methods.regions import (
     jitter_range,
     jittered,
     merge,
+    shifted,
+    shifted_count,
 )
 
 SIZES = ("native", "canvas", "unchanged")
@@ -28,7 +30,8 @@ class RegionalDenoise(Part):
     """How a canvas is cut.
 
     region, overlap, blend: see `RegionLayout.from_overlap`, cells; or a finished `layout`. jitter
-    moves the regions at every step of the first `jitter_until` (share) of a run, drawn from `seed`. regions_per_call: 0 for what fits into memory. sizes: what
+    moves the regions at every step of the first `jitter_until` (share) of a run, drawn from `seed`; shift moves the whole
+    grid at every step instead, for which no overlap is needed. regions_per_call: 0 for what fits into memory. sizes: what
     models with size conditioning are told about a region, "native" (an image of its own size), "canvas" (a crop of
     the canvas, counted from the jitter-padded border as DemoFusion does, of `canvas_pixels` (height, width) or the
     canvas itself) or "unchanged". positions: where rotary positions begin, at the "region" or at the "canvas".
@@ -43,6 +46,7 @@ class RegionalDenoise(Part):
     layout: RegionLayout | None = None
     jitter: bool = False
     jitter_until: float = 1.0
+    shift: bool = False
     seed: int = 0
     regions_per_call: int = 0
     sizes: str = "native"
@@ -58,7 +62,8 @@ class RegionalDenoise(Part):
 
     def works(self, model, canvas, sigma, inner):
         layout = self.layout_of(canvas)
-        return [Work("regions", layout.count, layout.region_height, layout.region_width, layout=layout)]
+        count = shifted_count(layout) if self.shift else layout.count
+        return [Work("regions", count, layout.region_height, layout.region_width, layout=layout)]
 
     def layout_of(self, canvas: Canvas) -> RegionLayout:
         """The regions of `canvas`. Raises ValueError where `layout` is one of another latent."""
@@ -76,10 +81,12 @@ class RegionalDenoise(Part):
     def jitter_of(self, layout: RegionLayout) -> int:
         spans = ((layout.region_height, layout.stride_height, layout.height), (layout.region_width, layout.stride_width, layout.width))
         ranges = [jitter_range(region, stride) for region, stride, length in spans if region < length]
-        return min(ranges) // layout.patch * layout.patch if self.jitter else 0
+        return min(ranges) // layout.patch * layout.patch if self.jitter and not self.shift else 0
 
     def draw(self, layout: RegionLayout, jitter: int, step) -> list[Region]:
         """The regions of a Step, in cells of the canvas padded by `jitter`."""
+        if self.shift:
+            return shifted(layout, random.Random(stream(self.seed, f"shift {getattr(step, 'level', step)}")), layout.patch)
         return jittered(layout, jitter, random.Random(stream(self.seed, f"jitter {getattr(step, 'level', step)}")), layout.patch)
 
     def evaluate(self, call, inner):
@@ -94,7 +101,7 @@ class RegionalDenoise(Part):
         cache = call.run.cache
         weights = cache.get(("weights", layout), lambda: layout.weights(call.x.device))
         # a layout that does not move is cut once a run
-        regions, views, count = cache.get(("regions", layout, call.step if jitter else None), lambda: self._cut(call, layout, jitter, weights))
+        regions, views, count = cache.get(("regions", layout, call.step if jitter or self.shift else None), lambda: self._cut(call, layout, jitter, weights))
         padded = F.pad(call.x, (jitter,) * 4)
         placed = call.patched(Placed(call.model)) if self.positions == "canvas" else call
         denoised = placed.predict_where_asked([region.crop(padded) for region in regions], views)

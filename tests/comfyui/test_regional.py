@@ -1,14 +1,16 @@
 import comfy.ldm.modules.attention
 import comfy.model_management
+import comfy.samplers
 import comfy.utils
 import pytest
 import tiny
 import torch
 from comfy.patcher_extension import WrappersMP
 from loupe.engine import Call
-from loupe.engine.evaluation import KEY, with_parts
+from loupe.engine.evaluation import KEY, engine_of, with_parts
 from loupe.engine.views import Canvas
 from loupe.methods.regions import RegionLayout
+from loupe.patches.demofusion import DilatedPass
 from loupe.patches.demofusion_sampler import patch_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
 
@@ -259,3 +261,46 @@ def test_regions_move_in_the_share_of_the_steps_that_is_asked_for(monkeypatch):
     assert half == moving[:2] + still[2:] and not torch.equal(out, whole)
     assert torch.equal(drawn(monkeypatch, jitter=True, jitter_until=0.0)[1], grid)
     assert torch.equal(drawn(monkeypatch, jitter=True, jitter_until=1.0)[1], whole)
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_a_grid_that_moves_as_a_whole(overlap):
+    model = tiny.sdxl()
+    latent = latent_of(model, 2, 12, 20)
+    out = [tiny.sample(regional(model, overlap=overlap, shift=True, regions_per_call=n), latent) for n in (1, 4)]
+    assert tiny.relative(*out) < 1e-4
+    assert not torch.equal(out[0], tiny.sample(regional(model, overlap=overlap), latent))
+    assert not torch.equal(out[0], tiny.sample(regional(model, overlap=overlap, shift=True, seed=1, regions_per_call=1), latent))
+    one = tiny.sample(regional(model, overlap=overlap, shift=True, regions_per_call=1), latent[1:], noise_tensor=tiny.noise(latent.shape, 7)[1:])
+    assert tiny.relative(one, out[0][1:]) < 1e-4
+    works = regional(model, overlap=overlap, shift=True).get_wrappers(WrappersMP.SAMPLER_SAMPLE, KEY)[0].__self__.works(model.model, Canvas(12, 20))
+    assert [work.views for work in works] == [2 * 3 if not overlap else 3 * 5]
+
+
+@pytest.mark.numerics
+def test_a_moving_grid_of_one_region_is_stock_to_the_bit():
+    model = tiny.sdxl()
+    latent = latent_of(model, 2, 8, 8)
+    assert torch.equal(tiny.sample(regional(model, 16, shift=True), latent), tiny.sample(model, latent))
+
+
+@pytest.mark.numerics
+def test_a_dilated_pass_below_its_least_weight_costs_nothing():
+    model = tiny.sdxl()
+    latent = latent_of(model, 1, 16, 16)
+
+    def rows(least):
+        calls = []
+        patched = with_parts(regional(model), DilatedPass((8, 8), least=least))
+        patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "rows", lambda executor, x, *args, **kwargs: (calls.append(len(x)), executor(x, *args, **kwargs))[1])
+        out = tiny.sample(patched, latent, steps=6)
+        counted = sum(engine_of(patched).count(model.model, Canvas(16, 16), float(sigma)) for sigma in comfy.samplers.KSampler(model, 6, torch.device("cpu"), "euler", "simple", 1.0).sigmas[:-1])
+        assert sum(calls) == 2 * counted
+        return out, sum(calls)
+
+    (whole, most), (half, fewer), (none, least) = rows(0.0), rows(0.5), rows(1.1)
+    assert most - least == 6 * 2 * 4 and least < fewer < most
+    assert torch.equal(none, tiny.sample(regional(model), latent, steps=6))
+    assert torch.equal(whole, tiny.sample(with_parts(regional(model), DilatedPass((8, 8))), latent, steps=6))
+    assert not torch.equal(half, whole) and not torch.equal(half, none)

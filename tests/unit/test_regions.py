@@ -7,10 +7,13 @@ from loupe.methods.regions import (
     Region,
     RegionLayout,
     axis_starts,
+    coverage,
     crop_images,
     jitter_range,
     jittered,
     merge,
+    shifted,
+    shifted_count,
 )
 
 
@@ -168,3 +171,32 @@ def test_a_layout_is_rounded_to_a_multiple(multiple):
 def test_a_layout_smaller_than_a_multiple_is_one():
     layout = RegionLayout(40, 20, 12, 20, 3, 20).rounded(32)
     assert (layout.region_height, layout.region_width, layout.stride_height, layout.stride_width) == (32, 20, 32, 20)
+
+
+@pytest.mark.parametrize("length", [16, 17, 20, 24, 31, 32, 40, 64, 65])
+@pytest.mark.parametrize(("region", "stride"), [(16, 16), (16, 12), (16, 8), (8, 8)])
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_a_shifted_grid_covers_the_canvas_with_the_same_number_of_regions(length, region, stride, multiple):
+    layout = RegionLayout(length, 48, region, region, stride, stride)
+    rng, places = random.Random(1), set()
+    for _ in range(40):
+        regions = shifted(layout, rng, multiple)
+        assert len(regions) == shifted_count(layout)
+        assert (coverage(regions, length, 48, layout.weights()) > 0).all()
+        assert all(0 <= r.y <= length - region and 0 <= r.x <= 48 - region for r in regions)
+        assert {(r.height, r.width) for r in regions} == {(region, region)}
+        places |= {r.y for r in regions}
+    # borders move by at least half a stride, unless the canvas ends before
+    assert length < 2 * region or len(places) > stride // (2 * multiple)
+
+
+def test_a_shifted_grid_costs_no_more_than_one_region_an_axis():
+    assert shifted_count(RegionLayout(64, 64, 16, 16, 16, 16)) == 25
+    assert shifted_count(RegionLayout(40, 64, 16, 16, 16, 16)) == 3 * 5
+    assert shifted_count(RegionLayout(16, 64, 16, 16, 16, 16)) == 5
+    assert shifted_count(RegionLayout(512, 512, 128, 128, 128, 128)) == 25
+
+
+def test_a_shifted_grid_stays_where_one_region_spans_an_axis():
+    layout = RegionLayout(16, 64, 16, 16, 16, 16)
+    assert {region.y for region in shifted(layout, random.Random(0))} == {0}
