@@ -44,7 +44,14 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
-from .scoring import interval, outer_border, psnr_of_arrays, score_images, seam, sharpness
+from .scoring import (
+    interval,
+    outer_border,
+    psnr_of_arrays,
+    score_images,
+    seam,
+    sharpness,
+)
 from .settings import Setting, all_settings
 from .world import NATIVE_CELLS, World, held_out_scenes, to_image, write_sheet
 

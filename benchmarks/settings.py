@@ -49,35 +49,42 @@ PAPERS = {
     "C-Upscale without its attention prior": Setting("regions", 22, 0.44, "ddim (paper)", 0.5, "uniform", 0.0, structure=0.2),
 }
 
+PRESETS = {
+    "DemoFusion, balanced": replace(DEMOFUSION, strength=0.5),
+    "DemoFusion, fast": replace(DEMOFUSION, steps=4, strength=0.5),
+    "PixelSmith, balanced": replace(PIXELSMITH, strength=0.5),
+    "PixelSmith, fast": replace(PIXELSMITH, steps=4, strength=0.5),
+}
+
 OVERLAPS = {
     "overlap 1/2": {"overlap": 0.5},
     "overlap 0": {"overlap": 0.0, "jitter": 0.0},
     "grid shift": SHIFT,
     "uniform blend": {"blend": "uniform"},
-    "linear blend": {"blend": "linear"},
     "no jitter": {"jitter": 0.0},
     "jitter in every step": {"jitter": 1.0},
 }
 GUIDANCES = {
     "CFG below .4": {"guidance": (0.0, 0.4)},
+    "CFG above .2": {"guidance": (0.2, 1.0)},
     "CFG above .3": {"guidance": (0.3, 1.0)},
     "CFG above .45": {"guidance": (0.45, 1.0)},
 }
-GUIDES = {"guide from LSR": {"guide": "lsr"}, "guide from LSR with RNA": {"guide": "lsr", "edge_noise": 1.2}, "guide with RNA": {"edge_noise": 1.2}}
+GUIDES = {"guide from LSR": {"guide": "lsr"}, "guide from LSR with RNA": {"guide": "lsr", "edge_noise": 1.2}}
 
 VARIATIONS = {
     "regions": {
-        **{f"{steps} steps": {"steps": steps} for steps in (2, 4, 6, 12, 16)},
+        **{f"{steps} steps": {"steps": steps} for steps in (4, 6, 16)},
         **{f"strength {strength}": {"strength": strength} for strength in (0.25, 0.35, 0.55, 0.7)},
         **OVERLAPS, **GUIDANCES, "guide from LSR": {"guide": "lsr"},
-        "no structure prior": {"structure": 0.0}, "structure .15": {"structure": 0.15}, "structure .5": {"structure": 0.5},
+        "no structure prior": {"structure": 0.0}, "structure .15": {"structure": 0.15},
         "4 steps, grid shift": {"steps": 4, **SHIFT}, "4 steps, strength .35": {"steps": 4, "strength": 0.35},
     },
     "demofusion": {
-        **{f"{steps} steps": {"steps": steps} for steps in (4, 6, 16, 30)},
+        **{f"{steps} steps": {"steps": steps} for steps in (4, 16)},
         **{f"strength {strength}": {"strength": strength} for strength in (0.35, 0.45, 0.74)},
         **OVERLAPS, **GUIDANCES, **GUIDES,
-        "dilated pass above .5": {"dilated": 0.5}, "dilated pass above .3": {"dilated": 0.3}, "no dilated pass": {"dilated": NEVER},
+        "dilated pass above .5": {"dilated": 0.5}, "no dilated pass": {"dilated": NEVER},
         "16 steps, strength .74": {"steps": 16, "strength": 0.74}, "30 steps, strength .74": {"steps": 30, "strength": 0.74},
         "strength .45, dilated pass above .3": {"strength": 0.45, "dilated": 0.3}, "strength .45, grid shift": {"strength": 0.45, **SHIFT},
         "4 steps, strength .45": {"steps": 4, "strength": 0.45},
@@ -93,7 +100,7 @@ VARIATIONS = {
 
 def all_settings() -> dict[str, Setting]:
     """By name: the papers', a center for each method, and each center with one factor changed."""
-    found = {"enlarged image": Setting("none", 0, 0.0), **PAPERS}
+    found = {"enlarged image": Setting("none", 0, 0.0), **PAPERS, **PRESETS}
     for center in (REGIONS, DEMOFUSION, PIXELSMITH):
         found[center.method] = center
         found |= {f"{center.method}, {name}": replace(center, **changed) for name, changed in VARIATIONS[center.method].items()}

@@ -1,6 +1,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { ask, attach, updateAll } from "./panel.js";
+import { followPreset } from "./presets.js";
 import { RegionMap, showCells, showProgress, stopProgress } from "./region_map.js";
 import { ResultText } from "./result_text.js";
 import { SchedulePlot, showRun, showWords } from "./schedule_plot.js";
@@ -15,6 +16,7 @@ app.registerExtension({
     panels = await ask("/loupe/panels");
   },
   nodeCreated(node) {
+    followPreset(node);
     const panel = panels[node.comfyClass];
     if (panel) attach(node, new KINDS[panel.kind](node, panel.height));
   },

@@ -50,7 +50,8 @@ export function attach(node, panel) {
   byNode.set(node, panel);
 }
 
-function after(first, then) {
+/** `first`, then `then` with the same arguments. */
+export function after(first, then) {
   return function (...args) {
     const result = first?.apply(this, args);
     then(...args);

@@ -67,6 +67,11 @@ with topic("nodes/latent_adjustment.py"):
 
     NODES += latent_adjustment.NODES
 
+with topic("nodes/guidance_interval.py"):
+    from . import guidance_interval
+
+    NODES += guidance_interval.NODES
+
 with topic("nodes/upscale_image.py"):
     from . import upscale_image
 

@@ -17,12 +17,14 @@ from ..engine.sigmas import levels_of, schedule
 from ..engine.sizes import Grid
 from ..methods.region_noise import check_strengths, start_factor
 from ..methods.schedules import DEMOFUSION_RATIO
+from ..models.lsr.pixels import PixelUpscaler
 from ..patches.demofusion import patch_demofusion
 from ..patches.demofusion_sampler import phase_sizes, sample_demofusion
 from ..patches.region_noise import add_region_noise, decode_float32
 from ..patches.regional_denoise import SIZES, RegionalDenoise
 from . import inputs
 from .checks import checked, verdict
+from .presets import DEMOFUSION, decided, default, preset_input
 from .types import LSR
 
 PROGRESSIVE, DIRECT = "progressive", "direct"
@@ -170,20 +172,21 @@ class DemoFusionSampler(io.ComfyNode):
                     width="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0.",
                     height="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0.",
                 ),
+                preset_input(DEMOFUSION, "How many network rows to spend; custom unlocks the settings that it decides."),
                 io.Combo.Input(
-                    "mode", options=[PROGRESSIVE, DIRECT], default=PROGRESSIVE,
+                    "mode", options=[PROGRESSIVE, DIRECT], default=default(DEMOFUSION, "mode"),
                     tooltip=(
                         "progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target "
-                        "at once (LSRNA); several times faster; keeps more of the image with an LSR."
+                        "at once (LSRNA); several times faster."
                     ),
                 ),
                 *inputs.sampling(
-                    steps=38,
-                    steps_of="Steps that run at each size. DemoFusion's whole schedule: 50; LSRNA: 30.",
-                    default=0.76,
+                    steps=default(DEMOFUSION, "steps"),
+                    steps_of="Steps that run at each size.",
+                    default=default(DEMOFUSION, "strength"),
                     strength_of=(
                         "Noise that the steps start from, the same on every model: lower stays closer to the "
-                        "reference. DemoFusion: 1.0, but above 0.76 the reference overwrites every step. LSRNA: 0.60."
+                        "reference. Above 0.76 the reference overwrites every step."
                     ),
                     seed_of="Seed of the noise and of the regions' movement.",
                 ),
@@ -196,18 +199,23 @@ class DemoFusionSampler(io.ComfyNode):
                         "Direct mode with a VAE: noise added at edges. Scaled with strength; paper: 1.2 at 0.60. 0 for "
                         "both adds nothing."
                     ),
+                    most=default(DEMOFUSION, "e_max"),
                 ),
                 *inputs.regions(
                     advanced=True,
+                    defaults=(default(DEMOFUSION, "overlap"), default(DEMOFUSION, "blend")),
                     overlap="Fraction of a region that it shares with its neighbour. Paper: 0.5.",
                     blend="Weights in the overlaps. Paper: uniform.",
                 ),
                 inputs.jitter(
-                    "Move the regions at every step, so that no seam stays in one place. Paper: on.",
+                    "Move the regions from step to step, so that no seam stays in one place. Paper: on.",
                     advanced=True,
                 ),
                 *method_inputs(),
-                inputs.scheduler("Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones."),
+                inputs.scheduler(
+                    "Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones.",
+                    default(DEMOFUSION, "scheduler"),
+                ),
                 io.Boolean.Input(
                     "end_at_zero", default=True, advanced=True,
                     tooltip=(
@@ -230,15 +238,13 @@ class DemoFusionSampler(io.ComfyNode):
                 inputs.batch("Regions in one network call. 0: as many as fit in memory. The result is the same."),
                 LSR.Input(
                     "lsr", optional=True,
-                    tooltip="Enlarges the latent, as does Upscale Through Pixels; without either it is enlarged bicubically.",
+                    tooltip="Enlarges the latent; without it direct mode enlarges the image that vae decodes, progressive mode the latent.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True,
-                    tooltip=(
-                        "Direct mode: decodes the reference to find its edges for the added noise (RNA). Without it "
-                        "no noise is added."
-                    ),
+                    tooltip="Direct mode: enlarges in pixels where no lsr is connected, and finds the edges for the added noise (RNA).",
                 ),
+                inputs.jitter_until(default(DEMOFUSION, "jitter_until")),
             ],
             outputs=[
                 io.Latent.Output(
@@ -249,8 +255,18 @@ class DemoFusionSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, mode=None, e_min=None, e_max=None):
-        return verdict(cls, lambda mode, **strengths: mode == DIRECT and check_strengths(**strengths), mode=mode, e_min=e_min, e_max=e_max)
+    def validate_inputs(
+        cls, preset=None, mode=None, steps=None, strength=None, e_min=None, e_max=None, overlap=None, blend=None, jitter=None, jitter_until=None, scheduler=None,
+    ):
+        def check(preset, e_min, **widgets):
+            chosen = decided(DEMOFUSION, preset, widgets)
+            if chosen["mode"] == DIRECT:
+                check_strengths(e_min, chosen["e_max"])
+
+        return verdict(
+            cls, check, preset=preset, mode=mode, steps=steps, strength=strength, e_min=e_min, e_max=e_max, overlap=overlap, blend=blend,
+            jitter=jitter, jitter_until=jitter_until, scheduler=scheduler,
+        )
 
     @classmethod
     @checked
@@ -263,6 +279,7 @@ class DemoFusionSampler(io.ComfyNode):
         scale_by,
         width,
         height,
+        preset,
         mode,
         steps,
         strength,
@@ -287,17 +304,28 @@ class DemoFusionSampler(io.ComfyNode):
         batch,
         lsr=None,
         vae=None,
+        jitter_until=default(DEMOFUSION, "jitter_until"),
     ) -> io.NodeOutput:
+        chosen = decided(
+            DEMOFUSION, preset,
+            {
+                "mode": mode, "steps": steps, "strength": strength, "e_max": e_max, "overlap": overlap, "blend": blend,
+                "jitter": jitter, "jitter_until": jitter_until, "scheduler": scheduler,
+            },
+        )
+        mode, e_max = chosen["mode"], chosen["e_max"]
         check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(reference, "reference", model)
         batch_index, noise_mask = batch_index_of(reference, "reference"), noise_mask_of(reference, "reference")
         grid = Grid.of(model.model)
         size = target_size(samples.shape[-2:], scale_by, width, height, grid.pixels_per_cell, "reference")
-        sigmas = schedule(model, scheduler, steps, strength, end_at_zero, highest=DEMOFUSION_RATIO)
+        sigmas = schedule(model, chosen["scheduler"], chosen["steps"], chosen["strength"], end_at_zero, highest=DEMOFUSION_RATIO)
         image = None
         if vae is not None and mode == DIRECT and (e_min or e_max):
             check_strengths(e_min, e_max)
             image = decode_float32(vae, samples)
+        if lsr is None and vae is not None and mode == DIRECT:
+            lsr = PixelUpscaler(vae)
         edge_noise = start_factor(levels_of(model.get_model_object("model_sampling")).ratio(float(sigmas[0])))
 
         def enlarge(latent, to):
@@ -318,9 +346,10 @@ class DemoFusionSampler(io.ComfyNode):
 
         regional = RegionalDenoise(
             region=(grid.cells("region_height", region_height), grid.cells("region_width", region_width)),
-            overlap=overlap,
-            blend=blend,
-            jitter=jitter,
+            overlap=chosen["overlap"],
+            blend=chosen["blend"],
+            jitter=chosen["jitter"],
+            jitter_until=chosen["jitter_until"],
             seed=seed,
             regions_per_call=batch,
             sizes=size_conditioning,

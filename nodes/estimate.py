@@ -9,6 +9,7 @@ from ..engine.latents import as_sampled
 from ..engine.preview import draw
 from . import inputs
 from .checks import checked
+from .preset_rows import preset_rows
 
 
 class PlanNode(io.ComfyNode):
@@ -84,7 +85,10 @@ class PlanNode(io.ComfyNode):
             branches=1 if cfg == 1.0 else 2,
             positive=positive if measure else None,
         )
-        text = "\n".join(plan.lines(regions, model.get_model_object("latent_format").spacial_downscale_ratio))
+        lines = plan.lines(regions, model.get_model_object("latent_format").spacial_downscale_ratio)
+        for sampler, presets in preset_rows(model, *shape[-2:], plan.branches, shape[0]).items():
+            lines.append(f"Presets of {sampler} at this size: " + ", ".join(f"{name} {rows:,}" for name, rows in presets.items()) + " rows")
+        text = "\n".join(lines)
         preview = draw(regions).to(comfy.model_management.intermediate_device())
         shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(preview, cls=cls).as_dict()}
         return io.NodeOutput(text, preview, ui=shown)

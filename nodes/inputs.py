@@ -23,18 +23,25 @@ def region_side(name: str, tooltip: str) -> io.Input:
     return io.Int.Input(name, default=0, min=0, max=MOST, step=8, tooltip=tooltip)
 
 
-def regions(*, overlap: str, blend: str, advanced: bool | None = None) -> list[io.Input]:
-    """How a canvas is cut. `advanced`: overlap and blend, which the method prescribes."""
+def regions(*, overlap: str, blend: str, defaults: tuple[float, str] = (0.5, "uniform"), advanced: bool | None = None) -> list[io.Input]:
+    """How a canvas is cut. `defaults`: of overlap and blend. `advanced`: both, which a method or a preset decides."""
     return [
         region_side("region_width", "Region width in pixels. 0: the model's native side."),
         region_side("region_height", "Region height in pixels. 0: the model's native side."),
-        io.Float.Input("overlap", default=0.5, min=0.0, max=0.95, step=0.01, advanced=advanced, tooltip=overlap),
-        io.Combo.Input("blend", options=list(BLENDS), default="uniform", advanced=advanced, tooltip=blend),
+        io.Float.Input("overlap", default=defaults[0], min=0.0, max=0.95, step=0.01, advanced=advanced, tooltip=overlap),
+        io.Combo.Input("blend", options=list(BLENDS), default=defaults[1], advanced=advanced, tooltip=blend),
     ]
 
 
 def jitter(tooltip: str, advanced: bool | None = None) -> io.Input:
     return io.Boolean.Input("jitter", default=True, advanced=advanced, tooltip=tooltip)
+
+
+def jitter_until(default: float) -> io.Input:
+    return io.Float.Input(
+        "jitter_until", default=default, min=0.0, max=1.0, step=0.01, advanced=True, optional=True,
+        tooltip="Share of the steps in which regions move; later movement fades the outer border. 1: all, as in DemoFusion.",
+    )
 
 
 def batch(tooltip: str) -> io.Input:
@@ -70,15 +77,15 @@ def sampling(*, steps: int, steps_of: str, default: float, strength_of: str, see
     ]
 
 
-def scheduler(tooltip: str) -> io.Input:
-    return io.Combo.Input("scheduler", options=SCHEDULES, default=PAPER_SCHEDULE, advanced=True, tooltip=tooltip)
+def scheduler(tooltip: str, default: str = PAPER_SCHEDULE) -> io.Input:
+    return io.Combo.Input("scheduler", options=SCHEDULES, default=default, advanced=True, tooltip=tooltip)
 
 
-def strengths(*, e_min: str, e_max: str) -> list[io.Input]:
+def strengths(*, e_min: str, e_max: str, most: float = 1.2) -> list[io.Input]:
     """Noise added in flat parts and at edges."""
     return [
         io.Float.Input("e_min", default=0.0, min=0.0, max=10.0, step=0.01, tooltip=e_min),
-        io.Float.Input("e_max", default=1.2, min=0.0, max=10.0, step=0.01, tooltip=e_max),
+        io.Float.Input("e_max", default=most, min=0.0, max=10.0, step=0.01, tooltip=e_max),
     ]
 
 

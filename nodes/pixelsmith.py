@@ -17,6 +17,7 @@ from ..methods.pixelsmith_plan import ORDERS, check_guided_steps, guided_by_leve
 from ..patches.pixelsmith import SIZES, sample
 from . import inputs
 from .checks import checked, verdict
+from .presets import PIXELSMITH, decided, default, preset_input
 
 
 class PixelSmithSampler(io.ComfyNode):
@@ -54,21 +55,19 @@ class PixelSmithSampler(io.ComfyNode):
                         "mask on it limits what is redrawn."
                     ),
                 ),
+                preset_input(PIXELSMITH, "How many network rows to spend; custom unlocks the settings that it decides."),
                 io.Float.Input(
-                    "guided_until", default=0.6, min=0.0, max=1.0, step=0.01,
+                    "guided_until", default=0.4, min=0.0, max=1.0, step=0.01,
                     tooltip=(
                         "Noise, counted as for strength, down to which steps follow the guidance: lower keeps more of "
                         "its structure. Paper: 0.60 for 2x, 0.40 for 4x."
                     ),
                 ),
                 *inputs.sampling(
-                    steps=50,
-                    steps_of="Steps that run. PixelSmith: 50. LSRNA-PixelSmith: 30.",
-                    default=1.0,
-                    strength_of=(
-                        "Noise that the steps start from, the same on every model: lower stays closer to the "
-                        "guidance. PixelSmith: 1.0. LSRNA-PixelSmith: 0.60."
-                    ),
+                    steps=default(PIXELSMITH, "steps"),
+                    steps_of="Steps that run.",
+                    default=default(PIXELSMITH, "strength"),
+                    strength_of="Noise that the steps start from, the same on every model: lower stays closer to the guidance.",
                     seed_of="Seed of the noise and of the patches' places.",
                 ),
                 inputs.region_side("patch_size", "Side of a patch in pixels. 0: the model's native side."),
@@ -77,7 +76,7 @@ class PixelSmithSampler(io.ComfyNode):
                     tooltip="Follow the guidance in this many steps, counted from the first, instead of by guided_until. 0: off.",
                 ),
                 io.Combo.Input(
-                    "order", options=list(ORDERS), default="random", advanced=True,
+                    "order", options=list(ORDERS), default=default(PIXELSMITH, "order"), advanced=True,
                     tooltip=(
                         "random: patches around random pixels until all are done (paper). cover: a variant with the "
                         "fewest patches on a grid that moves from step to step; about 40 % fewer at 4096 x 4096, "
@@ -87,6 +86,7 @@ class PixelSmithSampler(io.ComfyNode):
                 inputs.scheduler(
                     "Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones. Every step "
                     "is an Euler step.",
+                    default(PIXELSMITH, "scheduler"),
                 ),
                 io.Combo.Input(
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
@@ -107,8 +107,13 @@ class PixelSmithSampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, steps=None, guided_steps=None):
-        return verdict(cls, lambda steps, guided_steps: guided_steps and check_guided_steps(guided_steps, steps), steps=steps, guided_steps=guided_steps)
+    def validate_inputs(cls, preset=None, steps=None, strength=None, guided_steps=None, order=None, scheduler=None):
+        def check(preset, guided_steps, **widgets):
+            chosen = decided(PIXELSMITH, preset, widgets)
+            if guided_steps:
+                check_guided_steps(guided_steps, chosen["steps"])
+
+        return verdict(cls, check, preset=preset, steps=steps, strength=strength, guided_steps=guided_steps, order=order, scheduler=scheduler)
 
     @classmethod
     @checked
@@ -118,6 +123,7 @@ class PixelSmithSampler(io.ComfyNode):
         positive,
         negative,
         guidance,
+        preset,
         guided_until,
         steps,
         strength,
@@ -130,10 +136,14 @@ class PixelSmithSampler(io.ComfyNode):
         size_conditioning,
         batch,
     ) -> io.NodeOutput:
+        chosen = decided(
+            PIXELSMITH, preset,
+            {"steps": steps, "strength": strength, "order": order, "scheduler": scheduler},
+        )
         check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(guidance, "guidance", model)
         patch = patch_cells(Grid.of(model.model), patch_size, *samples.shape[-2:])
-        sigmas = schedule(model, scheduler, steps, strength)
+        sigmas = schedule(model, chosen["scheduler"], chosen["steps"], chosen["strength"])
         out = sample(
             model,
             positive,
@@ -144,7 +154,7 @@ class PixelSmithSampler(io.ComfyNode):
             cfg=cfg,
             seed=seed,
             patch_size=patch,
-            order=order,
+            order=chosen["order"],
             sizes=size_conditioning,
             regions_per_call=batch,
             noise_mask=noise_mask_of(guidance, "guidance"),

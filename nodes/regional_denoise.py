@@ -61,10 +61,7 @@ class RegionalDenoiseNode(io.ComfyNode):
                     "positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
                     tooltip="Where models with movable positions see a region: as an image of its own, or at its place on the canvas.",
                 ),
-                io.Float.Input(
-                    "jitter_until", default=0.5, min=0.0, max=1.0, step=0.01, advanced=True, optional=True,
-                    tooltip="Share of the steps in which regions move; later movement fades the outer border. 1: all, as in DemoFusion.",
-                ),
+                inputs.jitter_until(0.5),
                 Regions.Input(
                     "regions", optional=True,
                     tooltip=(

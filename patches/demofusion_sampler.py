@@ -50,7 +50,7 @@ def sample_demofusion(
     steps = len(sigmas) - 1
     total = steps * len(sizes)
     preview = latent_preview.prepare_callback(model, total)
-    views = [steps * _views_of(model, reference, regional, size) for size in sizes]
+    views = [steps * views_of(model, tuple(reference.shape[-2:]), regional, size) for size in sizes]
     samples = reference
     for phase, size in enumerate(sizes):
         guide = enlarge(samples, size)
@@ -78,9 +78,9 @@ def sample_demofusion(
     return samples
 
 
-def _views_of(model, reference, regional, size):
-    """Views in one evaluation of a phase."""
-    parts = {part.key: part for part in (regional, DilatedPass(tuple(reference.shape[-2:])))}
+def views_of(model, reference: tuple[int, int], regional: RegionalDenoise, size: tuple[int, int]) -> int:
+    """Views in one evaluation of a phase of `size`, from a `reference` of (height, width) cells."""
+    parts = {part.key: part for part in (regional, DilatedPass(reference))}
     return Engine({**parts_of(model), **parts}).count(model.model, Canvas.of(model.model, *size))
 
 

@@ -20,8 +20,7 @@ class GuidanceInterval(Part):
     lowest: float = 0.0
 
     def check(self, model, canvas=None):
-        if not 0 <= self.lowest <= self.highest <= 1:
-            raise ValueError(f"Guidance acts from {self.lowest} to {self.highest}; expected two noise levels from 0 to 1, the lower one first.")
+        check_interval(self.highest, self.lowest)
 
     def evaluate(self, call, inner):
         positive = call.positive
@@ -30,3 +29,9 @@ class GuidanceInterval(Part):
             return inner(call)
         predictions = inner(call.under([branch if i == positive else None for i, branch in enumerate(call.conds)]))
         return [predictions[positive] if branch else prediction for branch, prediction in zip(call.conds, predictions)]
+
+
+def check_interval(highest: float, lowest: float) -> None:
+    """Raises ValueError for what is no interval of noise levels."""
+    if not 0 <= lowest <= highest <= 1:
+        raise ValueError(f"highest is {highest} and lowest {lowest}; expected noise levels from 0 to 1, lowest not above highest. Raise highest, or lower lowest.")

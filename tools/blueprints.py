@@ -95,7 +95,7 @@ BLUEPRINTS = {
     ),
     "Upscale (LSRNA-DemoFusion)": Blueprint(
         "lsrna_demofusion_sdxl",
-        "Enlarges a finished latent with LSRNA-DemoFusion: a super-resolution network for latents, noise at edges, and the last steps drawn again region by region.",
+        "Enlarges a finished latent with LSRNA-DemoFusion: a super-resolution network for latents, and the last steps drawn again region by region.",
         ["LSRNA", "DemoFusion", "latent upscale", "Loupe"],
         {
             "latent": ("Draw the reference", 0), "model": ("Load Checkpoint", 0), "vae": ("Load Checkpoint", 2),
@@ -103,7 +103,7 @@ BLUEPRINTS = {
         },
         {
             "lsr_model": ("Load Latent SR Model", "model_name"),
-            **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "region_width", "region_height", "steps", "strength", "cfg", "e_min", "e_max", "seed")},
+            **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "preset", "region_width", "region_height", "cfg", "seed")},
         },
         {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},
     ),
@@ -142,7 +142,7 @@ BLUEPRINTS = {
         },
         {
             "scale_by": ("Enlarge to 2x", "scale_by"),
-            **{name: ("PixelSmith Sampler, 2x", name) for name in ("patch_size", "guided_until", "steps", "strength", "cfg", "seed")},
+            **{name: ("PixelSmith Sampler, 2x", name) for name in ("preset", "patch_size", "guided_until", "cfg", "seed")},
         },
         {"image": ("Decode 2x", 0), "latent": ("PixelSmith Sampler, 2x", 0)},
     ),

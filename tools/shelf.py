@@ -68,7 +68,7 @@ SHELF = {
     ),
     "lsrna_demofusion_sdxl": Template(
         "Upscale 2x with LSRNA-DemoFusion (SDXL)",
-        "Draws an image at 1024 px, enlarges its latent with the LSR network, adds noise where it has edges and lets SDXL draw the detail, region by region. Lower e_max or strength to stay closer to the reference. It takes 780 network rows (images x guidance branches), 3,900 with scale_by 4, which makes 4096 px.",
+        "Draws an image at 1024 px, enlarges its latent with the LSR network and lets SDXL draw the detail, region by region. The preset *balanced* takes 208 network rows (images x guidance branches), 656 with scale_by 4, which makes 4096 px; *LSRNA paper* adds the noise at edges and takes 780 and 3,900.",
     ),
     "pixelsmith_sdxl": Template(
         "Upscale 4x with PixelSmith (SDXL)",

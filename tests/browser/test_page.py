@@ -120,12 +120,12 @@ def test_structure_prior_plot(page, sdxl_sigmas):
 def test_pixelsmith_plot(page):
     node = page.add("LoupePixelSmithSampler")
     panel = page.panel(node)
-    page.set(node, "guided_steps", 12)
+    page.set(node, "preset", "custom")
+    page.set_all(node, {"steps": 50, "strength": 1.0, "scheduler": "ddim (paper)", "guided_steps": 12})
     wait_for_line(page, panel, "default", 2)
-    for kind, guided in (("now", 12), ("default", 20)):
-        lines = drawn(page, panel, kind)
-        for i, name in enumerate(("phases from the guidance", "cells from the guidance")):
-            alike(scaled(lines[name], 0.5), lambda t: 0.5 * follows((981 - t) // 20, guided)[i])
+    lines = drawn(page, panel, "now")
+    for i, name in enumerate(("phases from the guidance", "cells from the guidance")):
+        alike(scaled(lines[name], 0.5), lambda t: 0.5 * follows((981 - t) // 20, 12)[i])
 
 
 def test_latent_adjustment_plot(page):
@@ -179,6 +179,29 @@ def test_plot_labels_its_axes(page):
     wait_for_line(page, panel, "now", 2)
     text = page.js("(panel) => document.querySelector(panel).innerText.split(/\\s*\\n\\s*/).filter(Boolean)", panel)
     assert text == ["weight", "share of the deviation removed", "1", "weight", "0", "noise, t 999", "t 0, picture", "Stable Diffusion's levels, until a run"]
+
+
+def test_a_preset_locks_what_it_decides(page, server):
+    name = "LoupeDemoFusionSampler"
+    balanced = page.page.request.get(f"{server.url}/object_info/{name}").json()[name]["input"]["required"]["preset"][1]["presets"]["balanced"]
+    node = page.add(name)
+
+    def widget(name):
+        return page.js("([id, name]) => { const w = app.graph.getNodeById(id).widgets.find((w) => w.name === name); return [w.value, Boolean(w.disabled)]; }", [node, name])
+
+    assert widget("steps") == [balanced["steps"], True]
+    assert widget("cfg") == [7.5, False]
+    page.set(node, "preset", "LSRNA paper")
+    assert [widget(name) for name in ("steps", "overlap", "scheduler")] == [[30, True], [0.5, True], ["ddim (paper)", True]]
+    page.set(node, "preset", "custom")
+    assert widget("steps") == [30, False]
+    page.set(node, "steps", 12)
+    graph = page.js("() => app.graph.serialize()")
+    page.load(graph)
+    assert widget("steps") == [12, False]
+    page.set(node, "preset", "balanced")
+    page.load(page.js("() => app.graph.serialize()"))
+    assert widget("steps") == [balanced["steps"], True]
 
 
 def test_plot_says_what_it_cannot_know(page):

@@ -22,11 +22,7 @@ from loupe.nodes.region_layout import RegionLayoutNode
 from loupe.nodes.region_noise import RegionNoise
 from loupe.nodes.region_prompts import RegionPrompts
 from loupe.nodes.structure_prior import StructurePriorNode
-
-
-def defaults(node, **values):
-    widgets = {i.id: i.default for i in node.define_schema().inputs if getattr(i, "default", None) is not None}
-    return {**widgets, **values}
+from widgets import defaults
 
 
 def latent(*shape, **keys):
@@ -142,12 +138,12 @@ def test_same_aspect():
 @pytest.mark.parametrize("node, values, words", [
     (RegionNoise, {"e_min": 2.0}, "The noise range is 2.0 to 1.2"),
     (RegionNoise, {"e_min": -1.0}, "e_min is -1.0; expected 0.0 to 10.0."),
-    (DemoFusionSampler, {"mode": "direct", "e_min": 2.0}, "The noise range is 2.0 to 1.2"),
+    (DemoFusionSampler, {"mode": "direct", "e_min": 2.0, "e_max": 1.2}, "The noise range is 2.0 to 1.2"),
     (DemoFusionSampler, {"mode": "nonsense"}, "mode is 'nonsense'; expected one of progressive, direct."),
     (LatentAdjustmentNode, {"early_end": 0.9}, "early_end is 0.9 and late_start 0.8"),
     (LatentAdjustmentNode, {"preset": "custom", "alpha": 0.2}, "alpha is 0.2; with target 'sample'"),
     (StructurePriorNode, {"compare": "shrink prediction", "low_band": "butterworth"}, "compare is 'shrink prediction'"),
-    (PixelSmithSampler, {"guided_steps": 60}, "guided_steps is 60; it counts steps from the first, so use 1 to 50."),
+    (PixelSmithSampler, {"guided_steps": 60}, "guided_steps is 60; it counts steps from the first, so use 1 to 30."),
     (RegionPrompts, {"prompts": '["a", '}, "prompts is not valid JSON"),
     (RegionPrompts, {"prompts": "[]"}, "prompts is an empty list."),
     (RegionPrompts, {"prompts": '{"0": "a"}'}, "prompts names region '0'"),
@@ -176,9 +172,9 @@ def test_the_lsr_names_the_reference():
 
 
 @pytest.mark.parametrize("values, words", [
-    ({"mode": "progressive"}, "vae is connected, but mode is progressive"),
+    ({"mode": "progressive", "e_max": 1.2}, "vae is connected, but mode is progressive"),
     ({"mode": "progressive", "e_max": 0.0}, None),
-    ({"mode": "progressive", "vae": None}, None),
+    ({"mode": "progressive", "e_max": 1.2, "vae": None}, None),
     ({"mode": "direct", "vae": None, "region_width": 128, "region_height": 128}, "There was one region only"),
 ])
 def test_demofusion_says_what_it_left_out(values, words, caplog):

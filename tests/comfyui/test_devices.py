@@ -11,6 +11,7 @@ import torch
 from comfy.model_management import intermediate_device
 from loupe import nodes
 from pretended_device import STATES, Pretended
+from widgets import defaults
 
 pytestmark = pytest.mark.newest
 
@@ -29,8 +30,7 @@ class World:
 
     def __call__(self, name, **values):
         node = self.nodes[f"Loupe{name}"]
-        inputs = node.define_schema().inputs
-        out = node.execute(**{i.id: i.default for i in inputs if hasattr(i, "default") and not i.optional} | values).result
+        out = node.execute(**defaults(node, **values)).result
         self.made.append(out)
         return out
 

@@ -122,6 +122,18 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     assert "Regions: 1 of 160 x 128 pixels" in node(sdxl).result[0]
 
 
+def test_it_tells_what_the_samplers_presets_cost(sdxl):
+    """At 4096 x 4096, as the sampler's own run would count."""
+    text = node(sdxl, samples={"samples": torch.zeros(1, 4, 512, 512)}).result[0]
+    (line,) = [line for line in text.splitlines() if line.startswith("Presets of DemoFusion Sampler")]
+    told = {name.strip(): int(rows.replace(",", "")) for name, rows in re.findall(r"([\w ]+?) ([\d,]+)(?=,| rows)", line.split(": ")[1])}
+    assert told["LSRNA paper"] == 3900 and told["DemoFusion paper"] == 50 * 2 * (9 + 4 + 25 + 9 + 49 + 16)
+    assert told["fast"] < told["balanced"] < told["LSRNA paper"]
+    assert re.search(r"Presets of PixelSmith Sampler at this size: balanced [\d,]+, fast [\d,]+, ", text)
+    small = node(sdxl, samples={"samples": torch.zeros(1, 4, 64, 64)}).result[0]
+    assert "Presets" not in small
+
+
 def test_measuring_needs_a_prompt(sdxl):
     with pytest.raises(ValueError, match="measure is on, but positive is not connected"):
         node(regional(sdxl), measure=True)

@@ -15,13 +15,7 @@ from loupe.nodes.demofusion import DemoFusion, DemoFusionSampler
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from loupe.patches.demofusion_sampler import phase_sizes, sample_demofusion
 from loupe.patches.regional_denoise import RegionalDenoise
-
-
-def defaults(node, **values):
-    """Widget values as a new node in the page has them."""
-    schema = node.define_schema()
-    widgets = {i.id: i.default for i in schema.inputs if hasattr(i, "default") and not getattr(i, "optional", False)}
-    return {**widgets, **values}
+from widgets import defaults
 
 
 def run(node, **values):
@@ -105,7 +99,7 @@ def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
     recorder, model = Recorder(), tiny.sdxl()
     args = {"model": model, "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "reference": REFERENCE, "steps": 2, **SMALL}
     plain = run(DemoFusionSampler, **args, mode="direct", lsr=recorder)["samples"]
-    noised = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder)["samples"]
+    noised = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, e_max=1.2)["samples"]
     without = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, e_max=0.0)["samples"]
     assert torch.equal(plain, without)
     assert not torch.allclose(plain, noised, rtol=1e-2)
@@ -124,9 +118,13 @@ def test_the_noise_at_edges_goes_with_the_start(monkeypatch):
         def decode(self, samples):
             return torch.rand(1, 64, 64, 3)
 
+    class Same:
+        def upscale(self, samples, height, width, socket):
+            return samples
+
     monkeypatch.setattr("loupe.nodes.demofusion.add_region_noise", add_region_noise)
     monkeypatch.setattr("loupe.nodes.demofusion.sample_demofusion", lambda *args, enlarge, **settings: enlarge(REFERENCE["samples"], (16, 16)))
-    args = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "mode": "direct", "vae": VAE(), "e_min": 0.5}
+    args = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "mode": "direct", "vae": VAE(), "lsr": Same(), "e_min": 0.5, "e_max": 1.2}
     run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=30, strength=0.6)
     run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=4, strength=1.0, scheduler="simple")
     run(DemoFusionSampler, model=tiny.flux(), reference={"samples": tiny.noise((1, 16, 8, 8))}, **args, steps=4, strength=0.4)
@@ -187,7 +185,7 @@ def test_models_without_a_table_of_timesteps_are_read_on_stable_diffusion_s():
         ({"reference": {"samples": torch.zeros(1, 4, 64)}}, "reference is a packed or nested latent"),
         ({"width": 32, "height": 64}, "target is 32x64 pixels.*64x64.*Raise width"),
         ({"overlap": 1.0}, "overlap is 1.0"),
-        ({"e_min": 2.0}, "noise range is 2.0 to 1.2"),
+        ({"e_min": 2.0, "e_max": 1.2}, "noise range is 2.0 to 1.2"),
     ],
 )
 def test_the_sampler_names_what_is_wrong(change, message):

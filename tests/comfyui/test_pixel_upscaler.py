@@ -10,6 +10,7 @@ from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.lsr import LSRUpscale, UpscaleThroughPixels
 from safetensors.torch import save_file
 from spandrel.architectures.Compact import Compact
+from widgets import defaults
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,7 @@ def test_another_vae_is_refused(world):
 
 @torch.inference_mode()
 def test_demofusion_follows_it_as_it_follows_an_lsr(world):
-    settings = {name: value.default for name, value in ((i.id, i) for i in DemoFusionSampler.GET_SCHEMA().inputs) if getattr(value, "default", None) is not None}
-    settings |= {"steps": 2, "strength": 0.3, "mode": "direct", "cfg": 1.0}
+    settings = defaults(DemoFusionSampler) | {"steps": 2, "strength": 0.3, "mode": "direct", "cfg": 1.0}
     side = {name: 128 for name in ("region_width", "region_height")}
     prompt, reference = world.prompt("red star top left, on grass"), {"samples": world.encode([torch.zeros(128, 128, 3, dtype=torch.uint8).numpy()])}
     outs = [DemoFusionSampler.execute(world.model, prompt, world.empty, reference, **{**settings, **side}, lsr=lsr).result[0]["samples"] for lsr in (PixelUpscaler(world.vae), None)]

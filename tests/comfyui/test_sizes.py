@@ -13,6 +13,7 @@ from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.pixelsmith import PixelSmithSampler, patch_cells
 from loupe.nodes.region_layout import RegionLayoutNode
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
+from widgets import defaults
 
 import nodes
 
@@ -21,8 +22,7 @@ GRIDS = {"sdxl": Grid(8, 1, 1024), "flux": Grid(8, 2, 1024), "flux2": Grid(16, 1
 
 
 def run(node, **values):
-    widgets = {one.id: one.default for one in node.define_schema().inputs if getattr(one, "default", None) is not None and not one.optional}
-    return node.execute(**{**widgets, **values})
+    return node.execute(**defaults(node, **values))
 
 
 def latent(model, height, width):

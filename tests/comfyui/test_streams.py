@@ -16,6 +16,7 @@ from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.region_noise import add_region_noise
+from widgets import defaults
 
 SHAPE = (1, 4, 16, 24)
 SEEDS = (0, 1, 12345, 2**64 - 1)
@@ -50,10 +51,8 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
     for noise in ("fixed", "fresh"):
         tiny.sample(with_parts(model, AttentionPrior(latent, noise=noise, seed=seed)), latent, steps=2)
     prompts = tiny.conditioning(1), tiny.conditioning(2)
-    defaults = {one.id: one.default for one in DemoFusionSampler.define_schema().inputs if getattr(one, "default", None) is not None}
-    DemoFusionSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 128, "region_height": 128})
-    defaults = {one.id: one.default for one in PixelSmithSampler.define_schema().inputs if getattr(one, "default", None) is not None}
-    PixelSmithSampler.execute(**{**defaults, "model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
+    DemoFusionSampler.execute(**defaults(DemoFusionSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 128, "region_height": 128})
+    PixelSmithSampler.execute(**defaults(PixelSmithSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
 
     # RNA, the prior's fixed noise and two fresh ones, two phases of DemoFusion, PixelSmith
     names = sorted({name.split()[0] for name in drawn})

@@ -12,6 +12,7 @@ from loupe.nodes.latent_adjustment import LatentAdjustmentNode
 from loupe.nodes.regional_denoise import RegionalDenoiseNode
 from loupe.nodes.structure_prior import StructurePriorNode
 from loupe.nodes.upscale_image import Creativity
+from widgets import defaults
 
 
 class Network(torch.nn.Module):
@@ -58,8 +59,7 @@ def model():
 
 
 def run(node, **values):
-    widgets = {one.id: one.default for one in node.define_schema().inputs if getattr(one, "default", None) is not None and not one.optional}
-    return node.execute(**{**widgets, **values}).result
+    return node.execute(**defaults(node, **values)).result
 
 
 def test_it_has_no_record_and_the_common_native_side(model):

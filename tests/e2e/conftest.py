@@ -35,13 +35,13 @@ def client(server):
 
 @pytest.fixture
 def demo_workflow():
-    """The demo's workflow at 2x, with fewer steps."""
+    """The demo's workflow at 2x, with the paper's settings in fewer steps."""
     workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion.json").read_text(encoding="utf-8"))
     for node in workflow.values():
         if "scale_by" in node["inputs"]:
             node["inputs"]["scale_by"] = 2.0
         if node["class_type"] == "LoupeDemoFusionSampler":
-            node["inputs"].update(steps=6, strength=0.6)
+            node["inputs"].update(preset="custom", steps=6, strength=0.6, e_max=1.2, overlap=0.5, blend="uniform", jitter_until=1.0, scheduler="ddim (paper)")
     return workflow
 
 

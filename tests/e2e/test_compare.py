@@ -17,7 +17,7 @@ def workflow():
     """With a few steps each."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
     for node in workflow.values():
-        changed = {"steps": 4, "strength": 0.5, "guided_steps": 2} if node["class_type"] in SAMPLERS else {"steps": 8, "start_at_step": 5}
+        changed = {"preset": "custom", "steps": 4, "strength": 0.5, "guided_steps": 2} if node["class_type"] in SAMPLERS else {"steps": 8, "start_at_step": 5}
         node["inputs"].update({name: value for name, value in changed.items() if name in node["inputs"]})
     return workflow
 
