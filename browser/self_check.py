@@ -60,7 +60,7 @@ def _words(thing) -> Iterator[str]:
 
 # nodes that show the network parts of the canvas, that edit the sampler's state, that sample by themselves
 SHOWING = {"LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeRegionalDenoise", "LoupeAttentionPrior", "LoupePixelSmithSampler"}
-EDITING = {"LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeStructurePrior", "LoupeLatentAdjustment"}
+EDITING = {"LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeStructurePrior", "LoupeLatentAdjustment", "LoupeInjectNoise"}
 SAMPLERS = {"LoupeDemoFusionSampler", "LoupePixelSmithSampler"}
 PATCHING = SHOWING | EDITING
 CLEARSR = {"LoupeLoadClearSR", "LoupeApplyClearSR"}

@@ -71,6 +71,10 @@ with topic("nodes/guidance_interval.py"):
     from . import guidance_interval
 
     NODES += guidance_interval.NODES
+with topic("nodes/inject_noise.py"):
+    from . import inject_noise
+
+    NODES += inject_noise.NODES
 
 with topic("nodes/upscale_image.py"):
     from . import upscale_image

@@ -11,6 +11,7 @@ import tiny
 from loupe.engine.evaluation import with_parts
 from loupe.patches.demofusion import DilatedPass, SkipResidual
 from loupe.patches.demofusion_sampler import sample_demofusion
+from loupe.patches.inject_noise import InjectNoise
 from loupe.patches.latent_adjustment import LatentAdjustment
 from loupe.patches.pixelsmith import sample as sample_pixelsmith
 from loupe.patches.regional_denoise import RegionalDenoise
@@ -43,6 +44,7 @@ METHODS = {
     "skip residual": part(SkipResidual(SMALL)),
     "dilated pass": part(DilatedPass((32, 32))),
     "Latent Adjustment": part(LatentAdjustment(SMALL, 0.03, 0.01)),
+    "Inject Noise": part(InjectNoise(last_steps=2)),
     "PixelSmith": pixelsmith,
     "DemoFusion": demofusion,
 }

@@ -21,6 +21,7 @@ from loupe.methods.regions import RegionLayout
 from loupe.patches.attention_prior import AttentionPrior
 from loupe.patches.demofusion import Renormalize, SkipResidual
 from loupe.patches.demofusion_sampler import patch_demofusion
+from loupe.patches.inject_noise import InjectNoise
 from loupe.patches.latent_adjustment import LatentAdjustment
 from loupe.patches.regional_denoise import RegionalDenoise
 from loupe.patches.structure_prior import StructurePrior
@@ -43,6 +44,7 @@ METHODS = {
     "Structure Prior": lambda model: with_parts(model, StructurePrior(SMALL, 0.5)),
     "Latent Adjustment": lambda model: with_parts(model, LatentAdjustment(SMALL, **ADJUSTMENT)),
     "Latent Adjustment of predictions": lambda model: with_parts(model, LatentAdjustment(SMALL, **{**ADJUSTMENT, "alpha": 0.3, "beta": 0.15}, target="denoised")),
+    "Inject Noise": lambda model: with_parts(model, InjectNoise(0.2, 3)),
     "Attention Prior, fresh noise": lambda model: with_parts(regional(model), AttentionPrior(SMALL, noise="fresh")),
 }
 

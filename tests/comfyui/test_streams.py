@@ -5,6 +5,7 @@ import itertools
 import comfy.sample
 import loupe.patches.attention_prior
 import loupe.patches.demofusion_sampler
+import loupe.patches.inject_noise
 import loupe.patches.pixelsmith
 import loupe.patches.region_noise
 import pytest
@@ -15,6 +16,7 @@ from loupe.methods.noise import seeded_noise, stream
 from loupe.nodes.demofusion import DemoFusionSampler
 from loupe.nodes.pixelsmith import PixelSmithSampler
 from loupe.patches.attention_prior import AttentionPrior
+from loupe.patches.inject_noise import InjectNoise
 from loupe.patches.region_noise import add_region_noise
 from widgets import defaults
 
@@ -33,7 +35,7 @@ def correlation(a, b):
 def drawn(monkeypatch):
     """All noise that methods draw, by the file that draws it."""
     found = {}
-    for module in (loupe.patches.attention_prior, loupe.patches.pixelsmith, loupe.patches.region_noise, loupe.patches.demofusion_sampler):
+    for module in (loupe.patches.attention_prior, loupe.patches.inject_noise, loupe.patches.pixelsmith, loupe.patches.region_noise, loupe.patches.demofusion_sampler):
 
         def draw(*args, name=module.__name__.rsplit(".", 1)[1]):
             noise = seeded_noise(*args)
@@ -50,13 +52,14 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
     add_region_noise(model, latent, torch.rand(1, 32, 48, 3), 0.5, 0.5, seed)
     for noise in ("fixed", "fresh"):
         tiny.sample(with_parts(model, AttentionPrior(latent, noise=noise, seed=seed)), latent, steps=2)
+    tiny.sample(with_parts(model, InjectNoise(last_steps=2, seed=seed)), latent, steps=2)
     prompts = tiny.conditioning(1), tiny.conditioning(2)
     DemoFusionSampler.execute(**defaults(DemoFusionSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 128, "region_height": 128})
     PixelSmithSampler.execute(**defaults(PixelSmithSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
 
-    # RNA, the prior's fixed noise and two fresh ones, two phases of DemoFusion, PixelSmith
+    # RNA, the prior's fixed noise and two fresh ones, two injected, two phases of DemoFusion, PixelSmith
     names = sorted({name.split()[0] for name in drawn})
-    assert names == ["attention_prior", "demofusion_sampler", "pixelsmith", "region_noise"] and len(drawn) >= 7
+    assert names == ["attention_prior", "demofusion_sampler", "inject_noise", "pixelsmith", "region_noise"] and len(drawn) >= 9
     drawn["ComfyUI's"] = comfy.sample.prepare_noise(torch.zeros(SHAPE), seed)
     drawn["ComfyUI's, next seed"] = comfy.sample.prepare_noise(torch.zeros(SHAPE), (seed + 1) % 2**64)
     for (a, first), (b, second) in itertools.combinations(drawn.items(), 2):

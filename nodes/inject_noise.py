@@ -1,0 +1,46 @@
+"""PixelRush's noise injection (Lai et al., CVPR 2026; arXiv 2602.12769)."""
+
+from comfy_api.latest import io
+
+from ..engine import with_parts
+from ..patches.inject_noise import InjectNoise
+from . import inputs
+from .checks import checked
+
+
+class InjectNoiseNode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="LoupeInjectNoise",
+            display_name="Inject Noise",
+            category="Loupe/sampling",
+            description=(
+                "Keeps grain and texture in runs of one or two steps, which come out smooth: the last step removes a "
+                "little less of the image's noise and some of a fresh one. Costs nothing and works with every model."
+            ),
+            search_aliases=["PixelRush", "noise injection", "slerp", "few steps", "one step", "grain", "texture", "oversmoothing"],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
+                io.Float.Input(
+                    "weight", default=0.05, min=0.0, max=1.0, step=0.01,
+                    tooltip="Share of fresh noise in what a step removes. 0.05: the paper's lambda of 0.95. 0 is off.",
+                ),
+                io.Int.Input(
+                    "last_steps", default=1, min=1, max=1000, advanced=True,
+                    tooltip="How many steps it acts on, counted from the end. 1 in the paper; more blurs or adds grain.",
+                ),
+                inputs.seed("Seed of the fresh noise, which is independent of the sampler's."),
+            ],
+            outputs=[
+                io.Model.Output("patched", display_name="model", tooltip="The model with the injection, for any sampler but the few that cannot carry step edits."),
+            ],
+        )
+
+    @classmethod
+    @checked
+    def execute(cls, model, weight, last_steps, seed) -> io.NodeOutput:
+        return io.NodeOutput(with_parts(model, InjectNoise(weight, last_steps, seed)))
+
+
+NODES = [InjectNoiseNode]
