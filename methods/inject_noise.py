@@ -15,9 +15,9 @@ def slerp(start: torch.Tensor, end: torch.Tensor, weight: float) -> torch.Tensor
 
     The norms are those of the tensors: neither is brought to unit length. A tensor of zeros counts as orthogonal.
     """
-    a, b = start.flatten(1).double(), end.flatten(1).double()
+    a, b = start.flatten(1).float(), end.flatten(1).float()
     norms = (a.norm(dim=1) * b.norm(dim=1)).clamp(min=1e-30)
-    angle = ((a * b).sum(1) / norms).clamp(-1 + 1e-9, 1 - 1e-9).acos()
+    angle = ((a * b).sum(1) / norms).clamp(-1 + 1e-6, 1 - 1e-6).acos()
     shares = torch.stack([((1 - weight) * angle).sin(), (weight * angle).sin()]) / angle.sin()
     kept, taken = shares.view(2, -1, *[1] * (start.ndim - 1)).to(start)
     return kept * start + taken * end

@@ -70,6 +70,10 @@ def latent_adjustment(world, steps):
     return world.sample(world("LatentAdjustment", model=world.model, reference=world.small)[0], steps)
 
 
+def inject_noise(world, steps):
+    return world.sample(world("InjectNoise", model=world.model, last_steps=3)[0], steps)
+
+
 def attention_prior(world, steps):
     return world.sample(world("AttentionPrior", model=world.regional(), reference=world.small)[0], steps)
 
@@ -121,6 +125,7 @@ METHODS = [
     structure_prior,
     small_structure_prior,
     latent_adjustment,
+    inject_noise,
     attention_prior,
     masked_attention_prior,
     pixart_attention_prior,
