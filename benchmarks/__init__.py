@@ -15,5 +15,6 @@ COMMANDS = {
     "mini-world": "mini_world",
     "pixelsmith": "pixelsmith",
     "pixelsmith-calls": "pixelsmith_calls",
+    "shallow-start": "shallow_start",
     "upscaling": "upscaling",
 }
