@@ -28,7 +28,7 @@ class InjectNoiseNode(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "last_steps", default=1, min=1, max=1000, advanced=True,
-                    tooltip="How many steps it acts on, counted from the end. 1 in the paper; more blurs or adds grain.",
+                    tooltip="How many steps it acts on, counted from the end. 1 in the paper.",
                 ),
                 inputs.seed("Seed of the fresh noise, which is independent of the sampler's."),
             ],
