@@ -71,6 +71,7 @@ with topic("nodes/guidance_interval.py"):
     from . import guidance_interval
 
     NODES += guidance_interval.NODES
+
 with topic("nodes/inject_noise.py"):
     from . import inject_noise
 

@@ -10,7 +10,7 @@ NODES = [
     "LoupeLoadLSR", "LoupeUpscaleThroughPixels", "LoupeLSRUpscale", "LoupeRegionNoise", "LoupeRegionLayout", "LoupeRegionalDenoise",
     "LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupePixelSmithSampler", "LoupeLoadMini",
     "LoupeStructurePrior", "LoupeAttentionPrior", "LoupeRegionCrops", "LoupeCaptionRegions", "LoupeRegionPrompts",
-    "LoupePlan", "LoupeLatentAdjustment", "LoupeInjectNoise", "LoupeLoadImplicitDecoder", "LoupeImplicitDecode",
+    "LoupePlan", "LoupeLatentAdjustment", "LoupeInjectNoise", "LoupeGuidanceInterval", "LoupeLoadImplicitDecoder", "LoupeImplicitDecode",
     "LoupeEnlargeImage", "LoupeCreativity", "LoupeOptionalControlNet",
 ]
 
