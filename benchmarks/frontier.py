@@ -51,6 +51,7 @@ from .scoring import (
     score_images,
     seam,
     sharpness,
+    sharpness_ratio,
 )
 from .settings import Setting, all_settings
 from .world import NATIVE_CELLS, World, held_out_scenes, to_image, write_sheet
@@ -216,11 +217,11 @@ def columns(known: dict[str, list[float]], count: int) -> list[str]:
         return f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     kept = {metric: np.array(known[metric][:count]) for metric in METRICS}
-    sharp = np.log2(kept["sharp"])
-    low, high = 2 ** np.array(interval(sharp))
+    sharp, miss = sharpness_ratio(kept["sharp"])
+    low, high = 2 ** np.array(interval(np.log2(kept["sharp"])))
     return [
         f"{kept['rows'].mean():.0f}", cell(kept["extra"]), cell(kept["base"]), cell(kept["truth"]),
-        f"{2 ** sharp.mean():.2f} [{low:.2f}, {high:.2f}]", f"{np.abs(sharp).mean():.2f}", cell(kept["seam"]), cell(kept["border"]),
+        f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", cell(kept["seam"]), cell(kept["border"]),
     ]
 
 

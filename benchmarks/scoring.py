@@ -83,6 +83,12 @@ def sharpness(image: np.ndarray) -> float:
     return float(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)).mean())
 
 
+def sharpness_ratio(ratios: Sequence[float]) -> tuple[float, float]:
+    """Geometric mean of sharpnesses as shares of what they should be, and the mean miss, |log2|: too much is a fault as well."""
+    logs = np.log2(ratios)
+    return float(2 ** logs.mean()), float(np.abs(logs).mean())
+
+
 def outer_border(image: np.ndarray, outer: int = 8, inner: tuple[int, int] = (16, 48)) -> float:
     """Saturation of the outer pixels of an image (H, W, 3, uint8) over that of the frame `inner` pixels in."""
     saturation = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1].astype(float)

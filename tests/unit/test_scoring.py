@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loupe.benchmarks.scoring import self_ssim, ssim
+from loupe.benchmarks.scoring import outer_border, self_ssim, sharpness_ratio, ssim
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import sample_scene
 
@@ -43,3 +44,19 @@ def test_self_ssim_tells_one_picture_at_two_sizes_from_two_pictures(picture):
     assert list(found) == [(128, 192), (128, 256), (192, 256)]
     assert found[128, 256] == pytest.approx(1, abs=1e-5)
     assert max(found[128, 192], found[192, 256]) < 0.8
+
+
+def test_one_image_of_doubled_pitch_counts_as_a_miss_and_not_as_merit():
+    mean, miss = sharpness_ratio([1.0] * 15 + [2.0])
+    assert mean < 1.05 and miss == pytest.approx(1 / 16)
+    assert sharpness_ratio([0.5, 2.0]) == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_a_faded_outer_border():
+    rng = np.random.default_rng(0)
+    image = rng.integers(60, 200, (96, 96, 3)).astype(np.uint8)
+    assert outer_border(image) == pytest.approx(1, abs=0.1)
+    faded = image.copy()
+    faded[:8] = faded[:8].mean(-1, keepdims=True)  # gray
+    assert outer_border(faded) < 0.85
+    assert outer_border(np.ascontiguousarray(faded[::-1])) == pytest.approx(outer_border(faded))
