@@ -44,14 +44,13 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
+from . import frontier_page
 from .scoring import (
-    interval,
     outer_border,
     psnr_of_arrays,
     score_images,
     seam,
     sharpness,
-    sharpness_ratio,
 )
 from .settings import Setting, all_settings
 from .world import NATIVE_CELLS, World, held_out_scenes, to_image, write_sheet
@@ -156,9 +155,13 @@ class Cache:
         if self.all.get(variant, {}).get("weights") != digest:
             self.all[variant] = {"weights": digest, "results": {}}
 
+    @property
+    def results(self) -> dict[str, dict]:
+        return self.all[self.variant]["results"]
+
     def of(self, name: str, setting: Setting, scale: int) -> dict[str, list[float]]:
         """Metric -> values, of image after image; an empty list each where nothing is known."""
-        found = self.all[self.variant]["results"].setdefault(f"{name} @ {scale}x", {"setting": repr(setting)})
+        found = self.results.setdefault(f"{name} @ {scale}x", {"setting": repr(setting)})
         if found["setting"] != repr(setting):
             found.clear()
             found["setting"] = repr(setting)
@@ -210,30 +213,6 @@ def measure(bench: Bench, cache: Cache, settings: dict[str, Setting], count: int
         write_sheet(sheet, sheets)
 
 
-def columns(known: dict[str, list[float]], count: int) -> list[str]:
-    """Cells of the table, of the first `count` images."""
-    def cell(values, digits=2):
-        low, high = interval(values)
-        return f"{np.mean(values):.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-    kept = {metric: np.array(known[metric][:count]) for metric in METRICS}
-    sharp, miss = sharpness_ratio(kept["sharp"])
-    low, high = 2 ** np.array(interval(np.log2(kept["sharp"])))
-    return [
-        f"{kept['rows'].mean():.0f}", cell(kept["extra"]), cell(kept["base"]), cell(kept["truth"]),
-        f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", cell(kept["seam"]), cell(kept["border"]),
-    ]
-
-
-def print_table(cache: Cache, settings: dict[str, Setting], scale: int, count: int) -> None:
-    print("| setting | n | rows | extra | base | truth | sharp | miss | seam | border |\n|---|---|---|---|---|---|---|---|---|---|")
-    for name, setting in settings.items():
-        known = cache.of(name, setting, scale)
-        n = min(len(known["rows"]), count)
-        if n:
-            print(f"| {name} | {n} | {' | '.join(columns(known, n))} |")
-
-
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench frontier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=["text to image", "flow", "flow in few steps"], default="text to image")
@@ -242,11 +221,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--settings", nargs="+", choices=list(all_settings()), help="default: all")
     parser.add_argument("--table", action="store_true", help="print what the cache holds, and measure nothing")
+    parser.add_argument("--page", action="store_true", help="write the tables and the plot of docs/cost.md, and measure nothing")
     parser.add_argument("--sheet", type=Path, help="write the images as a contact sheet, one row a setting")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     settings = {name: setting for name, setting in all_settings().items() if not options.settings or name in options.settings}
     cache = Cache(CACHE, options.variant)
+    if options.page:
+        frontier_page.write(cache.all)
+        return
     if not options.table:
         measure(Bench(options.variant, options.scale), cache, settings, options.captions, options.seeds, options.sheet)
-    print_table(cache, settings, options.scale, options.captions * options.seeds)
+    print("\n".join(frontier_page.absolute(cache.results, options.scale, settings, options.captions * options.seeds)))

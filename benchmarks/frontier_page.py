@@ -1,0 +1,96 @@
+"""The tables and the plot of docs/cost.md, from what `bench frontier` has measured."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .scoring import interval, sharpness_ratio
+from .settings import CONFIRMED, all_settings
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, PLOT = DOCS / "cost.md", DOCS / "cost.svg"
+COLORS = {"regions": "#2563eb", "demofusion": "#dc2626", "pixelsmith": "#16a34a", "none": "#6b7280"}
+MARK = re.compile(r"(<!-- frontier: (?P<kind>\w+), (?P<variant>[\w ]+), (?P<scale>\d)x(?:, (?P<center>\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+Results = dict[str, dict[str, list[float]]]  # "setting @ 2x" -> metric -> values
+
+
+def cell(values: np.ndarray, digits: int = 2, sign: str = "") -> str:
+    low, high = interval(values)
+    return f"{np.mean(values):{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def absolute(results: Results, scale: int, names: Iterable[str] = CONFIRMED, most: int | None = None) -> Iterator[str]:
+    """A row a setting, of its first `most` images."""
+    yield "| setting | n | rows | extra things | fidelity, dB | truth, dB | sharpness | miss | seam | border |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for name in names:
+        found = results.get(f"{name} @ {scale}x", {})
+        if not found.get("rows"):
+            continue
+        values = {metric: np.array(found[metric][:most]) for metric in ("rows", "extra", "base", "truth", "sharp", "seam", "border")}
+        sharp, miss = sharpness_ratio(values["sharp"])
+        low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
+        cells = [cell(values["extra"]), cell(values["base"]), cell(values["truth"]), f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", cell(values["seam"]), cell(values["border"])]
+        yield f"| {name} | {len(values['rows'])} | {values['rows'].mean():.0f} | {' | '.join(cells)} |"
+
+
+def differences(results: Results, scale: int, center: str) -> Iterator[str]:
+    """A row a factor: paired differences to the setting `center`, on the images that both have."""
+    yield "| to the center | n | rows | extra things | fidelity, dB | sharpness, % | seam | border |"
+    yield "|---|---|---|---|---|---|---|---|"
+    base = results.get(f"{center} @ {scale}x", {"rows": []})
+    for name in all_settings():
+        found = results.get(f"{name} @ {scale}x", {})
+        n = min(len(found.get("rows", [])), len(base["rows"]))
+        if not name.startswith(f"{center}, ") or n < 8:
+            continue
+        apart = {metric: np.array(found[metric][:n]) - np.array(base[metric][:n]) for metric in ("extra", "base", "seam", "border")}
+        sharp = 100 * (np.array(found["sharp"][:n]) / np.array(base["sharp"][:n]) - 1)
+        cells = [cell(apart["extra"], sign="+"), cell(apart["base"], sign="+"), cell(sharp, 1, "+"), cell(apart["seam"], sign="+"), cell(apart["border"], sign="+")]
+        yield f"| {name.removeprefix(f'{center}, ')} | {n} | {np.mean(found['rows'][:n]) / np.mean(base['rows'][:n]) - 1:+.0%} | {' | '.join(cells)} |"
+
+
+def page(text: str, cache: dict) -> str:
+    """`text` with the tables that its marks name, from the `cache` of all variants."""
+    def table(match):
+        results = cache[match["variant"]]["results"]
+        scale = int(match["scale"])
+        lines = absolute(results, scale) if match["kind"] == "confirmed" else differences(results, scale, match["center"])
+        return match[1] + "\n".join(lines) + "\n" + match[match.re.groups]
+
+    return MARK.sub(table, text)
+
+
+def plot(results: Results, scale: int) -> str:
+    """SVG: fidelity and sharpness against network rows, a point a setting, those of CONFIRMED filled and named."""
+    panels = [panel(results, scale, metric, label, 460 * i) for i, (metric, label) in enumerate((("base", "fidelity, dB"), ("sharp", "sharpness, 1 is right")))]
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 920 380" font-family="sans-serif" font-size="11"><rect width="920" height="380" fill="white"/>{"".join(panels)}</svg>\n'
+
+
+def panel(results: Results, scale: int, metric: str, label: str, left: int) -> str:
+    points = [(name, setting.method, np.mean(found["rows"]), sharpness_ratio(found[metric])[0] if metric == "sharp" else np.mean(found[metric]))
+              for name, setting in all_settings().items() if (found := results.get(f"{name} @ {scale}x", {})).get("rows") and setting.method != "none"]
+    rows, values = np.array([point[2] for point in points]), np.array([point[3] for point in points])
+    x = left + 50 + 380 * (np.log(rows) - np.log(rows.min())) / np.ptp(np.log(rows))
+    y = 330 - 290 * (values - values.min()) / np.ptp(values)
+    marks = []
+    for (name, method, *_), px, py in zip(points, x, y):
+        named = name in CONFIRMED
+        marks.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{5 if named else 3}" fill="{COLORS[method]}" fill-opacity="{0.9 if named else 0.3}"><title>{name}</title></circle>')
+        if named:
+            anchor = "end" if px > left + 300 else "start"
+            marks.append(f'<text x="{px + (-8 if anchor == "end" else 8):.1f}" y="{py + 4:.1f}" text-anchor="{anchor}">{name}</text>')
+    ticks = [f'<text x="{left + 50 + 380 * at:.0f}" y="355" text-anchor="middle">{np.exp(np.log(rows.min()) + at * np.ptp(np.log(rows))):.0f}</text>' for at in (0, 0.5, 1)]
+    ticks += [f'<text x="{left + 44}" y="{330 - 290 * at + 4:.0f}" text-anchor="end">{values.min() + at * np.ptp(values):.{2 if metric == "sharp" else 1}f}</text>' for at in (0, 0.5, 1)]
+    frame = f'<path d="M{left + 50} 30V340H{left + 440}" fill="none" stroke="#9ca3af"/>'
+    return f'{frame}<text x="{left + 50}" y="20">{label}</text><text x="{left + 240}" y="372" text-anchor="middle">network rows an image</text>{"".join(ticks)}{"".join(marks)}'
+
+
+def write(cache: dict) -> None:
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), cache), encoding="utf-8")
+    PLOT.write_text(plot(cache["text to image"]["results"], 2), encoding="utf-8")
