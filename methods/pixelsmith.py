@@ -9,10 +9,10 @@ a DDIM step is an Euler step in both, and all that mixes two noise levels is res
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 
-from .pixelsmith_plan import RING, Sweep
+from .pixelsmith_plan import Sweep, reached
 from .regions import Region
 from .schedules import Levels
 
@@ -39,9 +39,13 @@ def checkerboard(size: int, shift: int, device: torch.device | str = "cpu") -> t
     return (k[:, None] + k + shift) % 2 == 0
 
 
-def ring(todo: torch.Tensor) -> torch.Tensor:
-    """(h, w) bool: cells outside `todo`, up to `RING` rows and columns from it."""
-    return (F.max_pool2d(todo[None].float(), 2 * RING + 1, stride=1, padding=RING)[0] > 0) & ~todo
+KEPT, AVERAGED, TAKEN = 0, 1, 2
+
+
+def shares(todo: np.ndarray) -> np.ndarray:
+    """What happens to the cells of a patch, of which `todo` (h, w), uint8, are still to be written: they are `TAKEN` from
+    it, what lies up to `RING` rows and columns from them is `AVERAGED` with what is there, the rest is `KEPT`."""
+    return reached(todo) + todo
 
 
 def follows(step: int, guided_steps: int) -> tuple[bool, bool]:
@@ -79,31 +83,49 @@ def denoise(
         rescale = levels.deviation(sigma) / levels.deviation(sigma_next)
 
         before = x.clone()
-        advanced = torch.zeros(x.shape[-2:], dtype=torch.bool, device=x.device)
+        left = np.ones(x.shape[-2:], dtype=np.uint8)
 
-        def seen(region):
-            image = region.crop(before)
+        def claimed(region):
+            """The `shares` of a patch, whose cells are no longer left; None where it is the first on all of them."""
+            todo = region.crop(left)
+            found = None if todo.all() else torch.from_numpy(shares(todo))
+            todo[:] = 0
+            return found
+
+        def seen(region, share):
             if not mixes:
-                return image
-            done = region.crop(advanced)
-            current = region.crop(x)
-            mixed = phase_mix(torch.where(done, current * rescale, current), region.crop(reference))
-            return torch.where(done, image, mixed)
+                return region.crop(before)
+            current, other = region.crop(x), region.crop(reference)
+            if share is None:
+                return phase_mix(current, other)
+            taken = share == TAKEN
+            mixed = phase_mix(torch.where(taken, current, current * rescale), other)
+            return torch.where(taken, mixed, region.crop(before))
+
+        def write(region, share, stepped, prediction):
+            current, kept = region.crop(x), region.crop(denoised)
+            if share is None:
+                current.copy_(stepped)
+                kept.copy_(prediction)
+                return
+            taken = share == TAKEN
+            current.copy_(torch.where(taken, stepped, torch.where(share == AVERAGED, (stepped + current) / 2, current)))
+            kept.copy_(torch.where(taken, prediction, kept))
 
         for wave in sweep.waves:
             patches = [sweep.patches[k] for k in wave]
             regions = [patch.region for patch in patches]
-            images = [seen(region) for region in regions]
-            for patch, image, prediction in zip(patches, images, predict(images, regions, i), strict=True):
-                region = patch.region
+            # patches of a wave that read what is left write into no other's region
+            claims = [claimed(region) for region in regions]
+            # `claims` outlives these copies, which nothing waits for
+            found = [None if claim is None else claim.to(x.device, non_blocking=True) for claim in claims]
+            images = [seen(region, share) for region, share in zip(regions, found)]
+            for patch, share, image, prediction in zip(patches, found, images, predict(images, regions, i), strict=True):
                 stepped = image + (sigma_next - sigma) / sigma * (image - prediction)
                 if overwrites:
-                    stepped = torch.where(checkerboard(region.height, patch.shift, x.device), region.crop(reference_next), stepped)
-                todo = ~region.crop(advanced)
-                current = region.crop(x)
-                current.copy_(torch.where(todo, stepped, torch.where(ring(todo), (stepped + current) / 2, current)))
-                region.crop(denoised).copy_(torch.where(todo, prediction, region.crop(denoised)))
-                region.crop(advanced).fill_(True)
+                    board = checkerboard(patch.region.height, patch.shift, x.device)
+                    stepped = torch.where(board, patch.region.crop(reference_next), stepped)
+                write(patch.region, share, stepped, prediction)
         if callback is not None:
             callback(i, x, denoised)
     return x

@@ -107,6 +107,11 @@ def even_starts(length: int, size: int, moved: int) -> list[int]:
     return sorted({min(max(start - half, 0), length - size) for start in axis_starts(length + 2 * half, size, size)})
 
 
+def reached(todo: np.ndarray) -> np.ndarray:
+    """The 1s of `todo` (h, w), uint8, and what lies up to `RING` rows and columns from them."""
+    return cv2.dilate(todo, np.ones((2 * RING + 1, 2 * RING + 1), dtype=np.uint8))
+
+
 def waves(patches: Sequence[Patch], height: int, width: int, mixes: bool) -> list[list[int]]:
     """Indices of `patches` by the wave at which they can run.
 
@@ -119,11 +124,10 @@ def waves(patches: Sequence[Patch], height: int, width: int, mixes: bool) -> lis
     # per pixel, the last wave that wrote it and the last that read it, counted from 1
     written = np.zeros((height, width), dtype=np.int32)
     read = np.zeros_like(written)
-    kernel = np.ones((2 * RING + 1, 2 * RING + 1), dtype=np.uint8)
     out = []
     for i, patch in enumerate(patches):
         own = patch.region.crop(left)
-        writes = cv2.dilate(own, kernel).astype(bool)
+        writes = reached(own).astype(bool)
         wrote, reads = patch.region.crop(written), patch.region.crop(read)
         wave = max(wrote.max() + 1, reads[writes].max())
         wrote[writes] = wave

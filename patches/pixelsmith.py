@@ -94,7 +94,8 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
 
         # ComfyUI mixes a masked image with its noised original around every evaluation
         patches = comfy.samplers.KSamplerX0Inpaint(guider, sigmas)
-        patches.latent_image, patches.noise = stacked(latent), stacked(noise)
+        if mask is not None:
+            patches.latent_image, patches.noise = stacked(latent), stacked(noise)
         wave = Wave(x, [view(region) for region in regions], progress)
         denoised = patches(
             torch.cat(images),

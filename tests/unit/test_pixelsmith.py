@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 from loupe.methods.pixelsmith import (
+    AVERAGED,
+    KEPT,
+    TAKEN,
     checkerboard,
     denoise,
     noised,
     phase_mix,
-    ring,
+    shares,
 )
 from loupe.methods.pixelsmith_plan import (
     RING,
@@ -220,17 +223,17 @@ def test_phase_mix_keeps_magnitudes_and_halves_the_angle():
     assert left[clear].abs().max() < math.pi / 2 + 1e-2
 
 
-def test_checkerboard_and_ring():
+def test_checkerboard_and_shares():
     for shift in (0, 1):
         board = checkerboard(6, shift)
         assert all(board[r, c] == ((r + c + shift) % 2 == 0) for r in range(6) for c in range(6))
-    todo = torch.zeros(40, 40, dtype=torch.bool)
-    todo[:3, 5] = True
-    expected = torch.zeros_like(todo)
+    todo = np.zeros((40, 40), dtype=np.uint8)
+    todo[:3, 5] = 1
+    found = shares(todo)
     for r in range(40):
         for c in range(40):
-            expected[r, c] = not todo[r, c] and max(max(r - 2, 0), abs(c - 5)) <= RING
-    assert torch.equal(ring(todo), expected)
+            near = max(max(r - 2, 0), abs(c - 5)) <= RING
+            assert found[r, c] == (TAKEN if todo[r, c] else AVERAGED if near else KEPT)
 
 
 @pytest.mark.parametrize("order", ["random", "cover"])
