@@ -14,19 +14,18 @@ Latents are scaled, (B, C, ..., H, W); everything works on the last two dimensio
 
 import math
 
-import pywt
 import torch
 import torch.nn.functional as F
 
 from .resize import area_resize, averages
 from .schedules import cosine_factor
+from .wavelets import low_pass_taps
 
 SCHEDULES = ("cosine", "linear", "increasing")
 RUN_SCHEDULES = ("cosine over the run", "variance over the run")
 BANDS = ("wavelet", "resize", "butterworth")
 RESIZE = 8  # cells to one of the small image, as ScaleDiff has it for SDXL
 CUTOFF, ORDER = 0.2, 4  # of HiFlow's Butterworth filter, the cutoff as a share of the highest frequency
-WAVELETS = tuple(pywt.wavelist(kind="discrete"))
 
 
 def schedule_weight(t: float, schedule: str = "cosine") -> float:
@@ -73,7 +72,7 @@ def low_band(x: torch.Tensor, wavelet: str = "haar", wavelet_levels: int = 1) ->
 
 def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str = "haar", wavelet_levels: int = 1) -> torch.Tensor:
     """Transpose of `low_band` on (..., height, width)."""
-    length = pywt.Wavelet(wavelet).dec_len
+    length = len(low_pass_taps(wavelet))
     sizes = [(height, width)]
     for _ in range(wavelet_levels - 1):
         sizes.append(tuple((side + length - 1) // 2 for side in sizes[-1]))
@@ -147,7 +146,7 @@ def _analysis(size, taps):
 
 
 def _taps(wavelet, like):
-    return torch.tensor(pywt.Wavelet(wavelet).dec_lo[::-1], device=like.device, dtype=like.dtype)
+    return torch.tensor(low_pass_taps(wavelet), device=like.device, dtype=like.dtype)
 
 
 def _reflected(size, length, device):

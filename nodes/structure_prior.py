@@ -4,7 +4,8 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.latents import samples_of
-from ..methods.structure_prior import BANDS, RUN_SCHEDULES, SCHEDULES, WAVELETS
+from ..methods.structure_prior import BANDS, RUN_SCHEDULES, SCHEDULES
+from ..methods.wavelets import WAVELETS
 from ..patches.structure_prior import DIRECTIONS, TARGETS, StructurePrior
 from .checks import checked, verdict
 

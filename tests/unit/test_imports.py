@@ -94,6 +94,11 @@ def test_rooms_import_only_what_they_may(room):
     assert not wrong, "\n".join(wrong)
 
 
+def test_pywavelets_waits_until_a_wavelet_is_used():
+    paths = [path for room in ALLOWED for path in files_of(room) if path.exists()]
+    assert not [path for path in paths if "pywt" in [package for *_, package in imports(path, at_import)]]
+
+
 def floor_of(room):
     return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
 

@@ -16,6 +16,7 @@ from loupe.methods.structure_prior import (
     schedule_weight,
     structure_edit,
 )
+from loupe.methods.wavelets import WAVELETS
 from tolerance import close
 
 pytestmark = pytest.mark.numerics
@@ -94,6 +95,10 @@ def test_gradient_is_that_of_autograd(wavelet, levels, low):
     loss = (low_band(small, wavelet, levels) - low_band(reference, wavelet, levels)).square().sum()
     (expected,) = torch.autograd.grad(loss, denoised)
     torch.testing.assert_close(gradient(denoised.detach(), reference, wavelet, levels), expected)
+
+
+def test_wavelets_are_those_of_pywavelets():
+    assert WAVELETS == tuple(pywt.wavelist(kind="discrete"))
 
 
 @pytest.mark.parametrize("low", [(16, 24), (8, 12), (4, 8)])
