@@ -45,7 +45,7 @@ class LatentUpscaler(Loaded):
         def memory(rows):
             return network.memory(h, w, height, width, rows)
 
-        rows = network.chunk_rows(1, width)
+        rows = network.chunk_rows(1, width, device)
         self.load(memory(rows))
         rows = fitting_rows(rows, memory, device)
 

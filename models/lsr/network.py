@@ -10,8 +10,10 @@ from torch import nn
 
 from ...methods.regions import Region
 from ..liif import LIIF, axis_neighbours
+from .attention import FusedWindowAttention
 
 QUERIES_PER_CHUNK = 16384
+QUERIES_IN_CACHE = 2048  # of a processor
 
 
 class Encoder(SwinIR):
@@ -20,6 +22,8 @@ class Encoder(SwinIR):
     def __init__(self, **args):
         super().__init__(upsampler="pixelshuffle", upscale=1, **args)
         del self.conv_last
+        for block in self._blocks():
+            block.attn = FusedWindowAttention(block.attn)
         self._use_masks(None, "cpu")  # those of the training size
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
@@ -34,12 +38,14 @@ class Encoder(SwinIR):
         """Give the blocks the masks of their shifted windows for features of `size`, made once and on the device: left
         to themselves, each makes its own on the CPU and waits until it is copied."""
         masks = {}
-        for layer in self.layers:
-            for block in layer.residual_group.blocks:
-                if size is not None and block.shift_size and block.shift_size not in masks:
-                    with torch.device(device):
-                        masks[block.shift_size] = block.calculate_mask(size)
-                block.input_resolution, block.attn_mask = size, masks.get(block.shift_size)
+        for block in self._blocks():
+            if size is not None and block.shift_size and block.shift_size not in masks:
+                with torch.device(device):
+                    masks[block.shift_size] = block.calculate_mask(size)
+            block.input_resolution, block.attn_mask = size, masks.get(block.shift_size)
+
+    def _blocks(self):
+        return [block for layer in self.layers for block in layer.residual_group.blocks]
 
 
 class LSR(nn.Module):
@@ -93,13 +99,13 @@ class LSR(nn.Module):
         chunk_rows: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> torch.Tensor:
-        """Upscale z to size (H, W), `chunk_rows` output rows at a time (by default 16384 queries).
+        """Upscale z to size (H, W), `chunk_rows` output rows at a time (by default those of `chunk_rows`).
 
         progress(done, total) is called with output rows after each chunk. h and w must be above 4
         where they are no multiple of the window, because the encoder pads by reflection.
         """
         height, width = size
-        rows = chunk_rows or self.chunk_rows(z.shape[0], width)
+        rows = chunk_rows or self.chunk_rows(z.shape[0], width, z.device)
         grid = self.embed(self.encoder(z), size)
         out = F.interpolate(z, size, mode="bicubic")
         for y in range(0, height, rows):
@@ -136,6 +142,7 @@ class LSR(nn.Module):
         return 4 * (max(encoder, grid + chunk) + 3 * height * width * self.args["channels"])
 
     @staticmethod
-    def chunk_rows(batch: int, width: int) -> int:
+    def chunk_rows(batch: int, width: int, device: torch.device) -> int:
         """Output rows of a default chunk at `width` output columns."""
-        return max(1, QUERIES_PER_CHUNK // (batch * width))
+        queries = min(QUERIES_PER_CHUNK, QUERIES_IN_CACHE) if device.type == "cpu" else QUERIES_PER_CHUNK
+        return max(1, queries // (batch * width))
