@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from comfy import model_management
 
-from .conditioning import Crop, conds_for, has_region_prompts, on_canvas, signature
+from .conditioning import Crop, conds_for, has_region_prompts, on_canvas, signatures
 from .progress import Progress
 from .run import Run
 from .sigmas import Step
@@ -112,8 +112,8 @@ class Call:
         branches = on_canvas(self.conds if conds is None else conds, self.canvas.size, self.run.cache)
         alone = self.run.packs.add_controls(branches) or self.run.packs.alone or any(patch.one_by_one for patch in self.patches)
         groups = {}
-        for i, view in enumerate(views):
-            groups.setdefault(view if alone else signature(branches, view), []).append(i)
+        for i, kind in enumerate(views if alone else signatures(branches, views)):
+            groups.setdefault(kind, []).append(i)
         denoised = [[None] * len(views) for _ in branches]
         shape = images[0].shape
         for waiting in groups.values():

@@ -69,9 +69,14 @@ def view_uuid(original: uuid.UUID, views: list) -> uuid.UUID:
     return uuid.uuid5(original, str(views))
 
 
-def signature(conds: list, view: View | SmallView) -> tuple:
+def signatures(conds: list, views: list[View | SmallView]) -> list[tuple]:
     """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call, and
     prompts of different regions must be alike in kind."""
+    differ = any(cond.keys() & {REGION, "area", "gligen"} for branch in conds for cond in branch or [])
+    return [_signature(conds, view) if differ else () for view in views]
+
+
+def _signature(conds, view):
     found = []
     for branch in conds:
         chosen = conds_of(branch or [], view)
@@ -155,7 +160,7 @@ def conds_for(conds: list, views: list[View | SmallView], x: torch.Tensor, model
     """`conds` of the whole canvas `x` (B, C, ..., H, W) rewritten for `views`.
 
     conds is ComfyUI's: per guidance branch None or a list of dicts. Views must share shape and
-    `signature`. Tensors on the latent grid (masks, concatenated latents) are cropped, ControlNet
+    signature. Tensors on the latent grid (masks, concatenated latents) are cropped, ControlNet
     hints in pixels, areas and GLIGEN boxes clipped, sizes that the model is told replaced, each view
     given the prompt of its region; everything else is left to ComfyUI, which repeats it. Nothing of
     the input is changed.
@@ -255,7 +260,9 @@ def _model_cond(name, cond, crop):
         return cond._copy_with(torch.cat([view.pixels(_rows(value, crop), ratio) for view in crop.views]))
     if how == "coarse":
         return cond._copy_with(_coarse(name, value, crop))
-    return cond._copy_with(_tensor(value, crop))
+    rows = _tensor(value, crop)
+    # one row would be repeated by ComfyUI, and then copied beside the other branch's
+    return cond._copy_with(rows.expand(len(crop.views) * len(crop.x), *rows.shape[1:]) if len(rows) == 1 else rows)
 
 
 def _tensor(value, crop):
@@ -282,25 +289,29 @@ def _latents(tensor, crop):
     return torch.cat([view.latent(tensor) for view in crop.views])
 
 
+# what models are told of SDXL's size ids (views, 6), by family and name
+TOLD = {
+    ("sdxl", "y"): lambda ids: ids,
+    ("refiner", "y"): lambda ids: ids[:, :4],
+    ("pixart", "c_size"): lambda ids: ids[:, :2],
+    ("pixart", "c_ar"): lambda ids: ids[:, :1] / ids[:, 1:2],
+    ("hunyuan_dit", "image_meta_size"): lambda ids: torch.cat([ids[:, :2], ids[:, 4:], torch.zeros_like(ids[:, :2])], 1),
+}
+
+
 def _sizes(name, value, crop):
     """What models are told about the size of their image, in `value`'s place; None where it is not that."""
-    ids = torch.tensor([view.size_ids for view in crop.views], dtype=torch.float32)
-    height, width, top, left, target_height, target_width = ids.unbind(1)
-    sizes = {
-        ("sdxl", "y"): ids,
-        ("refiner", "y"): ids[:, :4],
-        ("pixart", "c_size"): ids[:, :2],
-        ("pixart", "c_ar"): (height / width)[:, None],
-        ("hunyuan_dit", "image_meta_size"): torch.stack([height, width, target_height, target_width, top * 0, left * 0], 1),
-    }.get((family_of(crop.model).sizes, name))
-    if sizes is None:
+    told = TOLD.get((family_of(crop.model).sizes, name))
+    if told is None:
         return None
+    sizes = told(torch.tensor([view.size_ids for view in crop.views], dtype=torch.float32))
     return _with_size_ids(value, sizes, crop) if name == "y" else sizes.to(value).repeat_interleave(len(crop.x), 0)
 
 
 def _with_size_ids(y, ids, crop):
     # after the pooled text; the refiner's fifth number is no size
-    sizes = crop.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y)
+    key = "embedded", *(view.size_ids for view in crop.views)
+    sizes = crop.cache.get(key, lambda: crop.model.embedder(ids.flatten()).reshape(len(ids), -1).to(y))
     numbers = 6 if ids.shape[1] == 6 else 5
     start = y.shape[1] - EMBEDDED * numbers
     rows = _rows(y, crop).repeat(len(crop.views), 1)
