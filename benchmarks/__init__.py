@@ -16,5 +16,6 @@ COMMANDS = {
     "pixelsmith": "pixelsmith",
     "pixelsmith-calls": "pixelsmith_calls",
     "shallow-start": "shallow_start",
+    "speed": "speed",
     "upscaling": "upscaling",
 }
