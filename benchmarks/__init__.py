@@ -10,6 +10,7 @@ COMMANDS = {
     "cupscale": "cupscale",
     "few-steps": "few_steps",
     "frontier": "frontier",
+    "growth": "growth",
     "implicit-decode": "implicit_decode",
     "latent-adjustment": "latent_adjustment",
     "mini-world": "mini_world",

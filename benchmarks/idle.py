@@ -60,8 +60,8 @@ class Paths:
     def of(self, module: str, name: str):
         return getattr(importlib.import_module(f"{self.pack}.{module}"), name)
 
-    def ways(self) -> dict[str, Callable[[int, int], None]]:
-        """name -> function(side, steps)."""
+    def ways(self) -> dict[str, Callable[[int, int], torch.Tensor]]:
+        """name -> function(side, steps) that returns the samples."""
         return {
             "stock": self.stock,
             "regions, one a call": lambda side, steps: self.regions(side, steps, regions_per_call=1),
@@ -75,17 +75,17 @@ class Paths:
     def stock(self, side, steps, model=None):
         model = model or self.model
         latent = torch.zeros(1, 4, side, side)
-        comfy.sample.sample_custom(model, noise(side), 4.0, comfy.samplers.sampler_object("euler"), sigmas(model, steps), *self.prompts, latent, disable_pbar=True, seed=0)
+        return comfy.sample.sample_custom(model, noise(side), 4.0, comfy.samplers.sampler_object("euler"), sigmas(model, steps), *self.prompts, latent, disable_pbar=True, seed=0)
 
     def regions(self, side, steps, **settings):
         regional = self.of("patches.regional_denoise", "RegionalDenoise")((self.region, self.region), sizes="canvas", **settings)
-        self.stock(side, steps, self.of("engine", "with_parts")(self.model, regional))
+        return self.stock(side, steps, self.of("engine", "with_parts")(self.model, regional))
 
     def demofusion(self, side, steps):
         regional = self.of("patches.regional_denoise", "RegionalDenoise")((self.region, self.region), jitter=True, regions_per_call=9, sizes="canvas")
         reference = torch.zeros(1, 4, self.region, self.region)
-        self.stock(side, steps, self.of("patches.demofusion", "patch_demofusion")(self.model, reference, parts=(regional,)))
+        return self.stock(side, steps, self.of("patches.demofusion", "patch_demofusion")(self.model, reference, parts=(regional,)))
 
     def pixelsmith(self, side, steps, order="random"):
         sample = self.of("patches.pixelsmith", "sample")
-        sample(self.model, *self.prompts, noise(side), sigmas(self.model, steps), max(steps // 2, 1), 4.0, 0, self.region, order, regions_per_call=8)
+        return sample(self.model, *self.prompts, noise(side), sigmas(self.model, steps), max(steps // 2, 1), 4.0, 0, self.region, order, regions_per_call=8)

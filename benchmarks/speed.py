@@ -58,11 +58,12 @@ def overhead(pairs: int, side: int, region: int, steps: int, other: str | None) 
     print(f"{f'canvas {side}, regions {region}':24} {'ms a call':>10}" + "   before / now" * bool(other))
     for name, way in ways.items():
         idle.calls = 0
-        way(side, steps)
-        calls = idle.calls
-        found = Pairs(lambda: before.get(name, way)(side, steps), lambda: way(side, steps), pairs)
+        samples = way(side, steps)
+        calls, old = idle.calls, before.get(name, way)
+        equal = "equal" if torch.equal(old(side, steps), samples) else "NOT EQUAL"
+        found = Pairs(lambda: old(side, steps), lambda: way(side, steps), pairs)
         line = f"{name:24} {1000 * found.seconds[:, 1].min() / calls:10.2f}"
-        print(f"{line}   {found}" if other else line, flush=True)
+        print(f"{line}   {found}, {equal}" if other else line, flush=True)
 
 
 @torch.inference_mode()
