@@ -23,18 +23,22 @@ def schedule_weights(t: float, alpha1: float = 3.0, alpha2: float = 1.0, alpha3:
 
 
 def gaussian_kernel(size: int, std: float, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Normalised (size, size) Gaussian, `std` in cells."""
+    """Normalized Gaussian of `size` taps, (size,), `std` in cells. The papers' kernel is its outer product with itself."""
     k = torch.arange(size, device=device, dtype=dtype) - size // 2
     k = torch.exp(-0.5 * (k / std) ** 2)
-    k = k / k.sum()
-    return k[:, None] * k
+    return k / k.sum()
 
 
 def blur(x: torch.Tensor, scale: int, std: float) -> torch.Tensor:
-    """Gaussian blur of every channel and frame, kernel 2 * scale - 1, zero padding."""
-    kernel = gaussian_kernel(2 * scale - 1, std, x.device, x.dtype)
+    """Gaussian blur of every channel and frame, kernel 2 * scale - 1 in both directions, zero padding.
+
+    Taps too small for single precision are left out: processors are slow at them.
+    """
+    reach = min(scale - 1, math.ceil(6 * std))
+    kernel = gaussian_kernel(2 * reach + 1, std, x.device, x.dtype)
     planes = x.reshape(-1, 1, *x.shape[-2:])
-    return F.conv2d(planes, kernel[None, None], padding=scale - 1).reshape(x.shape)
+    planes = F.conv2d(planes, kernel.view(1, 1, -1, 1), padding=(reach, 0))
+    return F.conv2d(planes, kernel.view(1, 1, 1, -1), padding=(0, reach)).reshape(x.shape)
 
 
 def statistics(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
