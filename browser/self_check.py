@@ -62,7 +62,7 @@ def _words(thing) -> Iterator[str]:
 SHOWING = {"LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeRegionalDenoise", "LoupeAttentionPrior", "LoupePixelSmithSampler"}
 EDITING = {"LoupeDemoFusion", "LoupeDemoFusionSampler", "LoupeStructurePrior", "LoupeLatentAdjustment", "LoupeInjectNoise"}
 SAMPLERS = {"LoupeDemoFusionSampler", "LoupePixelSmithSampler"}
-PATCHING = SHOWING | EDITING
+PATCHING = SHOWING | EDITING | {"LoupeGuidanceInterval"}
 CLEARSR = {"LoupeLoadClearSR", "LoupeApplyClearSR"}
 
 NEEDS = [
