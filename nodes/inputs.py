@@ -23,8 +23,8 @@ def region_side(name: str, tooltip: str) -> io.Input:
     return io.Int.Input(name, default=0, min=0, max=MOST, step=8, tooltip=tooltip)
 
 
-def regions(*, overlap: str, blend: str, defaults: tuple[float, str] = (0.5, "uniform"), advanced: bool | None = None) -> list[io.Input]:
-    """How a canvas is cut. `defaults`: of overlap and blend. `advanced`: both, which a method or a preset decides."""
+def regions(*, overlap: str, blend: str, defaults: tuple[float, str] = (0.25, "gaussian"), advanced: bool | None = None) -> list[io.Input]:
+    """How a canvas is cut. `defaults`: of overlap and blend, docs/cost.md. `advanced`: both, which a method or a preset decides."""
     return [
         region_side("region_width", "Region width in pixels. 0: the model's native side."),
         region_side("region_height", "Region height in pixels. 0: the model's native side."),

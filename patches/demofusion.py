@@ -80,7 +80,7 @@ class DilatedPass(Part):
 
     def works(self, model, canvas, sigma, inner):
         scale = self.scale_of(canvas.size)
-        if scale == 1 or (sigma is not None and self._weight(levels_of(model.model_sampling), sigma) < self.least):
+        if scale == 1 or (self.least and sigma is not None and self._weight(levels_of(model.model_sampling), sigma) < self.least):
             return inner
         height, width = (-(-side // (scale * canvas.patch)) * canvas.patch for side in canvas.size)
         return [*inner, Work("dilated views", scale * scale, height, width)]

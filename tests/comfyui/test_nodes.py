@@ -45,7 +45,7 @@ def test_the_pack_declares_its_nodes():
 def test_regional_denoise_takes_widgets_or_a_layout():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 16))
     by_widgets = run(RegionalDenoiseNode, model=model, **SMALL, jitter_seed=4)
-    layout = RegionLayout.from_overlap(8, 16, 8, 8)
+    layout = RegionLayout.from_overlap(8, 16, 8, 8, 0.25, "gaussian")
     by_layout = run(RegionalDenoiseNode, model=model, regions=layout, jitter_seed=4)
     assert torch.equal(tiny.sample(by_widgets, latent), tiny.sample(by_layout, latent))
 
@@ -64,7 +64,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
     before, phase = (REFERENCE, 0) if mode == "direct" else (run(DemoFusionSampler, **args, scale_by=2.0), 1)
     guidance = torch.nn.functional.interpolate(before["samples"], size=(24, 24), mode="bicubic")
     patched = run(DemoFusion, model=model, reference=REFERENCE, guidance={"samples": guidance})
-    patched = run(RegionalDenoiseNode, model=patched, **SMALL, jitter_seed=11, jitter_until=1.0, size_conditioning="native")
+    patched = run(RegionalDenoiseNode, model=patched, **SMALL, overlap=0.5, blend="uniform", jitter_seed=11, jitter_until=1.0, size_conditioning="native")
     sigmas = schedule(model, PAPER_SCHEDULE, 3, 0.75)
     noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
     again = tiny.sample(patched, guidance, cfg=3.0, positive=positive, negative=negative, sigmas=sigmas, noise_tensor=noise)

@@ -79,7 +79,7 @@ def test_sizes_are_rounded_down_to_tokens(name, model):
 
 
 def test_a_region_as_large_as_a_canvas_of_no_whole_tokens_covers_it():
-    patched = run(RegionalDenoiseNode, model=tiny.radiance(), region_width=100, region_height=64).result[0]
+    patched = run(RegionalDenoiseNode, model=tiny.radiance(), region_width=100, region_height=64, overlap=0.5).result[0]
     assert layout(patched, 100, 100).regions == [(y, 0, 64, 100) for y in (0, 32, 36)]
 
 
