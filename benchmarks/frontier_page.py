@@ -83,7 +83,7 @@ def panel(results: Results, scale: int, metric: str, label: str, left: int) -> s
         named = name in CONFIRMED
         marks.append(f'<circle cx="{px:.1f}" cy="{py:.1f}" r="{5 if named else 3}" fill="{COLORS[method]}" fill-opacity="{0.9 if named else 0.3}"><title>{name}</title></circle>')
         if named:
-            anchor = "end" if px > left + 300 else "start"
+            anchor = "end" if px > left + 240 else "start"
             marks.append(f'<text x="{px + (-8 if anchor == "end" else 8):.1f}" y="{py + 4:.1f}" text-anchor="{anchor}">{name}</text>')
     ticks = [f'<text x="{left + 50 + 380 * at:.0f}" y="355" text-anchor="middle">{np.exp(np.log(rows.min()) + at * np.ptp(np.log(rows))):.0f}</text>' for at in (0, 0.5, 1)]
     ticks += [f'<text x="{left + 44}" y="{330 - 290 * at + 4:.0f}" text-anchor="end">{values.min() + at * np.ptp(values):.{2 if metric == "sharp" else 1}f}</text>' for at in (0, 0.5, 1)]

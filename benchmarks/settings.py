@@ -46,7 +46,7 @@ PAPERS = {
     "LSRNA-DemoFusion, paper": Setting("demofusion", 30, 0.6, "ddim (paper)", 0.5, "uniform", 1.0, guide="lsr", edge_noise=1.2),
     "DemoFusion, paper": Setting("demofusion", 50, 1.0, "ddim (paper)", 0.5, "uniform", 1.0, guide="latent", progressive=True),
     "PixelSmith, paper": Setting("pixelsmith", 50, 1.0, "ddim (paper)", order="random", guided_until=0.6),
-    "C-Upscale without its attention prior": Setting("regions", 22, 0.44, "ddim (paper)", 0.5, "uniform", 0.0, structure=0.2),
+    "C-Upscale, GSP alone": Setting("regions", 22, 0.44, "ddim (paper)", 0.5, "uniform", 0.0, structure=0.2),
 }
 
 PRESETS = {

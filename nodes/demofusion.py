@@ -304,7 +304,7 @@ class DemoFusionSampler(io.ComfyNode):
         batch,
         lsr=None,
         vae=None,
-        jitter_until=default(DEMOFUSION, "jitter_until"),
+        jitter_until=None,
     ) -> io.NodeOutput:
         chosen = decided(
             DEMOFUSION, preset,

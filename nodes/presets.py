@@ -48,19 +48,20 @@ def default(presets: Presets, widget: str):
 
 
 def decided(presets: Presets, preset: str, widgets: Mapping[str, object]) -> dict[str, object]:
-    """Values of the `widgets` that presets decide.
+    """Values of the `widgets` that presets decide; None is one that was not given.
 
     Raises ValueError where a widget was changed under a preset, which would not use it. The values of another preset may
     stand there: one that is named in a graph has no browser to write its own.
     """
-    if preset == CUSTOM or _any_of(presets.values(), widgets):
-        return dict(widgets) | dict(presets.get(preset, {}))
-    name = next(name for name, value in presets[preset].items() if not _same(widgets[name], value))
-    raise ValueError(f"{name} is {widgets[name]}, but preset is '{preset}', which sets it to {presets[preset][name]}. Set preset to '{CUSTOM}' to use your own value.")
+    given = {name: value for name, value in widgets.items() if value is not None}
+    if preset == CUSTOM or _any_of(presets.values(), given):
+        return {**next(iter(presets.values())), **given, **presets.get(preset, {})}
+    name = next(name for name, value in given.items() if not _same(presets[preset][name], value))
+    raise ValueError(f"{name} is {given[name]}, but preset is '{preset}', which sets it to {presets[preset][name]}. Set preset to '{CUSTOM}' to use your own value.")
 
 
 def _any_of(presets: Iterable[Mapping[str, object]], widgets: Mapping[str, object]) -> bool:
-    return any(all(_same(widgets[name], value) for name, value in preset.items()) for preset in presets)
+    return any(all(_same(preset[name], value) for name, value in widgets.items()) for preset in presets)
 
 
 def _same(a, b) -> bool:

@@ -30,6 +30,14 @@ def test_a_preset_decides_and_custom_does_not(node, table):
     assert presets.decided(table, presets.CUSTOM, {**balanced, "steps": 11}) == {**balanced, "steps": 11}
 
 
+def test_what_a_graph_leaves_out_is_the_presets():
+    table = presets.DEMOFUSION
+    left_out = {name: value for name, value in table["balanced"].items() if name != "jitter_until"}
+    for preset in table:
+        assert presets.decided(table, preset, {**left_out, "jitter_until": None}) == table[preset]
+    assert presets.decided(table, presets.CUSTOM, {**left_out, "steps": 11, "jitter_until": None}) == {**table["balanced"], "steps": 11}
+
+
 @pytest.mark.parametrize(("node", "table"), NODES)
 def test_a_value_that_the_preset_would_not_use_is_refused(node, table):
     changed = {**table["balanced"], "steps": 11}
