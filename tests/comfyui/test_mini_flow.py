@@ -56,7 +56,8 @@ def test_comfyui_asks_the_network_as_training_did(world):
     x, sigma = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([0.6])
     context = encode(clip, WORDS)[0][0]
     denoised = model.model.apply_model(x, sigma, c_crossattn=context, num_tokens=context.shape[1])
-    assert (denoised - (x - 0.6 * flow.velocity(net, x, sigma, context))).abs().max() < 0.05
+    difference = denoised - (x - 0.6 * flow.velocity(net, x, sigma, context))  # which is in bfloat16
+    assert difference.square().mean().sqrt() < 0.02
 
 
 def test_padding_says_nothing(world):
