@@ -4,8 +4,12 @@ import comfy.model_base
 import comfy.sample
 import pytest
 import torch
+from loupe.engine import with_parts
+from loupe.methods.regions import RegionLayout
 from loupe.models.mini import file
 from loupe.models.mini import loaded as mini
+from loupe.patches.region_prompts import encode_regions
+from loupe.patches.regional_denoise import RegionalDenoise
 from loupe.training.mini import flow
 from safetensors.torch import load_file
 
@@ -99,3 +103,16 @@ def test_few_steps_draw_what_the_prompt_says_without_guidance(world, few, row):
     image = vae.decode(sample(few, encode(clip, f"red ball {row} center, on sky"), encode(clip, ""), steps=6, cfg=1.0))[0]
     redness = (image[..., 0] - image[..., 1:].mean(-1)).clamp(min=0).sum(1)
     assert ((redness * torch.arange(128)).sum() / redness.sum() > 64) == (row == "bottom")
+
+
+@pytest.mark.parametrize("variant", ["flow", "flow in few steps"])
+def test_regions_draw_what_their_own_prompts_say(world, few, variant):
+    model, cfg = (world[0], 4.0) if variant == "flow" else (few, 1.0)
+    _, clip, vae = world
+    layout = RegionLayout.from_overlap(16, 32, 16, 16, 0.0)
+    prompts = encode_regions(clip, [f"{color} ball top center, on grass" for color in ("red", "blue")], layout, encode(clip, "on grass"))
+    patched = with_parts(model, RegionalDenoise((16, 16), 0.0, "gaussian", layout=layout))
+    image = vae.decode(sample(patched, prompts, encode(clip, ""), steps=6, cfg=cfg, size=(16, 32)))[0]
+    left, right = (image[24:64, x + 44 : x + 84] for x in (0, 128))
+    redness = [(part[..., 0] - part[..., 2]).mean() for part in (left, right)]
+    assert redness[0] > redness[1] + 0.1
