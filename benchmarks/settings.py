@@ -50,7 +50,7 @@ PAPERS = {
 }
 
 PRESETS = {
-    "DemoFusion, balanced": replace(DEMOFUSION, strength=0.5),
+    "DemoFusion, balanced": replace(DEMOFUSION, strength=0.5, overlap=0.5),
     "DemoFusion, fast": replace(DEMOFUSION, steps=4, strength=0.5),
     "PixelSmith, balanced": replace(PIXELSMITH, strength=0.5),
     "PixelSmith, fast": replace(PIXELSMITH, steps=4, strength=0.5),
@@ -88,6 +88,9 @@ VARIATIONS = {
         "16 steps, strength .74": {"steps": 16, "strength": 0.74}, "30 steps, strength .74": {"steps": 30, "strength": 0.74},
         "strength .45, dilated pass above .3": {"strength": 0.45, "dilated": 0.3}, "strength .45, grid shift": {"strength": 0.45, **SHIFT},
         "4 steps, strength .45": {"steps": 4, "strength": 0.45},
+        "strength .5": {"strength": 0.5},
+        "overlap 1/2, jitter in every step": {"overlap": 0.5, "jitter": 1.0},
+        "strength .5, overlap 1/2, jitter in every step": {"strength": 0.5, "overlap": 0.5, "jitter": 1.0},
     },
     "pixelsmith": {
         **{f"{steps} steps": {"steps": steps} for steps in (4, 16)},

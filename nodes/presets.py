@@ -12,7 +12,7 @@ Presets = Mapping[str, Mapping[str, object]]
 
 DEMOFUSION: Presets = {
     "balanced": {
-        "mode": "direct", "steps": 8, "strength": 0.5, "e_max": 0.0, "overlap": 0.25, "blend": "gaussian", "jitter": True,
+        "mode": "direct", "steps": 8, "strength": 0.5, "e_max": 0.0, "overlap": 0.5, "blend": "gaussian", "jitter": True,
         "jitter_until": 0.5, "scheduler": "simple",
     },
     "fast": {

@@ -68,7 +68,7 @@ SHELF = {
     ),
     "lsrna_demofusion_sdxl": Template(
         "Upscale 2x with LSRNA-DemoFusion (SDXL)",
-        "Draws an image at 1024 px, enlarges its latent with the LSR network and lets SDXL draw the detail, region by region. The preset *balanced* takes 208 network rows (images x guidance branches), 656 with scale_by 4, which makes 4096 px; *LSRNA paper* adds the noise at edges and takes 780 and 3,900.",
+        "Draws an image at 1024 px, enlarges its latent with the LSR network and lets SDXL draw the detail, region by region. The preset *balanced* takes 208 network rows (images x guidance branches), 1,040 with scale_by 4, which makes 4096 px; *LSRNA paper* adds the noise at edges and takes 780 and 3,900.",
     ),
     "pixelsmith_sdxl": Template(
         "Upscale 4x with PixelSmith (SDXL)",
