@@ -67,7 +67,7 @@ def test_regions_are_the_nodes(client):
 def test_regions_are_those_of_a_model_s_latents(client):
     of_16 = ask(client, "regions", height=80, width=100, grid=[16, 1, 1024])
     assert (of_16["canvas"], of_16["region"], of_16["regions"][-1]) == ([1280, 1600], [1024, 1024], [256, 576, 1024, 1024])
-    pixels = ask(client, "regions", height=200, width=200, region_width=72, region_height=128, grid=[1, 16, 1024])
+    pixels = ask(client, "regions", height=200, width=200, region_width=72, region_height=128, overlap=0.5, grid=[1, 16, 1024])
     assert (pixels["canvas"], pixels["region"], pixels["overlap"]) == ([200, 200], [128, 64], [64, 32])
     assert "region_height is 0, the model's native side" in ask(client, "regions", height=80, width=100)["error"]
     for grid in (7, [8, 1, 1024, 1], [0], ["x"], [8, None]):
