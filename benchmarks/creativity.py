@@ -28,7 +28,7 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
-from .scoring import interval, psnr_of_arrays, score_images, sharpness
+from .scoring import psnr_of_arrays, score_images, sharpness, shown
 from .world import NATIVE_CELLS, World, held_out_scenes, write_sheet
 
 CFG = 4.0  # of variants but those in few steps
@@ -50,11 +50,6 @@ class Bench(World):
             model = with_parts(model, LatentAdjustment(canvas, alpha(fidelity, self.steps), 0.0, early_end=0.5, late_start=1.0, boundaries="steps"))
         (image,) = self.decode(self.denoise(model, self.prompt(caption(scene)), canvas, seed, schedule(self.model, "simple", self.steps, strength), self.cfg))
         return image
-
-
-def shown(values) -> str:
-    low, high = interval(values)
-    return f"{np.mean(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
 @torch.inference_mode()

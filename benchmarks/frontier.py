@@ -29,7 +29,6 @@ import torch
 from ..engine import with_parts
 from ..engine.latents import resize
 from ..engine.sigmas import PAPER_SCHEDULE, levels_of, schedule
-from ..methods.pixelsmith_plan import guided_by_level
 from ..methods.region_noise import start_factor
 from ..methods.regions import RegionLayout
 from ..methods.schedules import DEMOFUSION_RATIO
@@ -58,6 +57,7 @@ from .world import NATIVE_CELLS, World, held_out_scenes, to_image, write_sheet
 CACHE = Path(__file__).parent / "cache" / "frontier.json"
 NATIVE = (NATIVE_CELLS, NATIVE_CELLS)
 METRICS = ("rows", "extra", "base", "truth", "sharp", "seam", "border")
+WEIGHTS = {"text to image": ("unet", "vae"), "flow": ("flow", "vae"), "flow in few steps": ("flow", "flow_lora", "vae")}
 CFG = 4.0  # of variants but those in few steps
 
 
@@ -88,9 +88,9 @@ class Bench(World):
         sigmas = schedule(self.model, setting.scheduler, setting.steps, setting.strength, highest=highest)
         ratio = levels_of(self.model.get_model_object("model_sampling")).ratio(float(sigmas[0]))
         extra = [] if setting.guidance == (0.0, 1.0) else [GuidanceInterval(setting.guidance[1], setting.guidance[0])]
-        latent, image = reference, small
+        latent = reference
         for size in phase_sizes(tuple(reference.shape[-2:]), target, setting.progressive):
-            guide = self.guide(setting, image, latent, size, seed, ratio)
+            guide = self.guide(setting, small, latent, size, seed, ratio)
             latent = getattr(self, setting.method)(setting, positive, reference, guide, seed, sigmas, extra)
         return self.decode(latent)[0]
 
@@ -109,8 +109,7 @@ class Bench(World):
 
     def pixelsmith(self, setting, positive, reference, guide, seed, sigmas, extra):
         model = with_parts(self.model, *extra) if extra else self.model
-        levels = levels_of(self.model.get_model_object("model_sampling"))
-        guided = guided_by_level([levels.timestep(sigma) for sigma in sigmas[:-1].tolist()], setting.guided_until)
+        guided = pixelsmith.guided_steps_of(self.model, sigmas, setting.guided_until)
         return pixelsmith.sample(model, positive, self.empty, guide, sigmas, guided, self.cfg, seed, NATIVE_CELLS, setting.order)
 
 
@@ -187,23 +186,22 @@ def compact(value) -> str:
 
 
 def weights_digest(variant: str) -> str:
-    names = {"text to image": ("unet", "vae"), "flow": ("flow", "vae"), "flow in few steps": ("flow", "flow_lora", "vae")}[variant]
-    return hashlib.sha256(b"".join(file.path_of(name).read_bytes() for name in names)).hexdigest()[:16]
+    return hashlib.sha256(b"".join(file.path_of(name).read_bytes() for name in WEIGHTS[variant])).hexdigest()[:16]
 
 
 @torch.inference_mode()
 def measure(bench: Bench, cache: Cache, settings: dict[str, Setting], count: int, seeds: int, sheet: Path | None) -> None:
     scenes, sheets = Scenes(bench, count), []
     for name, setting in settings.items():
-        known = cache.of(name, setting, bench.scale)
-        row = []
+        known, row = cache.of(name, setting, bench.scale), []
+        done = len(known["rows"])
         # seed after seed, so that more seeds go on from fewer
-        for n in range(len(known["rows"]), count * seeds) if not sheet else range(count * seeds):
+        for n in range(0 if sheet else done, count * seeds):
             i, seed = n % count, n
             bench.calls.clear()
             image = bench.enlarge(setting, bench.prompt(caption(scenes.scenes[i])), scenes.small[i], seed)
             row.append(image)
-            if n < len(known["rows"]):
+            if n < done:
                 continue
             for metric, value in {"rows": bench.rows, **scenes.score(i, setting, image)}.items():
                 known[metric].append(round(float(value), 4))
@@ -215,7 +213,7 @@ def measure(bench: Bench, cache: Cache, settings: dict[str, Setting], count: int
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py bench frontier", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variant", choices=["text to image", "flow", "flow in few steps"], default="text to image")
+    parser.add_argument("--variant", choices=list(WEIGHTS), default=next(iter(WEIGHTS)))
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--captions", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1)

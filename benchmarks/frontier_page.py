@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .scoring import interval, sharpness_ratio
+from .scoring import interval, sharpness_ratio, shown
 from .settings import CONFIRMED, all_settings
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -17,11 +17,6 @@ COLORS = {"regions": "#2563eb", "demofusion": "#dc2626", "pixelsmith": "#16a34a"
 MARK = re.compile(r"(<!-- frontier: (?P<kind>\w+), (?P<variant>[\w ]+), (?P<scale>\d)x(?:, (?P<center>\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Results = dict[str, dict[str, list[float]]]  # "setting @ 2x" -> metric -> values
-
-
-def cell(values: np.ndarray, digits: int = 2, sign: str = "") -> str:
-    low, high = interval(values)
-    return f"{np.mean(values):{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def absolute(results: Results, scale: int, names: Iterable[str] = CONFIRMED, most: int | None = None) -> Iterator[str]:
@@ -35,7 +30,7 @@ def absolute(results: Results, scale: int, names: Iterable[str] = CONFIRMED, mos
         values = {metric: np.array(found[metric][:most]) for metric in ("rows", "extra", "base", "truth", "sharp", "seam", "border")}
         sharp, miss = sharpness_ratio(values["sharp"])
         low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
-        cells = [cell(values["extra"]), cell(values["base"]), cell(values["truth"]), f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", cell(values["seam"]), cell(values["border"])]
+        cells = [shown(values["extra"]), shown(values["base"]), shown(values["truth"]), f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", shown(values["seam"]), shown(values["border"])]
         yield f"| {name} | {len(values['rows'])} | {values['rows'].mean():.0f} | {' | '.join(cells)} |"
 
 
@@ -51,7 +46,7 @@ def differences(results: Results, scale: int, center: str) -> Iterator[str]:
             continue
         apart = {metric: np.array(found[metric][:n]) - np.array(base[metric][:n]) for metric in ("extra", "base", "seam", "border")}
         sharp = 100 * (np.array(found["sharp"][:n]) / np.array(base["sharp"][:n]) - 1)
-        cells = [cell(apart["extra"], sign="+"), cell(apart["base"], sign="+"), cell(sharp, 1, "+"), cell(apart["seam"], sign="+"), cell(apart["border"], sign="+")]
+        cells = [shown(apart["extra"], sign="+"), shown(apart["base"], sign="+"), shown(sharp, 1, "+"), shown(apart["seam"], sign="+"), shown(apart["border"], sign="+")]
         yield f"| {name.removeprefix(f'{center}, ')} | {n} | {np.mean(found['rows'][:n]) / np.mean(base['rows'][:n]) - 1:+.0%} | {' | '.join(cells)} |"
 
 

@@ -160,3 +160,9 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % of the means of bootstrap samples."""
     draws = np.random.default_rng(0).choice(values, (2000, len(values)))
     return tuple(np.quantile(draws.mean(1), (0.025, 0.975)))
+
+
+def shown(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    """Mean and interval, as tables have them. sign: "+" writes it before positive numbers too."""
+    low, high = interval(values)
+    return f"{np.mean(values):{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"

@@ -36,7 +36,7 @@ from ..patches.regional_denoise import RegionalDenoise
 from ..patches.structure_prior import StructurePrior
 from ..training.mini.render import render
 from ..training.mini.scenes import caption
-from .scoring import interval, psnr_of_arrays, score_images, sharpness
+from .scoring import psnr_of_arrays, score_images, sharpness, shown
 from .world import NATIVE_CELLS, World, held_out_scenes, write_sheet
 
 COLUMNS = ("truth", "base", "sharp", "extra")
@@ -113,11 +113,6 @@ def rows_of(strength: float, weights: list[float], structure: float, dials: list
     return rows | presets
 
 
-def shown(values, sign: str = "") -> str:
-    low, high = interval(values)
-    return f"{np.mean(values):{sign}.2f} [{low:{sign}.2f}, {high:{sign}.2f}]"
-
-
 @torch.inference_mode()
 def measure(bench: Bench, rows: dict[str, Row], sheet: Path | None) -> None:
     found, drawn = {}, []
@@ -132,7 +127,7 @@ def measure(bench: Bench, rows: dict[str, Row], sheet: Path | None) -> None:
     print(f"\n| run | less | {' | '.join(COLUMNS)} |\n|---|---|{'---|' * len(COLUMNS)}")
     for name, row in rows.items():
         for other in row.less:
-            print(f"| {name} | {other} | {' | '.join(shown(found[name][column] - found[other][column], '+') for column in COLUMNS)} |")
+            print(f"| {name} | {other} | {' | '.join(shown(found[name][column] - found[other][column], sign='+') for column in COLUMNS)} |")
     if sheet:
         write_sheet(sheet, [bench.true, *drawn])
 

@@ -7,8 +7,7 @@ from ..engine.latents import samples_of
 from ..methods.latent_adjustment import PRESETS
 from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
 from .checks import checked, verdict
-
-CUSTOM = "custom"
+from .presets import CUSTOM
 
 
 class LatentAdjustmentNode(io.ComfyNode):

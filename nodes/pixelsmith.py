@@ -11,10 +11,10 @@ from ..engine.latents import (
     samples_of,
     with_samples,
 )
-from ..engine.sigmas import levels_of, schedule
+from ..engine.sigmas import schedule
 from ..engine.sizes import Grid
-from ..methods.pixelsmith_plan import ORDERS, check_guided_steps, guided_by_level
-from ..patches.pixelsmith import SIZES, sample
+from ..methods.pixelsmith_plan import ORDERS, check_guided_steps
+from ..patches.pixelsmith import SIZES, guided_steps_of, sample
 from . import inputs
 from .checks import checked, verdict
 from .presets import PIXELSMITH, decided, default, preset_input
@@ -150,7 +150,7 @@ class PixelSmithSampler(io.ComfyNode):
             negative,
             samples,
             sigmas,
-            guided_steps=guided_steps or _guided_by_level(model, sigmas, guided_until),
+            guided_steps=guided_steps or guided_steps_of(model, sigmas, guided_until),
             cfg=cfg,
             seed=seed,
             patch_size=patch,
@@ -171,11 +171,6 @@ def patch_cells(grid: Grid, patch_size: int, height: int, width: int) -> int:
         pixels = grid.pixels_per_cell
         raise ValueError(f"guidance is {width * pixels} x {height * pixels} pixels and a patch {cells * pixels}; expected sides that hold a patch. Enlarge guidance, or type a smaller patch_size.")
     return cells
-
-
-def _guided_by_level(model, sigmas, until):
-    levels = levels_of(model.get_model_object("model_sampling"))
-    return guided_by_level([levels.timestep(sigma) for sigma in sigmas[:-1].tolist()], until)
 
 
 NODES = [PixelSmithSampler]

@@ -75,13 +75,14 @@ class DilatedPass(Part):
         """For a canvas of `size` cells."""
         return self.scale or max(1, round(max(size) / max(self.reference)))
 
-    def _weight(self, levels, sigma):
-        return schedule_weights(levels.timestep(sigma), alpha2=self.alpha2)[1]
-
     def works(self, model, canvas, sigma, inner):
         scale = self.scale_of(canvas.size)
-        if scale == 1 or (self.least and sigma is not None and self._weight(levels_of(model.model_sampling), sigma) < self.least):
+        if scale == 1:
             return inner
+        if self.least and sigma is not None:
+            _, c2, _ = schedule_weights(levels_of(model.model_sampling).timestep(sigma), alpha2=self.alpha2)
+            if c2 < self.least:
+                return inner
         height, width = (-(-side // (scale * canvas.patch)) * canvas.patch for side in canvas.size)
         return [*inner, Work("dilated views", scale * scale, height, width)]
 
@@ -96,10 +97,12 @@ class DilatedPass(Part):
         """The local predictions of every guidance branch mixed with the dilated ones."""
         local, canvas, x = inner(call), call.canvas, call.x
         scale = self.scale_of(canvas.size)
-        levels = call.run.levels
-        if scale == 1 or self._weight(levels, call.sigma) < self.least:
+        if scale == 1:
             return local
+        levels = call.run.levels
         _, c2, c3 = schedule_weights(levels.timestep(call.sigma), alpha2=self.alpha2, alpha3=self.alpha3)
+        if c2 < self.least:
+            return local
         shown = dilated_input(x, scale, self.blur_std * c3, canvas.patch)
         images = dilated_subsets(shown, scale)
         pixels = self.canvas_pixels or canvas.pixels

@@ -26,7 +26,7 @@ from ..engine.sigmas import levels_of
 from ..engine.views import Axis, View
 from ..methods.noise import seeded_noise, stream
 from ..methods.pixelsmith import denoise
-from ..methods.pixelsmith_plan import Sweep, plan
+from ..methods.pixelsmith_plan import Sweep, guided_by_level, plan
 from ..methods.regions import Region
 from . import regional_denoise
 
@@ -118,6 +118,12 @@ def sample_pixelsmith(model, x, sigmas, extra_args=None, callback=None, disable=
 def published_ids(region: Region, pixels: tuple[int, int], pixels_per_cell: int) -> tuple[int, int, int, int, int, int]:
     corner = pixels_per_cell * (region.x + region.width // 2 - 64)
     return (*pixels, corner, corner, *pixels)
+
+
+def guided_steps_of(model, sigmas: torch.Tensor, until: float) -> int:
+    """Steps of a run of `model` (ModelPatcher) along `sigmas` that follow the guidance; see `guided_by_level`."""
+    levels = levels_of(model.get_model_object("model_sampling"))
+    return guided_by_level([levels.timestep(sigma) for sigma in sigmas[:-1].tolist()], until)
 
 
 def sample(

@@ -1,6 +1,7 @@
 """Presets of the samplers: what they decide, and what they refuse."""
 
 import pytest
+from loupe.benchmarks.settings import all_settings
 from loupe.nodes import presets
 from loupe.nodes.checks import check_input
 from loupe.nodes.demofusion import DemoFusionSampler
@@ -45,3 +46,13 @@ def test_a_value_that_the_preset_would_not_use_is_refused(node, table):
         presets.decided(table, "balanced", changed)
     verdict = node.validate_inputs(preset="balanced", **changed, **({"e_min": 0.0} if "e_max" in changed else {"guided_steps": 0}))
     assert "steps is 11" in verdict
+
+
+def test_what_is_measured_is_what_the_presets_set():
+    for node, table, of in (("DemoFusion", presets.DEMOFUSION, {"balanced": "balanced", "fast": "fast"}), ("PixelSmith", presets.PIXELSMITH, {"balanced": "balanced", "fast": "fast", "paper": "PixelSmith paper"})):
+        for measured, preset in of.items():
+            setting = vars(all_settings()[f"{node}, {measured}"])
+            shared = setting.keys() & table[preset].keys() - {"jitter"}
+            assert len(shared) >= 4 and {name: setting[name] for name in shared} == {name: table[preset][name] for name in shared}
+    lsrna, measured = presets.DEMOFUSION["LSRNA paper"], all_settings()["LSRNA-DemoFusion, paper"]
+    assert (lsrna["steps"], lsrna["strength"], lsrna["overlap"], lsrna["blend"], lsrna["jitter_until"], lsrna["e_max"]) == (measured.steps, measured.strength, measured.overlap, measured.blend, measured.jitter, measured.edge_noise)

@@ -1,4 +1,4 @@
-"""Inputs of a node as a new one in the page has them."""
+"""Inputs of a node as a new one in the browser has them."""
 
 
 def defaults(node, **values):
