@@ -29,7 +29,7 @@ from comfy.ldm.modules.diffusionmodules.util import timestep_embedding
 from torch import nn
 
 from ..methods.schedules import alphas_cumprod, diffused
-from ..models.clearsr import ClearSR, Config, save
+from ..models.clearsr import ClearSR, Config, load, save
 from ..models.clearsr.file import LORAS
 from ..models.clearsr.image_prompt import ImagePrompt
 from ..models.files import BUNDLED, Metadata
@@ -175,6 +175,18 @@ def build(base: Base, options) -> dict[str, nn.Module]:
     return {name: module.to(options.device) for name, module in modules.items()}
 
 
+def go_on_from(path: Path, modules: dict[str, nn.Module]) -> None:
+    """Put a ClearSR file's weights into the networks in training."""
+    kept, _ = load(str(path))
+    try:
+        modules["control"].load_state_dict({k: v.float() for k, v in kept.state_dict().items()})
+        for name, prefix in LORAS.items():
+            if name in modules:
+                modules[name].start_from(kept.loras[name], prefix)
+    except RuntimeError as error:
+        raise SystemExit(f"--start {path} was trained with other options (--window, --rank-unet, --rank-vae, --no-gspm, --gspm-middle) or for another base: {error}") from None
+
+
 def low_quality(images: list[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
     """Degraded images, enlarged to their old size by bicubic interpolation."""
     return [cv2.resize(degrade(p, rng, rng.uniform(min(options.scale), max(options.scale)), options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in images]
@@ -221,6 +233,8 @@ def train(rank: int, options) -> None:
     torch.manual_seed(options.seed)
     base = mini_base(options) if str(options.base) == "mini" else checkpoint_base(options)
     modules = build(base, options)
+    if options.start:
+        go_on_from(options.start, modules)
     vision = comfy.clip_vision.load(str(options.clip_vision)) if options.clip_vision else None
     loop = Loop(options.name, modules, rank, options, lr=options.lr, weight_decay=0, warmup=100, hold=options.hold, ema=0.998)
     for _, g in loop:
@@ -242,6 +256,7 @@ def main(argv: list[str], command: str = "clearsr") -> None:
     parser.add_argument("--base", type=Path, default=Path("mini"), help="'mini', or an SD2.1-base checkpoint file")
     parser.add_argument("--name", default="mini-clearsr", help="of checkpoint and log in OUT")
     parser.add_argument("--images", type=Path, help="folder of pictures for a checkpoint file")
+    parser.add_argument("--start", type=Path, nargs="?", const=BUNDLED / "mini_clearsr.safetensors", help="go on from this file, without a name from the bundled one")
     parser.add_argument("--square", type=int, default=512, help="side of the squares cut from them, in pixels")
     parser.add_argument("--clip-vision", type=Path, help="image encoder whose embedding is as wide as the context: the image prompt")
     parser.add_argument("--lr", type=float, default=5e-5, help="learning rate (the paper's by default)")
@@ -258,6 +273,7 @@ def main(argv: list[str], command: str = "clearsr") -> None:
     options = parser.parse_args(argv)
     mini = str(options.base) == "mini"
     options.command = command if command != "clearsr" else f"clearsr --base {options.base.name}"
+    options.command += " --start" if options.start else ""
     options.save = options.save or (BUNDLED / "mini_clearsr.safetensors" if mini else Path(folder_paths.get_folder_paths("controlnet")[0]) / "clearsr.safetensors")
     if not mini and options.images is None:
         parser.error("--base FILE needs --images FOLDER")

@@ -43,3 +43,8 @@ class LoRA(nn.Module):
     def export(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
         """Parameters `down.KEY` and `up.KEY` of a LoRA to `PREFIX_KEY.lora_down.weight` and so on."""
         return {f"{prefix}{key}.lora_{part}.weight": value for name, value in weights.items() for part, key in [name.split(".", 1)]}
+
+    def start_from(self, exported: dict[str, torch.Tensor], prefix: str) -> None:
+        """Go on from weights that `export` wrote. Raises RuntimeError where they are for other layers or another rank."""
+        self.load_state_dict({f"{part}.{key.removeprefix(prefix)}": value for name, value in exported.items()
+                              for key, part in [name.removesuffix(".weight").split(".lora_")]})

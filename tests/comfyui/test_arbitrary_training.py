@@ -1,5 +1,7 @@
 """`train mini-arbitrary` and its alignment stage, in small."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,15 @@ def test_both_stages_leave_a_file_that_the_node_loads(pictures, weights):
     loaded = mini.load_arbitrary().model.diffusion_model.state_dict()
     assert all(torch.equal(value, second[key].to(value)) for key, value in loaded.items())
     assert torch.equal(load_file(pictures / arbitrary.FILE)[arbitrary.STEM], first[arbitrary.STEM])
+
+
+def test_start_goes_on_from_a_file(pictures, weights, tmp_path):
+    shutil.copy(BUNDLED / arbitrary.FILE, tmp_path / "start.safetensors")
+    (tmp_path / "scenes").symlink_to(pictures / "scenes")
+    train(tmp_path, "--steps", "1", "--lr", "1e-12", "--start", str(tmp_path / "start.safetensors"))
+    kept = load_file(weights / arbitrary.FILE)
+    assert all(torch.equal(kept[key], value) for key, value in load_file(tmp_path / "start.safetensors").items())
+    assert "mini-arbitrary --start" in metadata(weights / arbitrary.FILE)["training"]
 
 
 def test_stage_two_asks_for_stage_one(pictures, weights, tmp_path):

@@ -57,6 +57,15 @@ def test_a_resumed_run_is_an_uninterrupted_one_and_the_file_loads(scenes, tmp_pa
     assert "train clearsr --base mini" in control.metadata.notes["training"]
 
 
+def test_start_goes_on_from_a_file(scenes, tmp_path):
+    first = train(scenes, tmp_path / "a", 2)
+    kept = load_file(train(scenes, tmp_path / "b", 1, "--start", str(first), "--lr", "0"))
+    for key, value in load_file(first).items():
+        torch.testing.assert_close(kept[key], value, msg=key)
+    with pytest.raises(SystemExit, match=r"--start .*c\.safetensors was trained with other options \(--window, --rank-unet"):
+        train(scenes, tmp_path / "c", 1, "--start", str(first), "--rank-vae", "4")
+
+
 @pytest.mark.parametrize("options, config, parts", [(["--no-gspm", "--rank-vae", "0"], {"gspm": False}, (16, 0)), (["--window", "0", "--gspm-middle", "--rank-unet", "0", "--accumulate", "2"], {"window": 0, "gspm_middle": True}, (0, 14))])
 def test_parts_can_be_left_out(scenes, tmp_path, options, config, parts):
     network, _ = load(train(scenes, tmp_path / "a", 1, *options))

@@ -104,7 +104,7 @@ def train(rank: int, options) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     data = load_file(options.out / "arbitrary.safetensors")
-    denoiser = Denoiser(file.load("unet")[0], options.device)
+    denoiser = Denoiser(file.load("arbitrary", options.start)[0] if options.start else file.load("unet")[0], options.device)
     loop = Loop("mini-arbitrary", {"unet": denoiser.unet}, rank, options, lr=options.lr, weight_decay=1e-3, warmup=50, hold=0.3, ema=0.995)
     for _, g in loop:
         _, noise, eps, alpha = denoiser(*draw(data, options.batch, g), g)
@@ -113,7 +113,7 @@ def train(rank: int, options) -> None:
         weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
         loop.update((error * weight).mean(), mse=error.mean().item())
     if rank == 0:
-        finish(loop, "mini-arbitrary", options, options.out / FILE, options.save)
+        finish(loop, "mini-arbitrary --start" if options.start else "mini-arbitrary", options, options.out / FILE, options.save)
 
 
 def train_aligned(rank: int, options) -> None:
@@ -148,6 +148,7 @@ def draw_queries(count: int, g: torch.Generator) -> tuple[Region, int, Region]:
 
 def main(argv: list[str]) -> None:
     parser = options_parser("mini-arbitrary", __doc__, steps=2000, batch=24)
+    parser.add_argument("--start", type=Path, nargs="?", const=file.path_of("arbitrary"), help="go on from these weights instead of the denoiser's, without a file from the bundled ones")
     parser.add_argument("--align", action="store_true", help="second stage, from the weights that the first left in --out")
     parser.add_argument("--lr", type=float, help="default 5e-4, with --align 5e-5")
     parser.add_argument("--pictures", type=int, default=2000, help="512 px pictures to learn from")
