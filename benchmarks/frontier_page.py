@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from .cache import Values, arrays, read
 from .scoring import interval, sharpness_ratio, shown
-from .settings import CONFIRMED, all_settings
+from .settings import CONFIRMED, all_settings, confirmed
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, PLOT = DOCS / "cost.md", DOCS / "cost.svg"
 COLORS = {"regions": "#2563eb", "demofusion": "#dc2626", "pixelsmith": "#16a34a", "none": "#6b7280"}
 MARK = re.compile(r"(<!-- frontier: (?P<kind>\w+), (?P<variant>[\w ]+), (?P<scale>\d)x(?:, (?P<center>\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
-Results = dict[str, dict[str, list[float]]]  # "setting @ 2x" -> metric -> values
+COLUMNS = ("rows", "extra", "base", "truth", "sharp", "seam", "border")
+LEAST = 8  # images that a comparison needs
+
+Results = dict[str, Values]  # of one world, see `cache.name_of`
 
 
-def absolute(results: Results, scale: int, names: Iterable[str] = CONFIRMED, most: int | None = None) -> Iterator[str]:
+def absolute(results: Results, scale: int, settings: Mapping[str, object], most: int | None = None) -> Iterator[str]:
     """A row a setting, of its first `most` images."""
     yield "| setting | n | rows | extra things | fidelity, dB | truth, dB | sharpness | miss | seam | border |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
-    for name in names:
-        found = results.get(f"{name} @ {scale}x", {})
-        if not found.get("rows"):
+    for name, setting in settings.items():
+        values = arrays(results, setting, scale, COLUMNS, most)
+        if not len(values["rows"]):
             continue
-        values = {metric: np.array(found[metric][:most]) for metric in ("rows", "extra", "base", "truth", "sharp", "seam", "border")}
         sharp, miss = sharpness_ratio(values["sharp"])
         low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
         cells = [shown(values["extra"]), shown(values["base"]), shown(values["truth"]), f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", shown(values["seam"]), shown(values["border"])]
@@ -38,24 +41,24 @@ def differences(results: Results, scale: int, center: str) -> Iterator[str]:
     """A row a factor: paired differences to the setting `center`, on the images that both have."""
     yield "| to the center | n | rows | extra things | fidelity, dB | sharpness, % | seam | border |"
     yield "|---|---|---|---|---|---|---|---|"
-    base = results.get(f"{center} @ {scale}x", {"rows": []})
-    for name in all_settings():
-        found = results.get(f"{name} @ {scale}x", {})
-        n = min(len(found.get("rows", [])), len(base["rows"]))
-        if not name.startswith(f"{center}, ") or n < 8:
+    settings = all_settings()
+    for name in (name for name in settings if name.startswith(f"{center}, ")):
+        base, found = (arrays(results, settings[which], scale, COLUMNS) for which in (center, name))
+        n = min(len(found["rows"]), len(base["rows"]))
+        if n < LEAST:
             continue
-        apart = {metric: np.array(found[metric][:n]) - np.array(base[metric][:n]) for metric in ("extra", "base", "seam", "border")}
-        sharp = 100 * (np.array(found["sharp"][:n]) / np.array(base["sharp"][:n]) - 1)
-        cells = [shown(apart["extra"], sign="+"), shown(apart["base"], sign="+"), shown(sharp, 1, "+"), shown(apart["seam"], sign="+"), shown(apart["border"], sign="+")]
-        yield f"| {name.removeprefix(f'{center}, ')} | {n} | {np.mean(found['rows'][:n]) / np.mean(base['rows'][:n]) - 1:+.0%} | {' | '.join(cells)} |"
+        base, found = ({metric: values[:n] for metric, values in known.items()} for known in (base, found))
+        apart = [shown(found[metric] - base[metric], sign="+") for metric in ("extra", "base", "seam", "border")]
+        apart.insert(2, shown(100 * (found["sharp"] / base["sharp"] - 1), 1, "+"))
+        yield f"| {name.removeprefix(f'{center}, ')} | {n} | {found['rows'].mean() / base['rows'].mean() - 1:+.0%} | {' | '.join(apart)} |"
 
 
-def page(text: str, cache: dict) -> str:
-    """`text` with the tables that its marks name, from the `cache` of all variants."""
+def page(text: str, cached: dict[str, dict]) -> str:
+    """`text` with the tables that its marks name, from what is `cached` of all worlds."""
     def table(match):
-        results = cache[match["variant"]]["results"]
+        results = cached[match["variant"]]["results"]
         scale = int(match["scale"])
-        lines = absolute(results, scale) if match["kind"] == "confirmed" else differences(results, scale, match["center"])
+        lines = absolute(results, scale, confirmed()) if match["kind"] == "confirmed" else differences(results, scale, match["center"])
         return match[1] + "\n".join(lines) + "\n" + match[match.re.groups]
 
     return MARK.sub(table, text)
@@ -68,8 +71,8 @@ def plot(results: Results, scale: int) -> str:
 
 
 def panel(results: Results, scale: int, metric: str, label: str, left: int) -> str:
-    points = [(name, setting.method, np.mean(found["rows"]), sharpness_ratio(found[metric])[0] if metric == "sharp" else np.mean(found[metric]))
-              for name, setting in all_settings().items() if (found := results.get(f"{name} @ {scale}x", {})).get("rows") and setting.method != "none"]
+    points = [(name, setting.method, values["rows"].mean(), sharpness_ratio(values[metric])[0] if metric == "sharp" else values[metric].mean())
+              for name, setting in all_settings().items() if setting.method != "none" and len((values := arrays(results, setting, scale, COLUMNS))["rows"])]
     rows, values = np.array([point[2] for point in points]), np.array([point[3] for point in points])
     x = left + 50 + 380 * (np.log(rows) - np.log(rows.min())) / np.ptp(np.log(rows))
     y = 330 - 290 * (values - values.min()) / np.ptp(values)
@@ -86,6 +89,6 @@ def panel(results: Results, scale: int, metric: str, label: str, left: int) -> s
     return f'{frame}<text x="{left + 50}" y="20">{label}</text><text x="{left + 240}" y="372" text-anchor="middle">network rows an image</text>{"".join(ticks)}{"".join(marks)}'
 
 
-def write(cache: dict) -> None:
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), cache), encoding="utf-8")
-    PLOT.write_text(plot(cache["text to image"]["results"], 2), encoding="utf-8")
+def write() -> None:
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), read()), encoding="utf-8")
+    PLOT.write_text(plot(read()["text to image"]["results"], 2), encoding="utf-8")

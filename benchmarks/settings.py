@@ -1,4 +1,4 @@
-"""The settings that `bench frontier` compares: what each method costs and gives, one factor at a time."""
+"""What regional samplers can be set to, and the settings that `bench frontier` compares, one factor at a time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from dataclasses import dataclass, replace
 class Setting:
     """One way to enlarge an image that is drawn again.
 
-    method: "regions", "demofusion", "pixelsmith" or "none" (the enlarged image as it is). steps from the noise level of
-    `strength`. overlap: fraction of a region. jitter: share of the steps in which regions move. shift: the whole grid
-    moves. structure: weight of the Structure Prior, kappa. guide: what enlarges the image, "pixels" (Lanczos), "lsr",
-    "latent" (bicubic). edge_noise: RNA's e_max at strength .6. dilated: weight below which the dilated pass is left out,
-    above 1 always. guidance: lowest and highest strength between which CFG acts. progressive: 2x, 3x, ... up to the size.
-    order, guided_until: PixelSmith's.
+    method: "regions", "demofusion", "pixelsmith", "canvas" (the whole canvas at once) or "none" (the enlarged image as it
+    is). steps from the noise level of `strength`.
+
+    Regions. overlap: fraction of a region. jitter: share of the steps in which regions move. shift: the whole grid moves.
+    Enlarging. guide: "pixels" (Lanczos), "lsr" or "latent" (bicubic). progressive: 2x, 3x, ... up to the size.
+    Region-wise noise. edge_noise: e_max at strength .6. edge_map: "edges" (`canny` thresholds), or "uniform" for as much noise everywhere.
+    DemoFusion. dilated: weight below which the dilated pass is left out, above 1 always. skip: the skip residual.
+    PixelSmith. order, guided_until.
+    Structure Prior. structure: its weight, in its mode structure_mode.
+    Latent Adjustment. alpha until the first share of the steps in `adjusted`, beta from the second one on.
+    Further. attention: the Attention Prior. prompts: of regions, "scene" (the true captions) or "captions" (generated).
+    guidance: lowest and highest strength between which CFG acts. injected: weight of noise injected into the last step.
     """
 
     method: str
-    steps: int
-    strength: float
+    steps: int = 0
+    strength: float = 0.0
     scheduler: str = "simple"
     overlap: float = 0.25
     blend: str = "gaussian"
@@ -33,6 +39,18 @@ class Setting:
     progressive: bool = False
     order: str = "cover"
     guided_until: float = 0.4
+    edge_map: str = "edges"
+    canny: tuple[float, float] = (0, 255)
+    skip: bool = True
+    structure_mode: str = "kappa"
+    structure_schedule: str = "cosine"
+    attention: bool = False
+    prompts: str = ""
+    alpha: float = 0.0
+    beta: float = 0.0
+    adjusted: tuple[float, float] = (0.5, 1.0)
+    injected: float = 0.0
+    sampler: str = "euler"
 
 
 NEVER = 2.0
@@ -107,8 +125,12 @@ CONFIRMED = [*PAPERS, *PRESETS, "regions", "regions, 4 steps"]
 
 def all_settings() -> dict[str, Setting]:
     """By name: the papers', a center for each method, and each center with one factor changed."""
-    found = {"enlarged image": Setting("none", 0, 0.0), **PAPERS, **PRESETS}
+    found = {"enlarged image": Setting("none"), **PAPERS, **PRESETS}
     for center in (REGIONS, DEMOFUSION, PIXELSMITH):
         found[center.method] = center
         found |= {f"{center.method}, {name}": replace(center, **changed) for name, changed in VARIATIONS[center.method].items()}
     return found
+
+
+def confirmed() -> dict[str, Setting]:
+    return {name: setting for name, setting in all_settings().items() if name in CONFIRMED}

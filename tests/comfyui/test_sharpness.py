@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from loupe.benchmarks.frontier import Bench
+from loupe.benchmarks.enlarging import Enlarger
+from loupe.benchmarks.scenes import Scenes
 from loupe.benchmarks.scoring import outer_border, sharpness
 from loupe.benchmarks.settings import REGIONS
 from loupe.training.mini.render import render
-from loupe.training.mini.scenes import caption, sample_scene
+from loupe.training.mini.scenes import sample_scene
 
 STILL = replace(REGIONS, overlap=0.5, blend="uniform", jitter=0.0)
 
@@ -22,7 +23,7 @@ def scene_of(ground):
 @pytest.fixture(scope="module")
 def bench():
     torch.set_num_threads(1)
-    return Bench("text to image", 2)
+    return Enlarger("text to image")
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,7 @@ def enlarged(bench):
     @torch.inference_mode()
     def enlarge(ground, jitter):
         if (ground, jitter) not in made:
-            scene = scene_of(ground)
-            made[ground, jitter] = bench.enlarge(replace(STILL, jitter=jitter), bench.prompt(caption(scene)), render(scene, 128, 1), 1)
+            made[ground, jitter] = bench.image(replace(STILL, jitter=jitter), Scenes(bench, 2, [scene_of(ground)]), 0, 1)
         return made[ground, jitter]
 
     return enlarge
