@@ -5,6 +5,7 @@ COMMANDS = {
     "arbitrary": "arbitrary",
     "attention-cost": "attention_cost",
     "captions": "captions",
+    "claims": "claims.run",
     "clearsr": "clearsr",
     "creativity": "creativity",
     "cupscale": "cupscale",

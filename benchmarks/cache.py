@@ -55,11 +55,13 @@ class Cache:
     def __init__(self, world: str, weights: Sequence[str], path: Path = PATH):
         self.path, self.world = path, world
         self.all = read(path)
+        self.touched: set[str] = set()
         if self.all.get(world, {}).get("weights") != digest(weights):
             self.all[world] = {"weights": digest(weights), "results": {}}
 
     def of(self, arm: object, scale: int) -> Values:
-        """To be read and added to."""
+        """To be added to, and written."""
+        self.touched.add(name_of(arm, scale))
         return self.results.setdefault(name_of(arm, scale), {})
 
     @property
@@ -68,8 +70,12 @@ class Cache:
         return self.all[self.world]["results"]
 
     def write(self) -> None:
-        """Leaves what other runs have written of other worlds since."""
-        self.all = {**read(self.path), self.world: self.all[self.world]}
+        """Leaves what other runs have written since, of other arms."""
+        found = read(self.path)
+        mine = self.all[self.world]
+        if found.get(self.world, {}).get("weights") == mine["weights"]:
+            mine["results"] = found[self.world]["results"] | {name: self.results[name] for name in self.touched}
+        self.all = found | {self.world: mine}
         self.path.parent.mkdir(exist_ok=True)
         partial = self.path.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(compact(self.all), encoding="utf-8")

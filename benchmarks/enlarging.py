@@ -75,7 +75,7 @@ class Enlarger(World):
         """`guide` with region-wise noise."""
         if not setting.edge_noise:
             return guide
-        strengths = np.array([0.0, setting.edge_noise]) * start_factor(levels_of(self.model.get_model_object("model_sampling")).ratio(sigma))
+        strengths = np.array([setting.edge_least, setting.edge_noise]) * start_factor(levels_of(self.model.get_model_object("model_sampling")).ratio(sigma))
         if setting.edge_map == "uniform":
             strengths[:] = strength_map(edges(to_image([small])[0], *setting.canny), guide.shape[-2:], *strengths).square().mean().sqrt()
         return add_region_noise(self.model, guide, to_image([small]), *strengths.tolist(), seed, setting.canny)[0]

@@ -56,7 +56,7 @@ def fill(lab: Lab, cache: Cache, arms: Iterable[object], count: int) -> None:
             _, values = lab.measure(arm, i)
             for metric in lab.metrics:
                 column = known.setdefault(metric, [])
-                column[i:] = [round(float(values[metric]), 4)]
+                column[i:i + 1] = [round(float(values[metric]), 4)]
             cache.write()
 
 

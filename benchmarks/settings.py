@@ -14,7 +14,7 @@ class Setting:
 
     Regions. overlap: fraction of a region. jitter: share of the steps in which regions move. shift: the whole grid moves.
     Enlarging. guide: "pixels" (Lanczos), "lsr" or "latent" (bicubic). progressive: 2x, 3x, ... up to the size.
-    Region-wise noise. edge_noise: e_max at strength .6. edge_map: "edges" (`canny` thresholds), or "uniform" for as much noise everywhere.
+    Region-wise noise. edge_noise, edge_least: e_max and e_min at strength .6. edge_map: "edges" (`canny` thresholds), or "uniform" for as much noise everywhere.
     DemoFusion. dilated: weight below which the dilated pass is left out, above 1 always. skip: the skip residual.
     PixelSmith. order, guided_until.
     Structure Prior. structure: its weight, in its mode structure_mode.
@@ -50,6 +50,7 @@ class Setting:
     beta: float = 0.0
     adjusted: tuple[float, float] = (0.5, 1.0)
     injected: float = 0.0
+    edge_least: float = 0.0
     sampler: str = "euler"
 
 

@@ -1,0 +1,95 @@
+"""The tables of claims and of arms on the pages, from what is cached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..cache import arrays, read
+from ..scoring import interval, sharpness_ratio, shown
+from .claim import FLOW, METRICS, UNET, Claim, Comparison, differences, verdict
+from .registry import CLAIMS
+from .tables import TABLES, Table
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = ("evaluation.md", "cupscale.md", "pixelsmith.md", "clearsr.md", "any-scale.md", "one-dial.md")
+MARK = re.compile(r"(<!-- (?P<kind>claims|table): (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+LEAST = 8  # scenes that a verdict needs
+
+Cached = dict[str, dict]
+
+
+def apart(cached: Cached, world: str, comparison: Comparison) -> np.ndarray:
+    """The paired differences that are known."""
+    results = cached.get(world, {}).get("results", {})
+    better = arrays(results, comparison.better, comparison.scale, [comparison.metric])[comparison.metric]
+    if isinstance(comparison.worse, float):
+        worse = np.full(len(better), comparison.worse)
+    else:
+        worse = arrays(results, comparison.worse, comparison.scale, [comparison.metric])[comparison.metric]
+    return differences(comparison, better, worse)
+
+
+def finding(cached: Cached, world: str, claim: Claim) -> str:
+    """Difference with its interval, n and verdict."""
+    if world not in claim.worlds:
+        return f"not applicable: {claim.absent[world]}" if world in claim.absent else "-"
+    comparison = claim.measure(world)
+    values = apart(cached, world, comparison)
+    if len(values) < LEAST:
+        return f"not measured (n = {len(values)})"
+    metric = METRICS[comparison.metric]
+    return f"**{verdict(comparison, values).value}**: {shown(values, metric.digits, '+')}, n = {len(values)}"
+
+
+def claims(cached: Cached, method: str) -> Iterator[str]:
+    rows = [claim for claim in CLAIMS if claim.method == method]
+    worlds = [world for world in (UNET, FLOW) if any(world in claim.worlds for claim in rows)]
+    if worlds:
+        yield "| claim | measured | mini UNet | mini flow transformer |\n|---|---|---|---|"
+    else:
+        yield "| claim | measured | finding |\n|---|---|---|"
+    for claim in rows:
+        metric = METRICS[claim.measure(claim.worlds[0]).metric].label
+        cells = [finding(cached, world, claim) for world in ((UNET, FLOW) if worlds else claim.worlds)]
+        yield f"| {claim.text} ({claim.source}) | {metric} | {' | '.join(cells)} |"
+
+
+def table(cached: Cached, name: str) -> Iterator[str]:
+    """A row an arm, on the images that all of them have."""
+    shape: Table = TABLES[name]
+    results = cached.get(shape.world, {}).get("results", {})
+    found = {label: arrays(results, arm, shape.scale, shape.columns) for label, arm in shape.arms.items()}
+    count = min(len(values[shape.columns[0]]) for values in found.values())
+    yield f"| {count} scenes | {' | '.join(METRICS[column].label.removesuffix(', %') for column in shape.columns)} |\n|---|{'---|' * len(shape.columns)}"
+    for label, values in found.items():
+        yield f"| {label} | {' | '.join(cell(column, values[column][:count]) for column in shape.columns)} |"
+
+
+def cell(column: str, values: np.ndarray) -> str:
+    if not len(values):
+        return "-"
+    if column == "rows":
+        return f"{values.mean():.0f}"
+    if column == "sharp":
+        low, high = 2 ** np.array(interval(np.log2(values)))
+        return f"{sharpness_ratio(values)[0]:.2f} [{low:.2f}, {high:.2f}]"
+    return shown(values, METRICS[column].digits)
+
+
+def page(text: str, cached: Cached) -> str:
+    """`text` with the tables that its marks name."""
+    def fill(match):
+        lines = {"claims": claims, "table": table}[match["kind"]](cached, match["name"])
+        return match[1] + "\n".join(lines) + "\n" + match[match.re.groups]
+
+    return MARK.sub(fill, text)
+
+
+def write() -> None:
+    for name in PAGES:
+        path = DOCS / name
+        path.write_text(page(path.read_text(encoding="utf-8"), read()), encoding="utf-8")

@@ -1,0 +1,97 @@
+"""Tables of arms on the pages: what each way reaches by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...methods.creativity import PRESETS, TABLE, alpha, settings
+from ..decoding import Decoded, Drawn
+from ..restoring import Restored
+from ..settings import Setting
+from .claim import FLOW, UNET
+from .regional import (
+    FROM_NOISE,
+    GSP,
+    LSRNA,
+    LSRNA_PIXELSMITH,
+    PAPER,
+    PIXELS,
+    enlarged,
+    tiles,
+)
+from .trained import CLEARSR
+
+
+@dataclass(frozen=True)
+class Table:
+    world: str
+    arms: dict[str, object]
+    columns: tuple[str, ...] = ("rows", "right", "extra", "base", "truth", "sharp")
+    scale: int = 2
+
+
+def dial(creativity: float, preset: str = "balanced") -> Setting:
+    """What *Upscale your image* runs."""
+    strength, structure, fidelity = settings(creativity)
+    steps = PRESETS[preset]
+    return Setting("regions", steps, strength, jitter=0.0, structure=structure, alpha=alpha(fidelity, steps) if fidelity else 0.0)
+
+
+DIAL = {f"{creativity:g}": dial(creativity) for creativity in TABLE}
+UPSCALED = ("truth", "gradient", "right")
+
+TABLES = {
+    "lsrna": Table(UNET, {
+        "bicubic latent, decoded": enlarged("latent"),
+        "LSR, decoded": enlarged("lsr"),
+        "enlarged pixels (Lanczos)": enlarged("pixels"),
+        "whole canvas from noise, 50 steps": Setting("canvas", 50, 1.0, PAPER),
+        "DemoFusion, 50 steps": FROM_NOISE[UNET],
+        "LSRNA-DemoFusion": LSRNA[UNET],
+        "without region-wise noise": replace(LSRNA[UNET], edge_noise=0.0),
+        "with bicubic latents instead of LSR": replace(LSRNA[UNET], edge_noise=0.0, guide="latent"),
+        "with pixels instead of LSR": replace(LSRNA[UNET], edge_noise=0.0, guide="pixels"),
+    }),
+    "pixelsmith": Table(UNET, {
+        "PixelSmith, 50 steps, guided to .6": replace(PIXELS[UNET], guided_until=0.6),
+        "guided to .2": replace(PIXELS[UNET], guided_until=0.2),
+        "order *cover*": replace(PIXELS[UNET], order="cover"),
+        "LSRNA-PixelSmith, 30 steps": LSRNA_PIXELSMITH,
+        "DemoFusion, 50 steps": FROM_NOISE[UNET],
+        "LSRNA-DemoFusion, 30 steps": LSRNA[UNET],
+    }),
+    "cupscale": Table(UNET, {
+        "regions alone": tiles(UNET),
+        "GSP .2": tiles(UNET, GSP[UNET]),
+        "GSP 1.0": tiles(UNET, GSP[UNET], structure=1.0),
+        "RAP": tiles(UNET, attention=True),
+        "RAP + GSP": tiles(UNET, GSP[UNET], attention=True),
+        "RSP (generated captions)": tiles(UNET, prompts="captions"),
+        "RSP (true captions)": tiles(UNET, prompts="scene"),
+        "RSP + RAP + GSP": tiles(UNET, GSP[UNET], attention=True, prompts="captions"),
+    }, ("rows", "right", "extra", "base", "truth", "sharp", "seam")),
+    "dial": Table(UNET, DIAL),
+    "dial, flow": Table(FLOW, DIAL),
+    "clearsr": Table("restoring", {
+        "enlarged (bicubic)": Restored("enlarged"),
+        "enlarged, through the autoencoder": Restored("autoencoder"),
+        "base model alone, denoise .3": Restored("alone", denoise=0.3),
+        "base model alone, denoise 1": Restored("alone"),
+        "**ClearSR**": CLEARSR,
+        "ClearSR, denoise .6": replace(CLEARSR, denoise=0.6),
+        "true image through the autoencoder": Restored("true"),
+    }, ("truth", "right", "extra", "detail", "sharp"), 4),
+    **{f"decoder, {scale}x": Table("decoding", {
+        "VAE decode, Lanczos": Decoded("lanczos"),
+        "VAE decode, bicubic": Decoded("bicubic"),
+        "implicit decoder": Decoded("implicit"),
+        "LSR, VAE decode": Decoded("lsr"),
+    }, UPSCALED, scale) for scale in (2, 4, 8)},
+    **{f"drawn, {side} px": Table("drawing", {
+        "bicubic": Drawn("bicubic"),
+        "through the autoencoder": Drawn("autoencoder"),
+        "denoiser from noise": Drawn("noise"),
+        "denoiser from the image": Drawn("image"),
+        "true image through the autoencoder": Drawn("true"),
+    }, ("truth", "even", "gradient", "right"), scale) for side, scale in ((256, 4), (512, 8))},
+}
