@@ -19,7 +19,7 @@ from .regional import (
     enlarged,
     tiles,
 )
-from .trained import CLEARSR
+from .trained import ADJUSTED, CLEARSR
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ def dial(creativity: float, preset: str = "balanced") -> Setting:
     return Setting("regions", steps, strength, jitter=0.0, structure=structure, alpha=alpha(fidelity, steps) if fidelity else 0.0)
 
 
+DIALED = ("truth", "base", "sharp", "extra")
+PARTS = Setting("regions", 8, 0.55, jitter=0.0)
 DIAL = {f"{creativity:g}": dial(creativity) for creativity in TABLE}
 UPSCALED = ("truth", "gradient", "right")
 
@@ -70,8 +72,19 @@ TABLES = {
         "RSP (true captions)": tiles(UNET, prompts="scene"),
         "RSP + RAP + GSP": tiles(UNET, GSP[UNET], attention=True, prompts="captions"),
     }, ("rows", "right", "extra", "base", "truth", "sharp", "seam")),
-    "dial": Table(UNET, DIAL),
-    "dial, flow": Table(FLOW, DIAL),
+    "overlaps": Table(UNET, {f"overlap {overlap:g}": tiles(UNET, overlap=overlap) for overlap in (0.0, 0.25, 0.5, 0.75)}, ("rows", "base", "sharp", "seam")),
+    "dial": Table(UNET, DIAL, DIALED),
+    "dial, flow": Table(FLOW, DIAL, DIALED),
+    "dial, parts": Table(UNET, {
+        "regions alone": PARTS,
+        "Structure Prior .2": replace(PARTS, structure=0.2),
+        "Structure Prior .4": replace(PARTS, structure=0.4),
+        "Structure Prior .8": replace(PARTS, structure=0.8),
+        "alpha .1 in the first 4 steps": replace(PARTS, alpha=0.1),
+        "Structure Prior .2, alpha .05": replace(PARTS, structure=0.2, alpha=0.05),
+        "Structure Prior .2, alpha .1": replace(PARTS, structure=0.2, alpha=0.1),
+        "Structure Prior .2, beta .01 in the late steps": replace(PARTS, structure=0.2, beta=0.01, adjusted=(0.5, 0.8)),
+    }, DIALED),
     "clearsr": Table("restoring", {
         "enlarged (bicubic)": Restored("enlarged"),
         "enlarged, through the autoencoder": Restored("autoencoder"),
@@ -81,6 +94,14 @@ TABLES = {
         "ClearSR, denoise .6": replace(CLEARSR, denoise=0.6),
         "true image through the autoencoder": Restored("true"),
     }, ("truth", "right", "extra", "detail", "sharp"), 4),
+    "clearsr, adjusted": Table("restoring", {
+        "off": CLEARSR,
+        "ELA .01": replace(CLEARSR, alpha=0.01),
+        "LLA .01": replace(CLEARSR, beta=0.01),
+        "both .01 (ClearSR)": ADJUSTED,
+        "ELA .03, LLA .01 (fidelity)": replace(ADJUSTED, alpha=0.03),
+        "both .01, by the plain encoder": replace(ADJUSTED, plain=True),
+    }, ("truth", "right", "detail", "sharp"), 4),
     **{f"decoder, {scale}x": Table("decoding", {
         "VAE decode, Lanczos": Decoded("lanczos"),
         "VAE decode, bicubic": Decoded("bicubic"),
