@@ -47,7 +47,9 @@ class Enlarger(World):
         reference = self.encode([small])
         target = tuple(side * scenes.scale for side in reference.shape[-2:])
         if setting.method == "none":
-            return self.as_it_is(setting, small, reference, target)
+            return cv2.resize(small, (target[1] * 8, target[0] * 8), interpolation=cv2.INTER_LANCZOS4)
+        if setting.method == "encoded":
+            return self.decode(self.guide(setting, small, reference, target))[0]
         highest = DEMOFUSION_RATIO if setting.method == "demofusion" and setting.scheduler != PAPER_SCHEDULE else float("inf")
         sigmas = schedule(self.model, setting.scheduler, setting.steps, setting.strength, highest=highest)
         positive = self.positive(setting, scenes, i, target)
@@ -56,12 +58,6 @@ class Enlarger(World):
             guide = self.noisier(setting, self.guide(setting, small, latent, size), small, float(sigmas[0]), seed)
             latent = getattr(self, setting.method)(setting, positive, reference, guide, seed, sigmas)
         return self.decode(latent)[0]
-
-    def as_it_is(self, setting: Setting, small: np.ndarray, reference: torch.Tensor, target: tuple[int, int]) -> np.ndarray:
-        """The enlarged image, which the autoencoder sees where latents are enlarged."""
-        if setting.guide == "pixels":
-            return cv2.resize(small, (target[1] * 8, target[0] * 8), interpolation=cv2.INTER_LANCZOS4)
-        return self.decode(self.guide(setting, small, reference, target))[0]
 
     def guide(self, setting: Setting, small: np.ndarray, latent: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """The enlarged image at `size` (height, width, cells), unscaled."""

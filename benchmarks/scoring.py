@@ -60,24 +60,6 @@ def score_images(net: Detector, images: list[np.ndarray], scenes: list[Scene]) -
     return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(images)}
 
 
-@torch.no_grad()
-def frechet_distance(net: Detector, images: list[np.ndarray], truth: list[np.ndarray]) -> float:
-    """Fréchet distance between detector features (averaged over 16 x 16 cells) of two sets of equally large images."""
-    def moments(images):
-        rows = [F.avg_pool2d(net.features(torch.from_numpy(im).permute(2, 0, 1)[None].float() / 127.5 - 1), 16, 8).flatten(2)[0].T for im in images]
-        features = torch.cat(rows).double()
-        return features.mean(0), features.T.cov()
-
-    (mean1, cov1), (mean2, cov2) = moments(images), moments(truth)
-    cross = torch.linalg.eigvals(cov1 @ cov2).real.clamp(min=0).sqrt().sum()
-    return float((mean1 - mean2).square().sum() + cov1.trace() + cov2.trace() - 2 * cross)
-
-
-def signed_to_arrays(images: torch.Tensor) -> list[np.ndarray]:
-    """uint8 RGB of images (B, 3, H, W) in [-1, 1]."""
-    return list(((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
-
-
 def sharpness(image: np.ndarray) -> float:
     """Mean absolute Laplacian of an image (H, W, 3) in 8-bit levels."""
     return float(np.abs(cv2.Laplacian(image.astype(np.float32), cv2.CV_32F)).mean())

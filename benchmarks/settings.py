@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 class Setting:
     """One way to enlarge an image that is drawn again.
 
-    method: "regions", "demofusion", "pixelsmith", "canvas" (the whole canvas at once) or "none" (the enlarged image as it
-    is). steps from the noise level of `strength`.
+    method: "regions", "demofusion", "pixelsmith", "canvas" (the whole canvas at once), "encoded" (the enlarged image
+    through the autoencoder) or "none" (in pixels, as it is). steps from the noise level of `strength`.
 
     Regions. overlap: fraction of a region. jitter: share of the steps in which regions move. shift: the whole grid moves.
     Enlarging. guide: "pixels" (Lanczos), "lsr" or "latent" (bicubic). progressive: 2x, 3x, ... up to the size.

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..scoring import interval
 
-UNET, FLOW = "text to image", "flow"
+UNET, FLOW, FEW = "text to image", "flow", "flow in few steps"
+LABELS = {UNET: "mini UNet", FLOW: "mini flow transformer", FEW: "the same in few steps"}
 
 
 class Metric(NamedTuple):
@@ -30,7 +31,7 @@ METRICS = {
     "truth": Metric("PSNR to the true image, dB"),
     "even": Metric("PSNR to the true image at its mean color, dB"),
     "sharp": Metric("sharpness, %", 1, True),
-    "detail": Metric("fine detail, share"),
+    "detail": Metric("fine detail, %", 1, True),
     "seam": Metric("seams"),
     "border": Metric("saturation of the outer border"),
     "gradient": Metric("error of gradients"),

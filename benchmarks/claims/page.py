@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ..cache import arrays, read
-from ..scoring import interval, sharpness_ratio, shown
-from .claim import FLOW, METRICS, UNET, Claim, Comparison, differences, verdict
-from .registry import CLAIMS
+from ..scoring import interval, shown
+from .claim import LABELS, METRICS, Claim, Comparison, differences, verdict
+from .registry import CLAIMS, WORLDS
 from .tables import TABLES, Table
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("evaluation.md", "cupscale.md", "pixelsmith.md", "clearsr.md", "any-scale.md", "one-dial.md")
+PAGES = ("evaluation.md", "cupscale.md", "pixelsmith.md", "clearsr.md", "any-scale.md", "one-dial.md", "shallow-start.md")
 MARK = re.compile(r"(<!-- (?P<kind>claims|table): (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEAST = 8  # scenes that a verdict needs
 
@@ -47,15 +47,11 @@ def finding(cached: Cached, world: str, claim: Claim) -> str:
 
 def claims(cached: Cached, method: str) -> Iterator[str]:
     rows = [claim for claim in CLAIMS if claim.method == method]
-    worlds = [world for world in (UNET, FLOW) if any(world in claim.worlds for claim in rows)]
-    if worlds:
-        yield "| claim | measured | mini UNet | mini flow transformer |\n|---|---|---|---|"
-    else:
-        yield "| claim | measured | finding |\n|---|---|---|"
+    worlds = [world for world in WORLDS if any(world in claim.worlds for claim in rows)]
+    yield f"| claim | measured | {' | '.join(LABELS.get(world, world) for world in worlds)} |\n|---|---|{'---|' * len(worlds)}"
     for claim in rows:
         metric = METRICS[claim.measure(claim.worlds[0]).metric].label
-        cells = [finding(cached, world, claim) for world in ((UNET, FLOW) if worlds else claim.worlds)]
-        yield f"| {claim.text} ({claim.source}) | {metric} | {' | '.join(cells)} |"
+        yield f"| {claim.text} ({claim.source}) | {metric} | {' | '.join(finding(cached, world, claim) for world in worlds)} |"
 
 
 def table(cached: Cached, name: str) -> Iterator[str]:
@@ -74,9 +70,9 @@ def cell(column: str, values: np.ndarray) -> str:
         return "-"
     if column == "rows":
         return f"{values.mean():.0f}"
-    if column == "sharp":
-        low, high = 2 ** np.array(interval(np.log2(values)))
-        return f"{sharpness_ratio(values)[0]:.2f} [{low:.2f}, {high:.2f}]"
+    if METRICS[column].relative:
+        logs = np.log2(values)
+        return "{:.2f} [{:.2f}, {:.2f}]".format(*2 ** np.array([logs.mean(), *interval(logs)]))
     return shown(values, METRICS[column].digits)
 
 

@@ -13,11 +13,13 @@ import argparse
 import itertools
 import sys
 import time
+from pathlib import Path
 
 import torch
 
 from ..cache import Cache, arrays, name_of, read
-from ..labs import Lab, fill
+from ..labs import Lab, fill, images
+from ..world import write_sheet
 from .page import claims, write
 from .registry import CLAIMS, WORLDS, arms, lab_of
 from .tables import TABLES
@@ -74,6 +76,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--scenes", type=int, default=48)
     parser.add_argument("--only", default="", help="arms whose name holds this, such as demofusion")
     parser.add_argument("--quick", action="store_true", help="check that the code of today gives what is kept, in under five minutes")
+    parser.add_argument("--sheet", nargs=2, metavar=("TABLE", "FILE"), help="draw the arms of a table, a row each, and measure nothing; --scenes says how many")
     parser.add_argument("--page", action="store_true", help="write the tables of the pages, and measure nothing")
     parser.add_argument("--table", action="store_true", help="print the claims, and measure nothing")
     options = parser.parse_args(argv)
@@ -84,6 +87,10 @@ def main(argv: list[str]) -> None:
         sys.exit(bool(found))
     if options.page:
         write()
+        return
+    if options.sheet:
+        table = TABLES[options.sheet[0]]
+        write_sheet(Path(options.sheet[1]), images(lab_of(table.world, table.scale), table.arms.values(), options.scenes))
         return
     if not options.table:
         measure(options.world, options.scenes, options.only)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...methods.creativity import PRESETS, TABLE, alpha, settings
+from ...methods.creativity import TABLE
 from ..decoding import Decoded, Drawn
 from ..restoring import Restored
 from ..settings import Setting
-from .claim import FLOW, UNET
+from .claim import FEW, FLOW, UNET
 from .regional import (
     FROM_NOISE,
     GSP,
@@ -16,7 +16,9 @@ from .regional import (
     LSRNA_PIXELSMITH,
     PAPER,
     PIXELS,
+    dial,
     enlarged,
+    shallow,
     tiles,
 )
 from .trained import ADJUSTED, CLEARSR
@@ -30,23 +32,35 @@ class Table:
     scale: int = 2
 
 
-def dial(creativity: float, preset: str = "balanced") -> Setting:
-    """What *Upscale your image* runs."""
-    strength, structure, fidelity = settings(creativity)
-    steps = PRESETS[preset]
-    return Setting("regions", steps, strength, jitter=0.0, structure=structure, alpha=alpha(fidelity, steps) if fidelity else 0.0)
-
-
 DIALED = ("truth", "base", "sharp", "extra")
 PARTS = Setting("regions", 8, 0.55, jitter=0.0)
 DIAL = {f"{creativity:g}": dial(creativity) for creativity in TABLE}
+SHALLOW = {
+    "enlarged, encoded and decoded": enlarged("pixels"),
+    "1 step": shallow(1),
+    "1 step, noise .05": shallow(1, 0.05),
+    "1 step, noise .1": shallow(1, 0.1),
+    "1 step, prior": shallow(1, structure=0.4),
+    "1 step, prior, noise .05": shallow(1, 0.05, 0.4),
+    "2 steps": shallow(2),
+    "2 steps, noise .05": shallow(2, 0.05),
+    "2 steps, prior": shallow(2, structure=0.4),
+    "dial .125, 4 steps": dial(0.125, "fast"),
+    "dial .125, 8 steps": dial(0.125),
+}
+SHALLOWEST = {
+    "strength .15: 1 step": shallow(1, strength=0.15),
+    "strength .15: 2 steps": shallow(2, strength=0.15),
+    "dial 0, 4 steps": dial(0.0, "fast"),
+    "dial 0, 8 steps": dial(0.0),
+}
 UPSCALED = ("truth", "gradient", "right")
 
 TABLES = {
     "lsrna": Table(UNET, {
         "bicubic latent, decoded": enlarged("latent"),
         "LSR, decoded": enlarged("lsr"),
-        "enlarged pixels (Lanczos)": enlarged("pixels"),
+        "enlarged pixels (Lanczos), encoded and decoded": enlarged("pixels"),
         "whole canvas from noise, 50 steps": Setting("canvas", 50, 1.0, PAPER),
         "DemoFusion, 50 steps": FROM_NOISE[UNET],
         "LSRNA-DemoFusion": LSRNA[UNET],
@@ -85,6 +99,9 @@ TABLES = {
         "Structure Prior .2, alpha .1": replace(PARTS, structure=0.2, alpha=0.1),
         "Structure Prior .2, beta .01 in the late steps": replace(PARTS, structure=0.2, beta=0.01, adjusted=(0.5, 0.8)),
     }, DIALED),
+    "shallow": Table(UNET, {**SHALLOW, **SHALLOWEST}, ("rows", *DIALED)),
+    "shallow, 4x": Table(UNET, SHALLOW, ("rows", *DIALED), 4),
+    "shallow, flow": Table(FEW, {**SHALLOW, **SHALLOWEST}, ("rows", *DIALED)),
     "clearsr": Table("restoring", {
         "enlarged (bicubic)": Restored("enlarged"),
         "enlarged, through the autoencoder": Restored("autoencoder"),
