@@ -1,6 +1,7 @@
 """Loupe from a command line, in ComfyUI's folder and with its Python:
 
     python -m custom_nodes.ComfyUI-Loupe run     run a workflow over a folder of images (docs/headless.md)
+    python -m custom_nodes.ComfyUI-Loupe report  compare Loupe with ComfyUI's own ways on your image and model (docs/report.md)
     python -m custom_nodes.ComfyUI-Loupe train   train a network for your VAE (docs/training.md)
 """
 
@@ -25,6 +26,12 @@ def run(arguments: list[str]) -> int:
     return main(arguments, prog="python -m custom_nodes.ComfyUI-Loupe run")
 
 
+def report(arguments: list[str]) -> int:
+    from .headless.report.command import main
+
+    return main(arguments, prog="python -m custom_nodes.ComfyUI-Loupe report")
+
+
 def train(arguments: list[str]) -> int | None:
     use_comfyui()
     from .training.commands import COMMANDS
@@ -36,7 +43,7 @@ def train(arguments: list[str]) -> int | None:
 
 
 def main(arguments: list[str]) -> int | None:
-    command = {"run": run, "train": train}.get(arguments[0] if arguments else None)
+    command = {"run": run, "report": report, "train": train}.get(arguments[0] if arguments else None)
     if command is None:
         print(__doc__, file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@
     python dev.py test     lint and run every test (further arguments go to pytest)
     python dev.py serve    start ComfyUI with the pack, for the browser
     python dev.py run      run a workflow over a folder of pictures (docs/headless.md)
+    python dev.py report   compare Loupe with ComfyUI's own ways on an image and a model (docs/report.md)
     python dev.py train    train a bundled network
     python dev.py bench    run a benchmark
     python dev.py templates   make the template browser's workflows again (docs/contributing.md)
@@ -361,7 +362,7 @@ def parse(arguments):
     existing.add_argument("--comfyui", metavar="PATH", help="use the ComfyUI in this folder and its Python")
     existing.add_argument("--python", metavar="EXE", help="with --comfyui: use this Python")
     parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|run|train|bench|templates|pack")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|test|serve|run|report|train|bench|templates|pack")
 
     demo = commands.add_parser("demo", parents=[existing], allow_abbrev=False, help="make a picture into output/")
     demo.add_argument("--prompt", help="what to draw, such as 'red star top left, blue house bottom right, on grass'; with --image, what the image shows")
@@ -375,6 +376,7 @@ def parse(arguments):
     commands.add_parser("train", parents=[existing], allow_abbrev=False, add_help=False, help="train a bundled network")
     commands.add_parser("bench", parents=[existing], allow_abbrev=False, add_help=False, help="run a benchmark")
     commands.add_parser("run", parents=[existing], allow_abbrev=False, add_help=False, help="run a workflow over a folder of pictures")
+    commands.add_parser("report", parents=[existing], allow_abbrev=False, add_help=False, help="compare Loupe with ComfyUI's own ways on an image and a model")
     commands.add_parser("pack", parents=[existing], allow_abbrev=False, add_help=False, help="make the registry's archive")
     commands.add_parser("templates", parents=[existing], allow_abbrev=False, add_help=False, help="make the template browser's workflows")
 

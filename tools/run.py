@@ -12,11 +12,11 @@ from .server import PACK, Server, ServerError
 
 
 @contextmanager
-def own_server(comfyui):
+def own_server(comfyui, command="run"):
     """URL of a server of its own, with the models of `comfyui` and of `dev.py serve`."""
     (PACK / ".cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
-        print(f"run: starting ComfyUI from {comfyui}", file=sys.stderr, flush=True)
+        print(f"{command}: starting ComfyUI from {comfyui}", file=sys.stderr, flush=True)
         with Server(comfyui, base, arguments=model_folders(Path(base), comfyui, BASE)) as server:
             yield server.url
 

@@ -87,7 +87,7 @@ def page(report, shown, box):
 <meta name="viewport" content="width=device-width"><title>{text(title)}</title><style>{STYLE}</style></head><body>
 <h1>{text(title)}</h1>
 <p class="headline">{text(headline(report))}</p>
-<p>This page holds your image and its enlargements, the table below, and the settings with your prompts and the names of your model files. It names no folder and no person, and nothing was sent anywhere: whether you send it is up to you.</p>
+<p>This page holds your image and its enlargements, the table below, and the settings with your prompts and the names of your model files. It holds no path, no user name and no metadata of your image, and nothing was sent anywhere: whether you send it is up to you.</p>
 {errors}{left_out}
 {numbers(report)}
 <h2>The same {text(by((box[2] - box[0], box[3] - box[1])))} pixels at full size</h2>

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +32,7 @@ def installed(tmp_path):
 def test_commands_are_listed(installed):
     for arguments in ((), ("paint",)):
         finished = installed(*arguments)
-        assert finished.returncode == 2 and "ComfyUI-Loupe run" in finished.stderr and "ComfyUI-Loupe train" in finished.stderr
+        assert finished.returncode == 2 and all(f"ComfyUI-Loupe {name}" in finished.stderr for name in ("run", "report", "train"))
 
 
 def test_training_commands_start_in_comfyui(installed):
@@ -50,3 +51,10 @@ def test_a_run_asks_a_server_and_starts_none(installed, tmp_path):
     finished = installed(*command, "--ray")
     assert finished.returncode == 2 and "python dev.py run --ray" in finished.stderr
     assert "http://127.0.0.1:8188" in installed("run", "--help").stdout
+
+
+def test_a_report_asks_a_server_and_starts_none(installed, tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    finished = installed("report", "--image", "a.png", "--server", "http://127.0.0.1:9")
+    assert finished.returncode == 2 and "http://127.0.0.1:9: no ComfyUI answers there" in finished.stderr
+    assert "http://127.0.0.1:8188" in installed("report", "--help").stdout
