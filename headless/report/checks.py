@@ -1,5 +1,7 @@
 """What the server lacks for a graph, found before anything is run."""
 
+from difflib import SequenceMatcher
+
 from ..client import node_title
 from ..jobs import UsageError
 
@@ -15,7 +17,10 @@ def specification(definition, name):
     return ("COMBO", {**options, "options": kind}) if isinstance(kind, list) else (kind, options)
 
 
-def listed(choices):
+def listed(choices, value):
+    """The choices in words, those like `value` first where not all are shown."""
+    if len(choices) > SHOWN:
+        choices = sorted(choices, key=lambda choice: -SequenceMatcher(None, str(choice).lower(), str(value).lower()).ratio())
     words = ", ".join(map(str, choices[:SHOWN]))
     return words + (f" and {len(choices) - SHOWN} more" if len(choices) > SHOWN else "") if choices else "none; put the file into its folder below models"
 
@@ -31,7 +36,7 @@ def problems(graph, info):
             place = f"{node_title(graph, node_id)}.{name}"
             choices = options.get("options")
             if kind == "COMBO" and isinstance(choices, list) and not any(isinstance(choice, dict) for choice in choices) and value not in choices:
-                found.append(f"{place} is '{value}', which the server does not list. It lists: {listed(choices)}. Choose with --set \"{place}=…\"")
+                found.append(f"{place} is '{value}', which the server does not list. It lists: {listed(choices, value)}. Choose with --set \"{place}=…\"")
             if kind in ("INT", "FLOAT") and not options.get("min", value) <= value <= options.get("max", value):
                 found.append(f"{place} is {value}; expected {options.get('min')} to {options.get('max')}. Change it with --set \"{place}=…\"")
     return found

@@ -29,7 +29,7 @@ def chosen(options, info):
     found = templates()
     if options.workflow is not None and options.workflow not in found:
         raise UsageError(f"--workflow {options.workflow}: expected one of {', '.join(found)}")
-    name = options.workflow or (FIRST if options.checkpoint else complete(found, options.set, info))
+    name = options.workflow or (FIRST if options.checkpoint else complete(found, info))
     workflow = found[name]
     if options.checkpoint:
         with_checkpoint(name, workflow, options.checkpoint)
@@ -39,9 +39,7 @@ def chosen(options, info):
     return name, graph
 
 
-def complete(found, settings, info):
-    if settings:
-        raise UsageError("--set needs --workflow or --checkpoint, which say what is set")
+def complete(found, info):
     lacks = {}
     for name, workflow in found.items():
         if any(node["class_type"] == MINI for node in workflow.values()):

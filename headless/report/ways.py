@@ -5,6 +5,8 @@ import secrets
 import statistics
 from dataclasses import dataclass, field
 
+import aiohttp
+
 from ..client import Client, Refused, ServerLost, WorkflowError, find_node
 from . import facts, graphs
 from .measure import measure
@@ -63,13 +65,12 @@ class Ways:
         return found
 
     def attempt(self, way, run):
-        """What `run` measures, with a failure of the server's nodes as a result of the way."""
+        """What `run` measures. A failure is a result of the way, unless there is nothing of Loupe to tell."""
         try:
             last = run()
-        except (Refused, ServerLost):
-            raise
-        except WorkflowError as error:
-            if error.interrupted:
+        except (WorkflowError, OSError, aiohttp.ClientError) as error:
+            in_a_node = isinstance(error, WorkflowError) and not isinstance(error, (Refused, ServerLost))
+            if getattr(error, "interrupted", False) or (way.name == LOUPE and not in_a_node):
                 raise
             way.error = facts.without_paths(str(error))
             self.say(f"{way.name} failed: {error}")

@@ -1,10 +1,15 @@
 """A whole report on a running server, with the mini world."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
-from loupe.headless.client import Client, WorkflowError
+from loupe.headless.client import Client, Refused, ServerLost, WorkflowError
 from loupe.headless.report import command, measure
+from loupe.tools.server import PACK
 from PIL import Image, ImageDraw
 
 WAYS = ["Loupe", "ComfyUI, whole canvas"]
@@ -65,16 +70,45 @@ def test_guided_rows_count_both_branches(report):
     assert code == 0 and ways[WAYS[1]]["rows"] == 2 * 4
 
 
-def test_a_way_that_fails_is_a_result(report, monkeypatch):
+@pytest.mark.parametrize("kind", (WorkflowError, ServerLost))
+def test_a_way_that_fails_is_a_result(report, monkeypatch, kind):
     def fails(client, graph):
         if any(node["class_type"] == "BasicScheduler" for node in graph.values()):
-            raise WorkflowError("Draw: Allocation on device in /home/jane/comfy/sd.py")
+            raise kind("Draw: Allocation on device in /home/jane/comfy/sd.py")
         return measure.measure(client, graph)
 
     monkeypatch.setattr("loupe.headless.report.ways.measure", fails)
     code, folder = report("--workflow", "upscale_flow", "--set", "Creativity.preset=fast")
     html = (folder / "report.html").read_text(encoding="utf-8")
     assert code == 1 and "ComfyUI, whole canvas failed: Draw: Allocation on device in …/sd.py" in html
+
+
+@pytest.mark.parametrize("kind", (Refused, ServerLost))
+def test_without_a_run_of_loupe_there_is_no_report(report, monkeypatch, capsys, kind):
+    def fails(client, graph):
+        raise kind("gone")
+
+    monkeypatch.setattr("loupe.headless.report.ways.measure", fails)
+    code, folder = report("--workflow", "upscale_flow")
+    assert code == 1 and "nothing was written: gone" in capsys.readouterr().err
+    assert not folder.exists() and not list(folder.parent.glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_ctrl_c_ends_it_on_the_server_too(comfyui, server, image):
+    client, folder = Client(server.url), image.parent / "out"
+    command = [sys.executable, PACK / "dev.py", "inside", comfyui, "report", "--image", image, "--server", server.url, "--output", folder]
+    command += ["--workflow", "upscale_flow", "--set", "Creativity.preset=thorough", "--runs", "1000"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        while "run 1 of 1000" not in running.stderr.readline():
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=120)
+    assert running.returncode == 130 and not folder.exists() and not list(folder.parent.glob(".*"))
+    end = time.monotonic() + 60
+    while any(client.get_json("/queue").values()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def test_mistakes_are_said_before_anything_runs(report, server, image, capsys):

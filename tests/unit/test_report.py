@@ -155,6 +155,40 @@ def test_values_that_the_server_does_not_take():
         checks.check(graph, INFO)
 
 
+def test_a_long_list_begins_with_what_is_alike():
+    told = checks.listed([f"{number}.safetensors" for number in range(100)] + ["Juggernaut_XL.safetensors"], "juggernautXL.safetensors")
+    assert told.startswith("Juggernaut_XL.safetensors, ") and told.endswith(" and 71 more")
+    assert checks.listed([], "x").startswith("none; put the file")
+
+
+def info_with(files):
+    """/object_info of a server that has every node, and of the files of models these."""
+    info = {}
+    for node in (node for workflow in TEMPLATES.values() for node in graphs.loupe(workflow).values()):
+        inputs = info.setdefault(node["class_type"], {"input": {"required": {}}})["input"]["required"]
+        for name, value in node["inputs"].items():
+            inputs[name] = [files, {}] if facts.model_files({name: value}) else ["ANY", {}]
+    return info
+
+
+def chosen(*arguments, files):
+    return choice.chosen(command.parse(["--image", "a.png", *arguments]), info_with(files))
+
+
+def test_the_template_whose_files_are_there_is_taken():
+    klein = facts.model_files(facts.settings(TEMPLATES["upscale_flux2_klein"]))
+    assert chosen(files=klein)[0] == "upscale_flux2_klein"
+    name, graph = chosen("--set", "Enlarge Image.scale_by=4", files=[*klein, "sd_xl_base_1.0.safetensors"])
+    assert name == choice.FIRST and graph[find_node(graph, graphs.ENLARGE)]["inputs"]["scale_by"] == 4
+    with pytest.raises(UsageError, match="--checkpoint NAME for SDXL(.|\n)*upscale_flux2_klein: Load CLIP.clip_name is 'qwen_3_4b.safetensors'\n"):
+        chosen(files=[file for file in klein if "qwen" not in file])
+
+
+def test_a_checkpoint_means_sdxl():
+    name, graph = chosen("--checkpoint", "mine.safetensors", files=["mine.safetensors"])
+    assert name == "upscale_sdxl" and facts.model_files(facts.settings(graph)) == ["mine.safetensors"]
+
+
 def test_an_image_is_shrunk_and_loses_its_metadata(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
