@@ -20,11 +20,11 @@ TILED = "Ultimate SD Upscale"
 def image(tmp_path):
     """An image whose name and metadata must not come into the page."""
     file = tmp_path / "jane.png"
-    picture = Image.new("RGB", (150, 128), "#7ec850")
-    ImageDraw.Draw(picture).ellipse((20, 20, 60, 60), "red")
+    drawn = Image.new("RGB", (150, 128), "#7ec850")
+    ImageDraw.Draw(drawn).ellipse((20, 20, 60, 60), "red")
     exif = Image.Exif()
     exif[0x010E] = "at home of jane"
-    picture.save(file, exif=exif)
+    drawn.save(file, exif=exif)
     return file
 
 
