@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import aiohttp
+from aiohttp import ClientSession
 from PIL import Image
 
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=60, sock_read=60)  # seconds
@@ -83,7 +84,7 @@ class Client:
         return asyncio.run(self._ask("POST", path, json=data))
 
     async def _ask(self, method, path, **request):
-        async with aiohttp.ClientSession(self.url, timeout=TIMEOUT) as session, session.request(method, path, **request) as answer:
+        async with ClientSession(self.url, timeout=TIMEOUT) as session, session.request(method, path, **request) as answer:
             answer.raise_for_status()
             return await answer.read()
 
@@ -104,7 +105,7 @@ class Client:
     async def _upload(self, data, name, subfolder):
         form = aiohttp.FormData({"overwrite": "true", "subfolder": subfolder})
         form.add_field("image", data, filename=name, content_type="application/octet-stream")
-        async with aiohttp.ClientSession(self.url) as session, session.post("/upload/image", data=form) as answer:
+        async with ClientSession(self.url) as session, session.post("/upload/image", data=form) as answer:
             answer.raise_for_status()
             return await answer.json()
 
@@ -127,7 +128,7 @@ class Client:
     async def _run(self, workflow, watch):
         self.task = asyncio.current_task()
         started = time.monotonic()
-        async with aiohttp.ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0, heartbeat=HEARTBEAT) as events:
+        async with ClientSession(self.url) as session, session.ws_connect(f"/ws?clientId={self.id}", max_msg_size=0, heartbeat=HEARTBEAT) as events:
             async with session.post("/prompt", json={"prompt": workflow, "client_id": self.id}) as answer:
                 accepted = await answer.json()
             if accepted.get("error") or accepted["node_errors"]:

@@ -10,13 +10,12 @@ INSTRUCTION = (
     "Do not mention things that are not in the crop. One sentence, at most 50 words, no preamble."
 )
 
-THOUGHT = re.compile(r"<think>.*?(</think>|$)", re.DOTALL)
+THOUGHT = r"(?s)<think>.*?(</think>|$)"
 QUOTES = "\"'`“”‘’ "
-LABEL = re.compile(r"^(?:(?:sure|certainly|of course)\b[^.:]{0,40}[,.:!]\s*)?(?:here(?:'s| is)[^.:]{0,60}:|(?:caption|description|answer)\s*:)\s*", re.IGNORECASE)
-PREAMBLE = re.compile(
-    r"^(?:in (?:this|the) (?:image|crop|picture|photo),?\s+(?:there (?:is|are)\s+|we (?:can )?see\s+)?"
-    r"|(?:the|this) (?:image|crop|picture|photo)(?: is| of)?(?: a crop of)?\s*(?:shows|depicts|features|displays|contains|captures|of)\s+)",
-    re.IGNORECASE,
+LABEL = r"(?i)^(?:(?:sure|certainly|of course)\b[^.:]{0,40}[,.:!]\s*)?(?:here(?:'s| is)[^.:]{0,60}:|(?:caption|description|answer)\s*:)\s*"
+PREAMBLE = (
+    r"(?i)^(?:in (?:this|the) (?:image|crop|picture|photo),?\s+(?:there (?:is|are)\s+|we (?:can )?see\s+)?"
+    r"|(?:the|this) (?:image|crop|picture|photo)(?: is| of)?(?: a crop of)?\s*(?:shows|depicts|features|displays|contains|captures|of)\s+)"
 )
 
 
@@ -27,9 +26,9 @@ def instruction(prompt: str, template: str = INSTRUCTION) -> str:
 
 def clean_caption(text: str) -> str:
     """A model's answer as a prompt: one line without quotes, thoughts and phrases like "The image shows"."""
-    text = " ".join(THOUGHT.sub(" ", text).replace("**", "").split())
-    text = LABEL.sub("", text.strip(QUOTES)).strip(QUOTES)
-    return PREAMBLE.sub("", text)
+    text = " ".join(re.sub(THOUGHT, " ", text).replace("**", "").split())
+    text = re.sub(LABEL, "", text.strip(QUOTES)).strip(QUOTES)
+    return re.sub(PREAMBLE, "", text)
 
 
 def format_prompts(prompts: list[str]) -> str:

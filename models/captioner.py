@@ -48,7 +48,7 @@ class LocalCaptioner(Loaded):
         self.processor.tokenizer.padding_side = "left"
         # ComfyUI writes attributes that a PreTrainedModel does not let it write
         outer = torch.nn.Module()
-        outer.inner = network.eval()
+        outer.inner = network.train(False)
         super().__init__(outer, name, comfy.model_management.text_encoder_offload_device(), comfy.model_management.text_encoder_device())
 
     def answer(self, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> list[str]:

@@ -138,7 +138,7 @@ def own_format(entries: dict[str, str]) -> str | None:
 
 
 def fill(path: str | Path, name: str, make: Callable[[], nn.Module], weights: dict[str, torch.Tensor], left_out: tuple[str, ...] = ()) -> nn.Module:
-    """The network that `make` makes, with `weights`, in eval(); keys ending in `left_out` are made, not loaded.
+    """The network that `make` makes, with `weights`, as it is run; keys ending in `left_out` are made, not loaded.
 
     Raises ValueError naming the file and the first weights that do not fit.
     """
@@ -152,7 +152,7 @@ def fill(path: str | Path, name: str, make: Callable[[], nn.Module], weights: di
     if wrong:
         raise ValueError(f"{path} does not fit the {name} architecture: {len(wrong)} weights are missing, unknown or of another shape, first {', '.join(wrong[:3])}. Download it again, or update Loupe.")
     network.load_state_dict({key: weights[key] for key in found}, strict=False)
-    return network.eval()
+    return network.train(False)
 
 
 def refuse(path: str | Path, state: object, entries: dict[str, str], name: str, choose: str) -> NoReturn:

@@ -15,11 +15,11 @@ ACCEPTED = {int: Integral, float: Real}
 
 def checked(execute):
     """A node's `execute` that raises ValueError for values outside the node's schema, and for sockets that carry None."""
-    signature = inspect.signature(execute)
+    assigned = inspect.signature(execute).bind
 
     @functools.wraps(execute)
     def checked_execute(cls, *args, **kwargs):
-        given = signature.bind(cls, *args, **kwargs).arguments
+        given = assigned(cls, *args, **kwargs).arguments
         for declared in cls.define_schema().inputs:
             if declared.id in given:
                 check_input(declared, given[declared.id])

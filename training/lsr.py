@@ -115,7 +115,7 @@ class Pairs:
 @torch.no_grad()
 def write_sheet(path: Path, net: LSR, frozen: vae.FrozenVAE, low: torch.Tensor, high: torch.Tensor, device: str) -> None:
     training, size = net.training, high.shape[-2:]
-    upscaled = net.eval()(low.to(device), size)
+    upscaled = net.train(False)(low.to(device), size)
     net.train(training)
     columns = {"low": low.to(device), "bicubic latent": F.interpolate(low, size, mode="bicubic").to(device), "LSR": upscaled, "large, encoded": high.to(device)}
     sheet(path, {name: frozen.view(latents) for name, latents in columns.items()})

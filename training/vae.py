@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 
 import comfy.latent_formats
 import comfy.model_detection
@@ -28,7 +28,7 @@ class FrozenVAE:
 
     def __init__(self, name: str, network: nn.Module, latent_format: comfy.latent_formats.LatentFormat, space: LatentSpace, pixels_per_cell: int):
         self.name, self.latent_format, self.space, self.pixels_per_cell = name, latent_format, space, pixels_per_cell
-        self.network = network.requires_grad_(False).eval()
+        self.network = network.requires_grad_(False).train(False)
 
     def to(self, device: str) -> "FrozenVAE":
         self.network.to(device)
@@ -102,7 +102,7 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
         raise SystemExit(f"--vae {file}: there is no such file. Name a VAE file or a checkpoint, or `mini` for the bundled autoencoder.")
     try:
         weights, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+    except (ValueError, RuntimeError, EOFError, UnpicklingError, SafetensorError) as error:
         raise SystemExit(f"--vae {file} cannot be read: {error}") from None
     found = None
     prefix = comfy.model_detection.unet_prefix_from_state_dict(weights)

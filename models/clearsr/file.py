@@ -16,7 +16,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
 
 
 def load(path: str, **factory) -> tuple[ClearSR, Metadata]:
-    """The network with its LoRAs, in eval(). factory: dtype, device and operations of its layers.
+    """The network with its LoRAs, as it is run. factory: dtype, device and operations of its layers.
 
     The note `image_prompt` is "0" for a file trained without one. Raises ValueError naming the file and what it holds
     when it is no ClearSR.

@@ -17,7 +17,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
 
 
 def load(path: str) -> tuple[LIIFDecoder, Metadata]:
-    """The network, float32 on the CPU in eval().
+    """The network, float32 on the CPU, as it is run.
 
     Published files may be whole autoencoders or latent diffusion models, of which the decoder is taken; they tell no
     latents. Raises ValueError naming the file and what it holds when there is no decoder.

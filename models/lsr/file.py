@@ -18,7 +18,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
 
 
 def load(path: str) -> tuple[LSR, Metadata]:
-    """The network, float32 on the CPU in eval(). Published files tell no latents and are SDXL's.
+    """The network, float32 on the CPU, as it is run. Published files tell no latents and are SDXL's.
 
     Raises ValueError naming the file and what it holds when it is no LSR.
     """

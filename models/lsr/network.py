@@ -53,7 +53,7 @@ class LSR(nn.Module):
 
     channels: latent channels C. dim, depths, heads, window, mlp_ratio: the Swin encoder. hidden: widths
     of the LIIF head. drop_path: stochastic depth in train() (the paper trains with 0.1). The network
-    starts in eval().
+    starts out of training.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LSR(nn.Module):
         self.features = self.encoder.conv_before_upsample[0].out_channels
         # 3x3 unfolded features, offset to the low-resolution cell (y, x), size of the target cell (y, x)
         self.imnet = LIIF(self.features, channels, hidden, unfold=3)
-        self.eval()
+        self.train(False)
 
     def forward(
         self,

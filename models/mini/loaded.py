@@ -190,7 +190,7 @@ def load_vae(disable_dynamic: bool = False) -> comfy.sd.VAE:
     weights, _ = file.load("vae")
     placeholder = AutoencoderKL(**PLACEHOLDER_VAE)
     vae = comfy.sd.VAE(sd=placeholder.state_dict(), config={"params": PLACEHOLDER_VAE})
-    net = MiniVAEAdapter(operations=comfy.ops.disable_weight_init).to(vae.vae_dtype).eval()
+    net = MiniVAEAdapter(operations=comfy.ops.disable_weight_init).to(vae.vae_dtype).train(False)
     net.load_state_dict({k: v.to(vae.vae_dtype) for k, v in weights.items()})
     vae.first_stage_model = net
     vae.patcher = _patcher_class(disable_dynamic)(net, load_device=vae.device, offload_device=mm.vae_offload_device())

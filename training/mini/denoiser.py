@@ -56,7 +56,7 @@ def load_vae() -> tuple[MiniVAE, float]:
     weights, metadata = file.load("vae")
     vae = MiniVAE().to(memory_format=torch.channels_last)
     vae.load_state_dict({k: v.float() for k, v in weights.items()})
-    return vae.eval(), metadata.latents.scale_factor
+    return vae.train(False), metadata.latents.scale_factor
 
 
 @torch.no_grad()

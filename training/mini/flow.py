@@ -107,8 +107,8 @@ def velocity(net: NextDiT, x: torch.Tensor, sigma: torch.Tensor, context: torch.
 
 def compile_layers(net: NextDiT) -> None:
     """Fuse what surrounds the matrix products of each layer. Needs a C++ compiler on a CPU; a minute at the start."""
-    for layer in (*net.context_refiner, *net.noise_refiner, *net.layers):
-        layer.compile(dynamic=False)
+    for fuse in [layer.compile for layer in (*net.context_refiner, *net.noise_refiner, *net.layers)]:
+        fuse(dynamic=False)
 
 
 def draw_sigmas(count: int, g: torch.Generator) -> torch.Tensor:
