@@ -1,4 +1,4 @@
-"""An API workflow over a folder of pictures, on ComfyUI servers or a Ray cluster.
+"""An API workflow over a folder of pictures, on ComfyUI servers.
 
 Prints one JSON line a picture: picture, result (done, skipped or failed), files, seconds, server, error. The exit
 code is 0 when every picture is done or skipped, 1 when one failed, 2 when nothing was started.
@@ -20,34 +20,31 @@ from .workers import ServerWorker, dispatch
 
 RUNNING = "http://127.0.0.1:8188"  # where ComfyUI listens unless told otherwise
 Start = Callable[[], AbstractContextManager[str]]  # starts a ComfyUI server for a `with` block and gives its URL
+Cluster = Callable[[str], AbstractContextManager[list]]  # the workers of the Ray cluster at an address, for a `with` block
 
 
-def parse(arguments, start: Start | None = None, prog="run"):
+def parse(arguments, start: Start | None = None, prog="run", cluster: Cluster | None = None):
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("workflow", metavar="WORKFLOW.json", help="workflow in API format")
     parser.add_argument("--set", metavar="NODE.INPUT=VALUE", action="append", default=[], help=f"change an input; NODE is an id or a title, VALUE may be {PICTURE}")
     parser.add_argument("--input", metavar="DIR", help="folder of pictures, for the Load Image node; without it the workflow runs once")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the results")
     parser.add_argument("--server", metavar="URL", nargs="+", action="extend", default=[], help="running ComfyUI servers; without any, " + ("one is started" if start else f"the one at {RUNNING}"))
-    parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="auto", help="use a Ray cluster: one ComfyUI for every GPU that it has" + ("" if start else " (only from a checkout: python dev.py run)"))
+    parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="auto", help="use a Ray cluster: one ComfyUI for every GPU that it has" + ("" if cluster else " (only from a checkout: python dev.py run)"))
     parser.add_argument("--retries", metavar="N", type=int, default=2, help="how often a picture may lose its server and go to another (default 2)")
     options = parser.parse_args(arguments)
     if options.ray is not None and options.server:
         parser.error("give --server or --ray, not both")
-    if options.ray is not None and start is None:
+    if options.ray is not None and cluster is None:
         parser.error("--ray starts a ComfyUI on every machine, which needs a checkout of the repository there: python dev.py run --ray. Here, start the servers yourself and name them with --server")
     return options
 
 
 @contextmanager
-def workers(options, start: Start | None):
+def workers(options, start: Start | None, cluster: Cluster | None = None):
     """The workers that `options` ask for: running servers, machines of a Ray cluster, or a server of our own."""
-    if options.ray is not None:
-        try:
-            from .ray_cluster import machines
-        except ModuleNotFoundError as error:
-            raise UsageError(f"--ray needs the package ray: {sys.executable} -m pip install ray") from error
-        with machines(start, options.ray) as found:
+    if options.ray is not None and cluster is not None:
+        with cluster(options.ray) as found:
             yield found
     elif options.server or start is None:
         yield [ServerWorker(url) for url in dict.fromkeys(url.rstrip("/") for url in options.server or [RUNNING])]
@@ -61,7 +58,7 @@ def report(job, result, **more):
     return result
 
 
-def run_jobs(options, start, jobs, results):
+def run_jobs(options, start, cluster, jobs, results):
     """Report every job. Returns the results in words."""
     open_jobs, words = [], []
     for job in jobs:
@@ -72,7 +69,7 @@ def run_jobs(options, start, jobs, results):
             words.append(report(job, "skipped", files=files))
     if not open_jobs:
         return words
-    with workers(options, start) as found:
+    with workers(options, start, cluster) as found:
         for worker in found:
             worker.check(open_jobs[0].workflow)
         with closing(dispatch(open_jobs, found, options.retries)) as finished:
@@ -87,11 +84,11 @@ def run_jobs(options, start, jobs, results):
     return words
 
 
-def main(arguments, start: Start | None = None, prog="run"):
+def main(arguments, start: Start | None = None, prog="run", cluster: Cluster | None = None):
     """Run the command. start: how to start a server of our own; without it only running ones are used."""
-    options = parse(arguments, start, prog)
+    options = parse(arguments, start, prog, cluster)
     try:
-        words = run_jobs(options, start, plan(options), Results(options.output))
+        words = run_jobs(options, start, cluster, plan(options), Results(options.output))
     except (UsageError, ServerLost) as error:
         print(f"run: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,5 @@
-"""python dev.py run: the command of headless/run.py, with a ComfyUI started for it where no running one is named."""
+"""python dev.py run: the command of headless/run.py, with a ComfyUI started for it where no running one is named, or
+one on every GPU of a Ray cluster."""
 
 import sys
 import tempfile
@@ -7,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..headless import run
+from ..headless.jobs import UsageError
 from .serve import BASE, model_folders
 from .server import PACK, Server, ServerError
 
@@ -21,9 +23,19 @@ def own_server(comfyui, command="run"):
             yield server.url
 
 
-def main(comfyui, _, arguments):
+def cluster(start, address):
+    """A worker for every GPU of the Ray cluster at `address`."""
     try:
-        return run.main(arguments, partial(own_server, Path(comfyui)), "dev.py run")
+        from .ray_cluster import machines
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--ray needs the package ray: {sys.executable} -m pip install ray") from error
+    return machines(start, address)
+
+
+def main(comfyui, _, arguments):
+    start = partial(own_server, Path(comfyui))
+    try:
+        return run.main(arguments, start, "dev.py run", partial(cluster, start))
     except ServerError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2

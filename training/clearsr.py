@@ -36,9 +36,10 @@ from ..models.files import BUNDLED, Metadata
 from ..models.latent_space import LatentSpace
 from ..models.mini import file
 from ..models.mini.world import NATIVE_SIZE, UNET_CONFIG
+from .command_line import launch, options_parser, provenance
 from .degradation import degrade
 from .images import report, scan, shrink, to_tensor
-from .loop import Loop, launch, options_parser, provenance
+from .loop import Loop
 from .lora import LoRA
 from .mini.denoiser import attention, attention_override, load_vae
 from .mini.scenes import caption, crop_caption, sample_scene

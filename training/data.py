@@ -13,8 +13,9 @@ import torch
 from ..methods.regions import axis_starts
 from ..models.files import Metadata
 from . import vae
+from .command_line import provenance
 from .images import ImageFile, report, scan, shrink_bicubic
-from .loop import Loop, provenance, require_tensorboard
+from .loop import Loop, require_tensorboard
 from .vae import FrozenVAE
 
 

@@ -19,6 +19,7 @@ from ..models.implicit_decoder import HybridDecoder, ImplicitDecoder, file
 from ..models.implicit_decoder.resample import bicubic
 from ..models.implicit_decoder.tap import Decoded
 from . import images, vae
+from .command_line import launch, options_parser
 from .data import (
     add_options,
     begin,
@@ -29,7 +30,6 @@ from .data import (
     make_loop,
     samples_due,
 )
-from .loop import launch, options_parser
 from .plots import sheet
 from .shards import Shards
 

@@ -1,16 +1,13 @@
-"""What every training command shares: options, schedule, EMA, checkpoints, log, plot, a clean stop, several ranks."""
+"""What every training run shares: schedule, EMA, checkpoints, log, plot, a clean stop, the mean over ranks."""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import importlib.util
 import math
 import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,64 +21,6 @@ from tqdm import tqdm
 from .plots import plot_log
 
 STOPPED = 130  # exit status of a run that was asked to stop
-
-def options_parser(name: str, description: str, steps: int, batch: int) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"dev.py train {name}", description=description)
-    parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder of data, checkpoints and logs")
-    parser.add_argument("--save", type=Path, help="the finished file (default: where its loader node looks)")
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--minutes", type=float, help="train for so long instead of --steps; the learning rate follows, and a resumed run counts what it had")
-    parser.add_argument("--batch", type=int, default=batch, help="rows a step and rank")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--ranks", type=int, default=1, help="data-parallel processes, one CPU thread each")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--save-every", type=int, default=500)
-    return parser
-
-
-def launch(train, options: argparse.Namespace) -> None:
-    """Run `train(rank, options)` in `options.ranks` processes, or as the rank that torchrun says this process is."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join_torchrun(train, options)
-        return
-    if options.ranks == 1:
-        train(0, options)
-        return
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = torch.multiprocessing.get_context("fork")
-    workers = [context.Process(target=_worker, args=(rank, port, train, options)) for rank in range(options.ranks)]
-    for worker in workers:
-        worker.start()
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the workers as well, and they stop together
-    for worker in workers:
-        worker.join()
-    signal.signal(signal.SIGINT, interrupt)
-    codes = {worker.exitcode for worker in workers} - {0}
-    if codes == {STOPPED}:
-        sys.exit(STOPPED)
-    if codes:
-        raise SystemExit("a training rank failed, see above")
-
-
-def _worker(rank: int, port: int, train, options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=options.ranks)
-    train(rank, options)
-    dist.destroy_process_group()
-
-
-def _join_torchrun(train, options: argparse.Namespace) -> None:
-    rank, local, options.ranks = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-    cuda = torch.device(options.device).type == "cuda"
-    if cuda:
-        options.device = f"cuda:{local}"
-        torch.cuda.set_device(local)
-    # preparing data may keep one rank longer than the others
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=datetime.timedelta(days=1))
-    train(rank, options)
-    dist.destroy_process_group()
 
 
 class Loop:
@@ -234,17 +173,3 @@ def _tensorboard(folder: Path):
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder)
-
-
-def provenance(command: str, options: argparse.Namespace, seconds: float) -> dict[str, str]:
-    """Metadata that says how a file was made: command, commit, steps, wall time, licence."""
-    root = Path(__file__).parents[1]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
-    length = f"--minutes {options.minutes:g}" if getattr(options, "minutes", None) else f"--steps {options.steps}"
-    return {
-        "training": f"python dev.py train {command} {length} --batch {options.batch} --ranks {options.ranks} --seed {options.seed}",
-        "commit": commit or "unknown",
-        "wall_minutes": f"{seconds / 60:.0f}",
-        "device": options.device,
-        "license": "GPL-3.0-only",
-    }

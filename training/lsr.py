@@ -21,6 +21,7 @@ from ..methods.regions import Region
 from ..models.latent_space import LatentSpace
 from ..models.lsr import LSR, file
 from . import images, vae
+from .command_line import launch, options_parser
 from .data import (
     add_options,
     begin,
@@ -31,7 +32,6 @@ from .data import (
     make_loop,
     samples_due,
 )
-from .loop import launch, options_parser
 from .plots import sheet
 from .shards import Entry, Shards
 

@@ -21,7 +21,7 @@ ALLOWED = {
     "engine": ({"methods"}, TORCH | {"comfy", "comfy_execution", "comfy_extras"}),
     "models": ({"methods"}, TORCH | {"comfy", "comfy_extras", "einops", "safetensors", "spandrel", "transformers", "PIL"}),
     "methods": (set(), TORCH),
-    "headless": (set(), {"aiohttp", "PIL", "ray"}),
+    "headless": (set(), {"aiohttp", "PIL"}),
     "tools": ({"headless"}, None),
 }
 FLOORS = [

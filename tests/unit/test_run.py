@@ -13,6 +13,7 @@ from loupe.headless.client import Refused, ServerLost, WorkflowError
 from loupe.headless.jobs import PICTURE, Job, UsageError, plan
 from loupe.headless.results import Results
 from loupe.headless.workers import dispatch
+from loupe.tools import run as dev_run
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,7 +197,7 @@ def test_an_interrupted_run_cancels_what_is_running(folder):
 def test_ray_is_asked_for_plainly(folder, capsys):
     if importlib.util.find_spec("ray"):
         pytest.skip("ray is installed")
-    assert run.main([str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"], start=no_server) == 2
+    assert dev_run.main("no ComfyUI", None, [str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"]) == 2
     assert "--ray needs the package ray" in capsys.readouterr().err
 
 
@@ -228,7 +229,7 @@ def test_without_servers_one_is_started_and_stopped(folder):
     assert states == ["started", "stopped"]
 
 
-def test_ray_needs_a_way_to_start_servers(folder, capsys):
+def test_ray_needs_a_checkout(folder, capsys):
     with pytest.raises(SystemExit):
         run.main([str(folder / "workflow.json"), "--output", str(folder / "out"), "--ray"])
     assert "needs a checkout" in capsys.readouterr().err

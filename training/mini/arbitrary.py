@@ -27,7 +27,8 @@ from ...models import files, implicit_decoder
 from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.world import ARBITRARY_CONFIG
-from ..loop import Loop, launch, options_parser, provenance
+from ..command_line import launch, options_parser, provenance
+from ..loop import Loop
 from .denoiser import attention, attention_override, load_vae
 from .low_resolution import SIDE, draw, draw_whole, prepare, target
 from .shards import Images

@@ -13,8 +13,9 @@ from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.captioner import Captioner
 from ...models.mini.detector import STRIDE
+from ..command_line import launch, options_parser, provenance
 from ..images import to_tensor
-from ..loop import Loop, launch, options_parser, provenance
+from ..loop import Loop
 from .detector import SIZE, losses, targets
 from .scenes import COLOURS, GROUNDS, SHAPES, crop_sights, sample_scene
 from .shards import Images

@@ -23,8 +23,9 @@ from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.vae import MiniVAE
 from ...models.mini.world import NATIVE_SIZE, UNET_CONFIG
+from ..command_line import launch, options_parser, provenance
 from ..images import shrink, to_tensor
-from ..loop import Loop, launch, options_parser, provenance
+from ..loop import Loop
 from .scenes import caption, crop_caption, mirrored, sample_scene
 from .shards import Images
 from .text import UNKNOWN_ROW, Vocabulary, encode_text, load_text_model

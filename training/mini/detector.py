@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.detector import RADIUS_UNIT, STRIDE, Detector
+from ..command_line import launch, options_parser, provenance
 from ..images import to_tensor
-from ..loop import Loop, launch, options_parser, provenance
+from ..loop import Loop
 from .scenes import COLOURS, SHAPES, sample_scene
 from .shards import Images
 

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from ...models.files import Metadata
 from ...models.mini import file
-from ..loop import Loop, launch, options_parser, provenance
+from ..command_line import launch, options_parser, provenance
+from ..loop import Loop
 from ..lora import LoRA
 from . import flow
 from .denoiser import draw_batch, prepare

@@ -25,7 +25,8 @@ from torch import nn
 from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.world import FLOW_CONFIG, FLOW_SHIFT
-from ..loop import Loop, launch, options_parser, provenance
+from ..command_line import launch, options_parser, provenance
+from ..loop import Loop
 from .denoiser import WHOLE_SHARE, attention, attention_of_heads, draw_batch, prepare
 from .text import Vocabulary, encode_text, load_text_model
 

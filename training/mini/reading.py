@@ -15,7 +15,8 @@ from ...models.files import Metadata
 from ...models.mini import file
 from ...models.mini.captions import COLUMNS, ROWS
 from ...models.mini.world import TEXT_CONFIG
-from ..loop import Loop, launch, options_parser, provenance
+from ..command_line import launch, options_parser, provenance
+from ..loop import Loop
 from .denoiser import attention
 from .scenes import (
     BASE_SEED,

@@ -13,8 +13,9 @@ from ...models.files import Metadata
 from ...models.latent_space import LatentSpace
 from ...models.mini import file
 from ...models.mini.vae import MiniVAE
+from ..command_line import launch, options_parser, provenance
 from ..images import shrink, to_tensor
-from ..loop import Loop, launch, options_parser, provenance
+from ..loop import Loop
 from .shards import Images
 
 SIZE = 128

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 import ray
 import ray.exceptions
 
-from .client import ServerLost
-from .workers import ServerWorker
+from ..headless.client import ServerLost
+from ..headless.workers import ServerWorker
 
 
 class Machine:
