@@ -1,9 +1,9 @@
 """Set up and run Loupe from a checkout, with nothing but Python 3.10 to 3.13 and the package index.
 
-    python dev.py demo     make a 4x picture with the bundled mini world, into output/
+    python dev.py demo     make a 4x image with the bundled mini world, into output/
     python dev.py test     lint and run every test (further arguments go to pytest)
     python dev.py serve    start ComfyUI with the pack, for the browser
-    python dev.py run      run a workflow over a folder of pictures (docs/headless.md)
+    python dev.py run      run a workflow over a folder of images (docs/headless.md)
     python dev.py report   compare Loupe with ComfyUI's own ways on an image and a model (docs/report.md)
     python dev.py train    train a bundled network
     python dev.py bench    run a benchmark
@@ -295,7 +295,7 @@ def test_plan(versions):
         plan += [(f"numerics with {name}, {newest.name}", newest, in_process, name) for name in INSTRUCTIONS]
     plan += [(f"in-process tests, {comfyui.name}", comfyui, ["tests/comfyui"], None) for comfyui in older]
     plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None)]
-    plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py"], None) for comfyui in older]
+    plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py", "tests/e2e/test_archive.py"], None) for comfyui in older]
     plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None))
     return plan
 

@@ -40,10 +40,10 @@ class Server:
     comfyui: ComfyUI's folder. base: folder for custom_nodes, input, output, temp and user files.
     port: a free one by default. arguments: more of main.py's arguments.
     log: where its output goes; by default the file `log_file`, quoted when the server dies.
-    pack: the folder that is installed.
+    pack: the folder that is installed. python: whose packages it has.
     """
 
-    def __init__(self, comfyui, base, port=None, arguments=(), log=None, pack=PACK):
+    def __init__(self, comfyui, base, port=None, arguments=(), log=None, pack=PACK, python=sys.executable):
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.base = Path(base)
@@ -52,7 +52,7 @@ class Server:
         self.pack = pack
         device = [] if getattr(torch, "accelerator", torch.cuda).is_available() else ["--cpu"]
         self.command = [
-            sys.executable, str(Path(comfyui) / "main.py"), *device, "--disable-api-nodes",
+            str(python), str(Path(comfyui) / "main.py"), *device, "--disable-api-nodes",
             "--base-directory", str(self.base), "--database-url", "sqlite:///:memory:",
             "--listen", "127.0.0.1", "--port", str(self.port), "--preview-method", "latent2rgb", *arguments,
         ]

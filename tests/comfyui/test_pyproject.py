@@ -23,6 +23,8 @@ def test_comfyui_reads_what_the_registry_needs():
     assert project.supported_os == ["OS Independent"] and "GPU :: NVIDIA CUDA" in project.supported_accelerators
     assert project.supported_comfyui_version == ">=0.16.0"
     assert comfy.publisher_id and comfy.display_name == "Loupe"
+    assert project.urls.repository.startswith("https://")
+    assert all(address.startswith(f"{project.urls.repository}/") for address in (project.urls.documentation, project.urls.issues, comfy.icon))
     assert comfy.web is None  # __init__.py names it; both would load the page extension twice
 
 

@@ -1,25 +1,19 @@
-"""The registry's archive in a clean ComfyUI, and dev.py run on two servers, one of them that one."""
+"""dev.py run on two servers and on a Ray cluster."""
 
 import importlib.util
 import json
-import shutil
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 
 import numpy as np
 import pytest
-from loupe.headless.client import Client, find_node
-from loupe.tools import blueprints, pack, run
+from loupe.headless.client import Client
+from loupe.tools import run
 from loupe.tools.server import PACK, Server
-from loupe.tools.shelf import SHELF
 from PIL import Image
 
-TRACKED = shutil.which("git") and (PACK / ".git").exists()
-KEPT = {"__init__.py", "__main__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"}
-ROOMS = {"browser", "docs", "engine", "headless", "js", "locales", "methods", "models", "nodes", "patches", "subgraphs", "training", "workflows"}
 WORKFLOW = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}},
     "2": {"class_type": "LoupeLoadMini", "inputs": {}},
@@ -33,44 +27,9 @@ WORKFLOW = {
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory):
-    if not TRACKED:
-        pytest.skip("the archive is made from what git tracks")
-    return pack.build(tmp_path_factory.mktemp("archive"))
-
-
-@pytest.fixture(scope="module")
-def second_server(comfyui, tmp_path_factory, request):
-    """A ComfyUI with the pack from the archive (from the folder where there is no git)."""
-    installed = PACK
-    if TRACKED:
-        installed = tmp_path_factory.mktemp("installed")
-        zipfile.ZipFile(request.getfixturevalue("archive")).extractall(installed)
-    with Server(comfyui, tmp_path_factory.mktemp("clean"), pack=installed) as server:
+def second_server(comfyui, tmp_path_factory):
+    with Server(comfyui, tmp_path_factory.mktemp("second")) as server:
         yield server
-
-
-def test_archive_holds_what_runs(archive):
-    names = zipfile.ZipFile(archive).namelist()
-    assert KEPT <= set(names)
-    assert {name.split("/")[0] for name in names} <= KEPT | ROOMS
-    assert not [name for name in names if "/." in name or name.endswith((".pyc", ".csv", ".ckpt"))]
-    assert {f"models/mini/mini_{part}.safetensors" for part in ("unet", "text", "vae", "lsr", "decoder", "arbitrary", "clearsr")} <= set(names)
-    assert {f"workflows/{shown.title}.{kind}" for shown in SHELF.values() for kind in ("json", "jpg")} <= set(names)
-    assert {f"subgraphs/{title}.json" for title in blueprints.BLUEPRINTS} <= set(names)
-    assert archive.stat().st_size < 50e6
-    assert sum(file.file_size for file in zipfile.ZipFile(archive).infolist() if file.filename.startswith("docs/")) < 3e6
-
-
-def test_archive_is_the_same_again(archive, tmp_path):
-    assert pack.build(tmp_path).read_bytes() == archive.read_bytes()
-
-
-def test_archive_runs_the_demo_in_a_clean_comfyui(archive, second_server, server, demo_workflow):
-    result = find_node(demo_workflow, "SaveImage", "LSRNA-DemoFusion")
-    pictures = [np.asarray(client.images(client.run(demo_workflow), result)[0], int) for client in (Client(second_server.url), Client(server.url))]
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1  # of 255
-    assert set(Client(second_server.url).get_json("/object_info")) == set(Client(server.url).get_json("/object_info"))
 
 
 @pytest.fixture
