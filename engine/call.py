@@ -2,10 +2,12 @@
 
 import logging
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from comfy import model_management
+from comfy.model_base import BaseModel
 
 from .conditioning import Crop, conds_for, has_region_prompts, on_canvas, signatures
 from .progress import Progress
@@ -25,8 +27,8 @@ class Call:
     """
 
     run: Run
-    executor: object
-    model: object
+    executor: Callable[..., list[torch.Tensor]]
+    model: BaseModel
     conds: list
     x: torch.Tensor
     timestep: torch.Tensor
@@ -106,7 +108,7 @@ class Call:
         self.progress.update(1)
         return out
 
-    def predict_views(self, images: list[torch.Tensor], views: list[View | SmallView], conds: list | None = None) -> list[list[torch.Tensor]]:
+    def predict_views(self, images: list[torch.Tensor], views: Sequence[View | SmallView], conds: list | None = None) -> list[list[torch.Tensor]]:
         """Denoised predictions, per guidance branch and view, of equally large `images`. `conds`: other than the
         call's."""
         branches = on_canvas(self.conds if conds is None else conds, self.canvas.size, self.run.cache)
@@ -114,7 +116,7 @@ class Call:
         groups = {}
         for i, kind in enumerate(views if alone else signatures(branches, views)):
             groups.setdefault(kind, []).append(i)
-        denoised = [[None] * len(views) for _ in branches]
+        denoised: list[list] = [[None] * len(views) for _ in branches]
         shape = images[0].shape
         for waiting in groups.values():
             while waiting:

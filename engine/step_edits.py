@@ -9,7 +9,7 @@ between its steps are left alone (`trace`).
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,7 +103,7 @@ def _edited(function, run, keys, edits):
     return sample
 
 
-def _of_steps(evaluations, levels):
+def _of_steps(evaluations: Sequence[Own | None], levels: Sequence[float]) -> Sequence[Own | None] | None:
     """`evaluations` with that of every step named; None where it cannot be told."""
     reported = [own.step for own in evaluations if own is not None]
     if not reported and len(evaluations) == len(levels) - 1:
@@ -114,7 +114,7 @@ def _of_steps(evaluations, levels):
 class _EditedModel:
     """What a sampler evaluates in place of the model. step: of the evaluation that was the last one."""
 
-    def __init__(self, model, edits, shape, evaluations: list[Own | None]):
+    def __init__(self, model, edits, shape, evaluations: Sequence[Own | None]):
         self._model, self._shape, self._evaluations = model, shape, iter(evaluations)
         self._before = [edit.before for edit in edits if edit.before is not None]
         self._evaluated = [edit.evaluated for edit in edits if edit.evaluated is not None]

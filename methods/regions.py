@@ -5,10 +5,14 @@ All coordinates are latent cells. The view grid and the jitter are those of Demo
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
+
+Cells = TypeVar("Cells", torch.Tensor, np.ndarray)
 
 BLENDS = ("uniform", "gaussian", "linear")
 
@@ -21,7 +25,7 @@ class Region(NamedTuple):
     height: int
     width: int
 
-    def crop(self, tensor: torch.Tensor) -> torch.Tensor:
+    def crop(self, tensor: Cells) -> Cells:
         """View of the last two dimensions of `tensor` (..., H, W) inside this region."""
         return tensor[..., self.y : self.y + self.height, self.x : self.x + self.width]
 
@@ -227,7 +231,7 @@ def _draw(start, region, length, jitter, rng):
     return rng.randint(0 if at_end else -jitter, 0 if at_start else jitter)
 
 
-def merge(parts: list[torch.Tensor], regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0, count: torch.Tensor | None = None) -> torch.Tensor:
+def merge(parts: Sequence[torch.Tensor], regions: Sequence[Region], height: int, width: int, weights: torch.Tensor, border: int = 0, count: torch.Tensor | None = None) -> torch.Tensor:
     """Weighted mean of overlapping region outputs.
 
     parts: one (..., region_height, region_width) tensor per region. weights: (region_height,

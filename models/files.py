@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from .latent_space import LatentSpace
+
+Network = TypeVar("Network", bound=nn.Module)
 
 BUNDLED = Path(__file__).resolve().parent / "mini"  # files that come with Loupe
 SAFETENSORS = (".safetensors", ".sft")
@@ -54,7 +56,7 @@ def kind(name: str, node: str):
     return register
 
 
-def read(path: str | Path) -> tuple[object, dict[str, str]]:
+def read(path: str | Path) -> tuple[Any, dict[str, str]]:
     """What a .safetensors or a weights-only PyTorch file holds, on the CPU, and its entries.
 
     Raises ValueError naming the file when it is damaged or holds other objects than weights.
@@ -137,7 +139,7 @@ def own_format(entries: dict[str, str]) -> str | None:
     return named if named.startswith("loupe.") else None
 
 
-def fill(path: str | Path, name: str, make: Callable[[], nn.Module], weights: dict[str, torch.Tensor], left_out: tuple[str, ...] = ()) -> nn.Module:
+def fill(path: str | Path, name: str, make: Callable[[], Network], weights: dict[str, torch.Tensor], left_out: tuple[str, ...] = ()) -> Network:
     """The network that `make` makes, with `weights`, as it is run; keys ending in `left_out` are made, not loaded.
 
     Raises ValueError naming the file and the first weights that do not fit.

@@ -1,26 +1,28 @@
 """What the pack's own sockets carry: a network under ComfyUI's memory manager."""
 
 from collections.abc import Callable
+from typing import Generic
 
 import comfy.model_management
 import comfy.model_patcher
 import torch
-from torch import nn
+
+from .files import Network
 
 
-class Loaded:
+class Loaded(Generic[Network]):
     """A network of plain torch layers that waits on `offload` and runs on `device`, ComfyUI's GPU by default.
 
     name: of its file, for errors.
     """
 
-    def __init__(self, network: nn.Module, name: str, offload: torch.device, device: torch.device | None = None):
+    def __init__(self, network: Network, name: str, offload: torch.device, device: torch.device | None = None):
         self.name = name
         # plain ModelPatcher: dynamic loading would stream comfy.ops layers, and these are torch.nn
         self.patcher = comfy.model_patcher.ModelPatcher(network, load_device=device or comfy.model_management.get_torch_device(), offload_device=offload)
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         return self.patcher.model
 
     @property

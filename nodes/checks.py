@@ -6,6 +6,7 @@ ComfyUI holds what a widget says to the node's schema, but not what comes by lin
 import functools
 import inspect
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 
@@ -68,7 +69,7 @@ def verdict(node, check, **values) -> bool | str:
     return True
 
 
-def value_of(name: str, value, kind: type, least=None, most=None, options=None):
+def value_of(name: str, value, kind: type, least=None, most=None, options=None) -> Any:
     """`value`, checked to be a `kind` from `least` to `most`, or one of `options`."""
     if isinstance(value, bool) != (kind is bool) or not isinstance(value, ACCEPTED.get(kind, kind)):
         raise ValueError(f"{name} is {value!r:.60}; expected {kind.__name__}.")

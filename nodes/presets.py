@@ -1,6 +1,7 @@
 """Presets of the samplers: what they set their widgets to. Measured in docs/cost.md."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from comfy_api.latest import io
 
@@ -8,7 +9,7 @@ from ..engine.sigmas import PAPER_SCHEDULE
 
 CUSTOM = "custom"
 
-Presets = Mapping[str, Mapping[str, object]]
+Presets = Mapping[str, Mapping[str, Any]]
 
 DEMOFUSION: Presets = {
     "balanced": {
@@ -47,7 +48,7 @@ def default(presets: Presets, widget: str):
     return next(iter(presets.values()))[widget]
 
 
-def decided(presets: Presets, preset: str, widgets: Mapping[str, object]) -> dict[str, object]:
+def decided(presets: Presets, preset: str, widgets: Mapping[str, Any]) -> dict[str, Any]:
     """Values of the `widgets` that presets decide; None is one that was not given.
 
     Raises ValueError where a widget was changed under a preset, which would not use it. The values of another preset may
@@ -60,7 +61,7 @@ def decided(presets: Presets, preset: str, widgets: Mapping[str, object]) -> dic
     raise ValueError(f"{name} is {given[name]}, but preset is '{preset}', which sets it to {presets[preset][name]}. Set preset to '{CUSTOM}' to use your own value.")
 
 
-def _any_of(presets: Iterable[Mapping[str, object]], widgets: Mapping[str, object]) -> bool:
+def _any_of(presets: Iterable[Mapping[str, Any]], widgets: Mapping[str, Any]) -> bool:
     return any(all(_same(preset[name], value) for name, value in widgets.items()) for preset in presets)
 
 

@@ -19,7 +19,7 @@ class LatentAdjustment(Part):
     """Early steps move towards `reference` by alpha, late ones away from it by beta; see
     `methods.latent_adjustment`.
 
-    reference: unscaled samples, resized to the canvas. target "sample" edits the sampler's state after
+    reference: unscaled samples, resized to the canvas; None where only settings are checked or drawn. target "sample" edits the sampler's state after
     the step, the last one in the finished latent; "denoised" the prediction of every step.
     early_end, late_start: fractions of the noise levels that the paper's 50 steps start from, or with boundaries
     "steps" of the run's own steps.
@@ -28,7 +28,7 @@ class LatentAdjustment(Part):
     key: ClassVar[str] = "latent_adjustment"
     rank: ClassVar[int] = 90
 
-    reference: torch.Tensor
+    reference: torch.Tensor | None
     alpha: float = 0.01
     beta: float = 0.01
     early_end: float = 0.2

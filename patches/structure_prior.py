@@ -18,7 +18,7 @@ class StructurePrior(Part):
     """Pulls the low wavelet band of the prediction to that of `reference`, and the signal in the sampler's
     state with it; see `methods.structure_prior`.
 
-    reference: unscaled samples of any size. "enlarge reference" compares on the canvas, after resizing
+    reference: unscaled samples of any size; None where only settings are checked. "enlarge reference" compares on the canvas, after resizing
     by `kernel`; "shrink prediction" at the reference's size, by area averages. target "image" moves x0 for good;
     "prediction" only what the step aims at, by weight s(t), which moves the next state by the part of it that the step
     covers: with weight 1, I-Max (schedule "cosine over the run") and ScaleDiff ("variance over the run", band "resize").
@@ -27,7 +27,7 @@ class StructurePrior(Part):
     key: ClassVar[str] = "structure_prior"
     rank: ClassVar[int] = 50
 
-    reference: torch.Tensor
+    reference: torch.Tensor | None
     weight: float = 0.2
     schedule: str = "cosine"
     mode: str = "paper"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import comfy.clip_vision
 import comfy.ops
@@ -168,7 +168,7 @@ def build(base: Base, options) -> dict[str, nn.Module]:
     base.encoder.requires_grad_(False)
     net = ClearSR(base.config, torch.float32)
     net.initialise({k: v.cpu() for k, v in base.unet.state_dict().items()})
-    modules = {"control": net}
+    modules: dict[str, nn.Module] = {"control": net}
     if options.rank_unet:
         modules["unet"] = LoRA(base.unet, lambda name: name.startswith("output_blocks.") and (".attn1." in name or ".attn2." in name), options.rank_unet)
     if options.rank_vae:
@@ -188,7 +188,7 @@ def go_on_from(path: Path, modules: dict[str, nn.Module]) -> None:
         raise SystemExit(f"--start {path} was trained with other options (--window, --rank-unet, --rank-vae, --no-gspm, --gspm-middle) or for another base: {error}") from None
 
 
-def low_quality(images: list[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
+def low_quality(images: Sequence[np.ndarray], rng: np.random.RandomState, options) -> list[np.ndarray]:
     """Degraded images, enlarged to their old size by bicubic interpolation."""
     return [cv2.resize(degrade(p, rng, rng.uniform(min(options.scale), max(options.scale)), options.strength), p.shape[1::-1], interpolation=cv2.INTER_CUBIC) for p in images]
 

@@ -1,5 +1,7 @@
 """ClearSR files: one safetensors with both control networks and both LoRAs."""
 
+from pathlib import Path
+
 import torch
 
 from .. import files
@@ -15,7 +17,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
     return files.own_format(entries) == FORMAT
 
 
-def load(path: str, **factory) -> tuple[ClearSR, Metadata]:
+def load(path: str | Path, **factory) -> tuple[ClearSR, Metadata]:
     """The network with its LoRAs, as it is run. factory: dtype, device and operations of its layers.
 
     The note `image_prompt` is "0" for a file trained without one. Raises ValueError naming the file and what it holds
@@ -32,6 +34,6 @@ def load(path: str, **factory) -> tuple[ClearSR, Metadata]:
     return network, metadata
 
 
-def save(path: str, network: ClearSR, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
+def save(path: str | Path, network: ClearSR, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
     weights = {**network.state_dict(), **network.loras["unet"], **network.loras["vae"]}
     files.write(path, weights, files.to_entries(metadata._replace(args=network.args), FORMAT, VERSION), dtype)

@@ -21,7 +21,7 @@ class ClearSRControl(comfy.controlnet.ControlNet):
     encodes it by the VAE that it is applied with, here one with the file's LoRA, so that every node for ControlNets
     and Loupe's regions work."""
 
-    def __init__(self, network: ClearSR, metadata: Metadata, name: str, load_device=None, manual_cast_dtype=None):
+    def __init__(self, network: ClearSR | None, metadata: Metadata, name: str, load_device=None, manual_cast_dtype=None):
         super().__init__(network, compression_ratio=1, latent_format=latent_format(metadata.latents, name), load_device=load_device, manual_cast_dtype=manual_cast_dtype)
         self.metadata, self.name = metadata, name
         self.upscale_algorithm = "bicubic"

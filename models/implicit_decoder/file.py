@@ -1,5 +1,7 @@
 """Implicit decoder files: Loupe's safetensors, and the published Lightning checkpoints (.ckpt, .pth)."""
 
+from pathlib import Path
+
 import torch
 
 from .. import files
@@ -16,7 +18,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
     return own == FORMAT if own else bool(published(state))
 
 
-def load(path: str) -> tuple[LIIFDecoder, Metadata]:
+def load(path: str | Path) -> tuple[LIIFDecoder, Metadata]:
     """The network, float32 on the CPU, as it is run.
 
     Published files may be whole autoencoders or latent diffusion models, of which the decoder is taken; they tell no
@@ -37,14 +39,14 @@ def load(path: str) -> tuple[LIIFDecoder, Metadata]:
         except (KeyError, IndexError) as error:
             raise ValueError(f"{path} does not fit the implicit decoder architecture: it lacks {error}. Download it again.") from None
 
-    def make():
+    def make() -> LIIFDecoder:
         args = dict(metadata.args)
         return CLASSES[args.pop("kind")](**args)
 
     return files.fill(path, "implicit decoder", make, {key: value.float() for key, value in weights.items()}), metadata
 
 
-def save(path: str, network: LIIFDecoder, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
+def save(path: str | Path, network: LIIFDecoder, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
     args = {"kind": network.kind, **network.args}
     files.write(path, network.state_dict(), files.to_entries(metadata._replace(args=args), FORMAT, VERSION), dtype)
 

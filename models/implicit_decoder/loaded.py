@@ -11,7 +11,7 @@ from ...methods.regions import Region
 from ..loaded import Loaded, fitting_rows
 from . import tap
 from .file import load
-from .network import HybridDecoder, ImplicitDecoder
+from .network import ImplicitDecoder, LIIFDecoder
 from .resample import bicubic
 from .tap import Decoded
 from .tiled import decode_tiled, tile_count
@@ -20,10 +20,10 @@ QUERIES_PER_CHUNK = 65536
 SMALLEST, LARGEST = 0.25, 16.0
 
 
-class LoadedDecoder(Loaded):
+class LoadedDecoder(Loaded[LIIFDecoder]):
     """What a LOUPE_IMPLICIT_DECODER socket carries."""
 
-    def __init__(self, network: ImplicitDecoder | HybridDecoder, name: str):
+    def __init__(self, network: LIIFDecoder, name: str):
         super().__init__(network, name, comfy.model_management.vae_offload_device())
 
     @classmethod

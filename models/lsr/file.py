@@ -1,5 +1,7 @@
 """LSR files: the published training checkpoint (.pth, .pt) and Loupe's own safetensors."""
 
+from pathlib import Path
+
 import torch
 
 from .. import files
@@ -17,7 +19,7 @@ def detect(state: object, entries: dict[str, str]) -> bool:
     return own == FORMAT if own else _published(state) is not None
 
 
-def load(path: str) -> tuple[LSR, Metadata]:
+def load(path: str | Path) -> tuple[LSR, Metadata]:
     """The network, float32 on the CPU, as it is run. Published files tell no latents and are SDXL's.
 
     Raises ValueError naming the file and what it holds when it is no LSR.
@@ -42,7 +44,7 @@ def load(path: str) -> tuple[LSR, Metadata]:
     return network, metadata
 
 
-def save(path: str, network: LSR, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
+def save(path: str | Path, network: LSR, metadata: Metadata, dtype: torch.dtype = torch.float16) -> None:
     weights = {key: value for key, value in network.state_dict().items() if not key.endswith(BUFFERS)}
     files.write(path, weights, files.to_entries(metadata._replace(args=network.args), FORMAT, VERSION), dtype)
 

@@ -12,7 +12,7 @@ from .file import load
 from .network import LSR
 
 
-class LatentUpscaler(Loaded):
+class LatentUpscaler(Loaded[LSR]):
     """What a LOUPE_LSR socket carries: the network and the latent format of its file."""
 
     def __init__(self, network: LSR, space: LatentSpace | None, name: str):
