@@ -5,6 +5,7 @@ all images of the first view, then all of the second.
 """
 
 import uuid
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import comfy.conds
@@ -69,7 +70,7 @@ def view_uuid(original: uuid.UUID, views: list) -> uuid.UUID:
     return uuid.uuid5(original, str(views))
 
 
-def signatures(conds: list, views: list[View | SmallView]) -> list[tuple]:
+def signatures(conds: list, views: Sequence[View | SmallView]) -> list[tuple]:
     """Views with equal signatures can share a network call: areas and GLIGEN boxes are per call, and
     prompts of different regions must be alike in kind."""
     differ = any(cond.keys() & {REGION, "area", "gligen"} for branch in conds for cond in branch or [])

@@ -245,7 +245,7 @@ def merge(parts: Sequence[torch.Tensor], regions: Sequence[Region], height: int,
     return Region(border, border, height, width).crop(total) / (coverage(regions, height, width, weights, border) if count is None else count)
 
 
-def coverage(regions: list[Region], height: int, width: int, weights: torch.Tensor, border: int = 0) -> torch.Tensor:
+def coverage(regions: Sequence[Region], height: int, width: int, weights: torch.Tensor, border: int = 0) -> torch.Tensor:
     """Sum of the weights on each cell, (height, width); see `merge`."""
     count = weights.new_zeros(height + 2 * border, width + 2 * border)
     for region in regions:

@@ -1,6 +1,7 @@
 """LSR files: the published training checkpoint (.pth, .pt) and Loupe's own safetensors."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -67,7 +68,7 @@ def infer_args(state: dict[str, torch.Tensor]) -> dict:
     }
 
 
-def _published(data: object) -> dict | None:
+def _published(data: Any) -> dict | None:
     """The weights of the authors' nested layout, or bare ones; None in other files."""
     model = data.get("model") if isinstance(data, dict) else None
     if isinstance(model, dict) and isinstance(model.get("sd"), dict):
