@@ -1,6 +1,6 @@
 """`bench captions`: what the mini world's captioner says of the regions of held-out scenes, against the scene.
 
-The true 128 px image of a scene is enlarged (bicubic) and cut into regions of 128 px, as *Region Crops* does it. Columns:
+The true 128 px image of a scene is enlarged (bicubic) and cut into regions of 128 px, as *Split Image into Regions* does it. Columns:
 
   shape, color, slot   shares of the things that a region's true caption names: said with that shape, and with the right
                        color and place

@@ -1,4 +1,4 @@
-"""`bench implicit-decode`: memory and time of Implicit Decode as the image grows and the chunk does not.
+"""`bench implicit-decode`: memory and time of VAE Decode (Any Size) as the image grows and the chunk does not.
 
 A 64 x 64 latent of the mini world becomes images of every size, each in a process of its own. The figure is the most
 memory (MiB, resident) that the process held above what it held before, less the image itself.

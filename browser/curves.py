@@ -38,7 +38,7 @@ def demofusion_sampler(steps: int, strength: float, scheduler: str, skip_exponen
     return demofusion(skip_exponent, dilation_exponent, blur_exponent, run or _stable_diffusion(scheduler, steps, strength, DEMOFUSION_RATIO))
 
 
-def structure_prior(weight: float, schedule: str, strength: str, clamp: bool, compare: str, run: RunLevels | None = None) -> dict:
+def structure_prior(weight: float, schedule: str, mode: str, clamp: bool, compare: str, run: RunLevels | None = None) -> dict:
     """Comparing at the reference's size, which only a run knows, at twice that."""
     timesteps = _starts(run)
     area = 1.0 if compare == DIRECTIONS[0] else 4.0
@@ -48,7 +48,7 @@ def structure_prior(weight: float, schedule: str, strength: str, clamp: bool, co
         return _plot(timesteps, {"weight": [weight * run_weight(schedule, i, len(ratios), ratio, ratios[0]) for i, ratio in enumerate(ratios)]})
     return _plot(timesteps, {
         "weight": [weight * schedule_weight(t, schedule) for t in timesteps],
-        "share of the deviation removed": _shares(lambda t: kappa(weight, t, ratio_at(t), schedule, strength, clamp, area), run),
+        "share of the deviation removed": _shares(lambda t: kappa(weight, t, ratio_at(t), schedule, mode, clamp, area), run),
     })
 
 
@@ -56,7 +56,7 @@ def pixelsmith(guided_until: float, steps: int, strength: float, guided_steps: i
     timesteps = _starts(run or _stable_diffusion(scheduler, steps, strength))
     guided = guided_steps or guided_by_level(timesteps, guided_until)
     mixed, overwritten = zip(*(follows(step, guided) for step in range(len(timesteps))))
-    return _plot(timesteps, {"phases from the guidance": [0.5 * on for on in mixed], "cells from the guidance": [0.5 * on for on in overwritten]})
+    return _plot(timesteps, {"phases from the guide": [0.5 * on for on in mixed], "cells from the guide": [0.5 * on for on in overwritten]})
 
 
 def latent_adjustment(preset: str, alpha: float, beta: float, early_end: float, late_start: float, boundaries: str, target: str, run: RunLevels | None = None) -> dict:

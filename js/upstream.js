@@ -83,7 +83,7 @@ const RULES = {
   LatentUpscaleBy: enlarged("samples"),
   LoupeLSRUpscale: targeted("samples"),
   LoupeDemoFusionSampler: targeted("reference"),
-  LoupePixelSmithSampler: same("guidance"),
+  LoupePixelSmithSampler: same("guide"),
   LoupeRegionNoise: same("samples"),
   KSampler: sampled("latent_image"),
   KSamplerAdvanced: sampled("latent_image"),

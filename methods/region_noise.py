@@ -30,7 +30,7 @@ def check_strengths(e_min: float, e_max: float) -> None:
     """Raises ValueError for e_min > e_max or a negative e_min."""
     if not 0 <= e_min <= e_max:
         raise ValueError(
-            f"The noise range is {e_min} to {e_max}; it needs 0 <= e_min <= e_max. Lower e_min or raise e_max."
+            f"noise_flat is {e_min} and noise_edges {e_max}; expected 0 <= noise_flat <= noise_edges. Lower noise_flat or raise noise_edges."
         )
 
 

@@ -16,7 +16,7 @@ class AttentionPriorNode(io.ComfyNode):
         return io.Schema(
             node_id="LoupeAttentionPrior",
             display_name="Regional Attention Prior (RAP)",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Keeps regions from drawing the whole prompt again: what each part of the small image attends to in "
                 "the prompt steers the same part of the large one. One more network call at the small size for each "
@@ -40,7 +40,7 @@ class AttentionPriorNode(io.ComfyNode):
                     ),
                 ),
                 io.Float.Input(
-                    "weight_alone", default=1.0, min=0.0, max=1.0, step=0.01,
+                    "weight_global", default=1.0, min=0.0, max=1.0, step=0.01,
                     tooltip=(
                         "Share of the prior where the regions have only the global prompt. 1.0 replaces their "
                         "attention (our reading of the paper). 0 for both weights changes nothing."
@@ -54,14 +54,14 @@ class AttentionPriorNode(io.ComfyNode):
                     ),
                 ),
                 io.Int.Input(
-                    "finest", default=1, min=1, max=64, advanced=True,
+                    "finest_cells", default=1, min=1, max=64, advanced=True,
                     tooltip=(
                         "Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine "
                         "layers out and saves a quarter of the memory."
                     ),
                 ),
                 io.Combo.Input(
-                    "noise", options=list(NOISES), default="fixed", advanced=True,
+                    "prior_noise", options=list(NOISES), default="fixed", advanced=True,
                     tooltip=(
                         "Noise on the small image. fixed: the same at every step, smoother. fresh: drawn again at "
                         "every step."
@@ -84,19 +84,19 @@ class AttentionPriorNode(io.ComfyNode):
         model,
         reference,
         weight,
-        weight_alone,
+        weight_global,
         layers,
-        finest,
-        noise,
+        finest_cells,
+        prior_noise,
         prior_seed,
     ) -> io.NodeOutput:
         prior = AttentionPrior(
             samples_of(reference, "reference", model),
             weight=weight,
-            weight_alone=weight_alone,
+            weight_alone=weight_global,
             layers=layers,
-            finest=finest,
-            noise=noise,
+            finest=finest_cells,
+            noise=prior_noise,
             seed=prior_seed,
             batch_index=batch_index_of(reference, "reference"),
         )

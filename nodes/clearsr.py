@@ -45,7 +45,7 @@ class ApplyClearSR(io.ComfyNode):
         return io.Schema(
             node_id="LoupeApplyClearSR",
             display_name="Apply ClearSR",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Restores a low-quality picture while sampling: its latent steers the model through two control "
                 "networks, and LoRAs prepare encoder and model for it. Enlarge the picture to the size you want "

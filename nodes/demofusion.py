@@ -48,7 +48,7 @@ def method_inputs() -> list[io.Input]:
             tooltip="How fast the blur of the global pass fades (alpha 3). Paper: 1.",
         ),
         io.Float.Input(
-            "blur", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True,
+            "blur_std", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True,
             tooltip="Blur of the global pass's input at full noise, in latent cells. Authors' script: 0.8.",
         ),
     ]
@@ -60,7 +60,7 @@ class DemoFusion(io.ComfyNode):
         return io.Schema(
             node_id="LoupeDemoFusion",
             display_name="DemoFusion",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Keeps a large image coherent while it is denoised: every step is drawn towards the reference (skip "
                 "residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it "
@@ -95,10 +95,10 @@ class DemoFusion(io.ComfyNode):
                     ),
                 ),
                 io.Latent.Input(
-                    "guidance", optional=True,
+                    "guide", optional=True,
                     tooltip=(
                         "What to draw the steps towards, if not the plainly enlarged reference: the reference after "
-                        "Upscale Latent (LSR) and Region-wise Noise (RNA) makes this LSRNA. Usually the same latent "
+                        "Upscale Latent (LSR) and Add Noise at Edges (RNA) makes this LSRNA. Usually the same latent "
                         "that is sampled."
                     ),
                 ),
@@ -120,18 +120,18 @@ class DemoFusion(io.ComfyNode):
         skip_exponent,
         dilation_exponent,
         blur_exponent,
-        blur,
+        blur_std,
         dilation,
         renormalize,
-        guidance=None,
+        guide=None,
     ) -> io.NodeOutput:
         patched = patch_demofusion(
             model,
             samples_of(reference, "reference", model),
-            None if guidance is None else samples_of(guidance, "guidance", model),
+            None if guide is None else samples_of(guide, "guide", model),
             scale=dilation,
             alphas=(skip_exponent, dilation_exponent, blur_exponent),
-            blur_std=blur,
+            blur_std=blur_std,
             renormalize=renormalize,
         )
         return io.NodeOutput(patched)
@@ -143,7 +143,7 @@ class DemoFusionSampler(io.ComfyNode):
         return io.Schema(
             node_id="LoupeDemoFusionSampler",
             display_name="DemoFusion Sampler",
-            category="Loupe/sampling",
+            category="Loupe/samplers",
             description=(
                 "Enlarges a finished latent and draws new detail into it. Alone it is DemoFusion; with an LSR, a VAE "
                 "and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock "
@@ -190,16 +190,16 @@ class DemoFusionSampler(io.ComfyNode):
                     ),
                     seed_of="Seed of the noise and of the regions' movement.",
                 ),
-                *inputs.strengths(
-                    e_min=(
+                *inputs.added_noise(
+                    flat=(
                         "Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Scaled "
                         "with strength; paper: 0."
                     ),
-                    e_max=(
+                    edges=(
                         "Direct mode with a VAE: noise added at edges. Scaled with strength; paper: 1.2 at 0.60. 0 for "
                         "both adds nothing."
                     ),
-                    most=default(DEMOFUSION, "e_max"),
+                    most=default(DEMOFUSION, "noise_edges"),
                 ),
                 *inputs.regions(
                     advanced=True,
@@ -235,7 +235,7 @@ class DemoFusionSampler(io.ComfyNode):
                     canny_low="Lower Canny threshold for the edges of the reference. Paper: 0.",
                     canny_high="Upper Canny threshold for the edges of the reference. Paper: 255.",
                 ),
-                inputs.batch("Regions in one network call. 0: as many as fit in memory. The result is the same."),
+                inputs.regions_per_call("Regions in one network call. 0: as many as fit in memory. The result is the same."),
                 LSR.Input(
                     "lsr", optional=True,
                     tooltip="Enlarges the latent; without it direct mode enlarges the image that vae decodes, progressive mode the latent.",
@@ -256,15 +256,15 @@ class DemoFusionSampler(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, preset=None, mode=None, steps=None, strength=None, e_min=None, e_max=None, overlap=None, blend=None, jitter=None, jitter_until=None, scheduler=None,
+        cls, preset=None, mode=None, steps=None, strength=None, noise_flat=None, noise_edges=None, overlap=None, blend=None, jitter=None, jitter_until=None, scheduler=None,
     ):
-        def check(preset, e_min, **widgets):
+        def check(preset, noise_flat, **widgets):
             chosen = decided(DEMOFUSION, preset, widgets)
             if chosen["mode"] == DIRECT:
-                check_strengths(e_min, chosen["e_max"])
+                check_strengths(noise_flat, chosen["noise_edges"])
 
         return verdict(
-            cls, check, preset=preset, mode=mode, steps=steps, strength=strength, e_min=e_min, e_max=e_max, overlap=overlap, blend=blend,
+            cls, check, preset=preset, mode=mode, steps=steps, strength=strength, noise_flat=noise_flat, noise_edges=noise_edges, overlap=overlap, blend=blend,
             jitter=jitter, jitter_until=jitter_until, scheduler=scheduler,
         )
 
@@ -285,8 +285,8 @@ class DemoFusionSampler(io.ComfyNode):
         strength,
         cfg,
         seed,
-        e_min,
-        e_max,
+        noise_flat,
+        noise_edges,
         region_width,
         region_height,
         overlap,
@@ -295,13 +295,13 @@ class DemoFusionSampler(io.ComfyNode):
         skip_exponent,
         dilation_exponent,
         blur_exponent,
-        blur,
+        blur_std,
         scheduler,
         end_at_zero,
         size_conditioning,
         canny_low,
         canny_high,
-        batch,
+        regions_per_call,
         lsr=None,
         vae=None,
         jitter_until=None,
@@ -309,11 +309,11 @@ class DemoFusionSampler(io.ComfyNode):
         chosen = decided(
             DEMOFUSION, preset,
             {
-                "mode": mode, "steps": steps, "strength": strength, "e_max": e_max, "overlap": overlap, "blend": blend,
+                "mode": mode, "steps": steps, "strength": strength, "noise_edges": noise_edges, "overlap": overlap, "blend": blend,
                 "jitter": jitter, "jitter_until": jitter_until, "scheduler": scheduler,
             },
         )
-        mode, e_max = chosen["mode"], chosen["e_max"]
+        mode, noise_edges = chosen["mode"], chosen["noise_edges"]
         check_prompts(model.model, positive=positive, negative=negative)
         samples = samples_of(reference, "reference", model)
         batch_index, noise_mask = batch_index_of(reference, "reference"), noise_mask_of(reference, "reference")
@@ -321,8 +321,8 @@ class DemoFusionSampler(io.ComfyNode):
         size = target_size(samples.shape[-2:], scale_by, width, height, grid.pixels_per_cell, "reference")
         sigmas = schedule(model, chosen["scheduler"], chosen["steps"], chosen["strength"], end_at_zero, highest=DEMOFUSION_RATIO)
         image = None
-        if vae is not None and mode == DIRECT and (e_min or e_max):
-            check_strengths(e_min, e_max)
+        if vae is not None and mode == DIRECT and (noise_flat or noise_edges):
+            check_strengths(noise_flat, noise_edges)
             image = decode_float32(vae, samples)
         if lsr is None and vae is not None and mode == DIRECT:
             lsr = PixelUpscaler(vae)
@@ -335,8 +335,8 @@ class DemoFusionSampler(io.ComfyNode):
                     model,
                     latent,
                     image.flatten(0, -4),
-                    e_min=edge_noise * e_min,
-                    e_max=edge_noise * e_max,
+                    e_min=edge_noise * noise_flat,
+                    e_max=edge_noise * noise_edges,
                     seed=seed,
                     canny=(canny_low, canny_high),
                     batch_index=batch_index,
@@ -351,7 +351,7 @@ class DemoFusionSampler(io.ComfyNode):
             jitter=chosen["jitter"],
             jitter_until=chosen["jitter_until"],
             seed=seed,
-            regions_per_call=batch,
+            regions_per_call=regions_per_call,
             sizes=size_conditioning,
             canvas_pixels=tuple(side * grid.pixels_per_cell for side in size),
         )
@@ -366,12 +366,12 @@ class DemoFusionSampler(io.ComfyNode):
             seed=seed,
             regional=regional,
             alphas=(skip_exponent, dilation_exponent, blur_exponent),
-            blur_std=blur,
+            blur_std=blur_std,
             enlarge=enlarge,
             batch_index=batch_index,
             noise_mask=noise_mask,
         )
-        if vae is not None and mode == PROGRESSIVE and (e_min or e_max):
+        if vae is not None and mode == PROGRESSIVE and (noise_flat or noise_edges):
             notice("vae is connected, but mode is progressive: no noise was added at edges (RNA). Set mode to direct for LSRNA.")
         if regional.layout_of(Canvas.of(model.model, *size)).count == 1:
             notice("There was one region only, as large as the canvas. Enlarge more, or set region_width and region_height to 0, the model's native side.")

@@ -17,7 +17,7 @@ class PlanNode(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupePlan",
-            display_name="Plan",
+            display_name="Estimate Run",
             category="Loupe/regions",
             description=(
                 "Counts what a run with Loupe's patches on this model will take: regions, network rows, memory and, "
@@ -49,7 +49,7 @@ class PlanNode(io.ComfyNode):
                     ),
                 ),
                 io.Boolean.Input(
-                    "measure", default=False,
+                    "measure_time", default=False,
                     tooltip=(
                         "Load the model and time a network call of each kind, for an estimate of the whole run. Needs "
                         "positive."
@@ -68,13 +68,13 @@ class PlanNode(io.ComfyNode):
 
     @classmethod
     @checked
-    def execute(cls, model, samples, steps, cfg, evaluations_per_step, measure, positive=None) -> io.NodeOutput:
-        if measure and positive is None:
+    def execute(cls, model, samples, steps, cfg, evaluations_per_step, measure_time, positive=None) -> io.NodeOutput:
+        if measure_time and positive is None:
             raise ValueError(
-                "measure is on, but positive is not connected. "
-                "Connect the sampler's positive prompt, or switch measure off."
+                "measure_time is on, but positive is not connected. "
+                "Connect the sampler's positive prompt, or switch measure_time off."
             )
-        if measure:
+        if measure_time:
             check_prompts(model.model, positive=positive)
         shape = as_sampled(samples, "samples", model).shape
         regions = layout(model, *shape[-2:])
@@ -83,7 +83,7 @@ class PlanNode(io.ComfyNode):
             shape,
             evaluations=steps * evaluations_per_step,
             branches=1 if cfg == 1.0 else 2,
-            positive=positive if measure else None,
+            positive=positive if measure_time else None,
         )
         lines = plan.lines(regions, model.get_model_object("latent_format").spacial_downscale_ratio)
         for sampler, presets in preset_rows(model, *shape[-2:], plan.branches, shape[0]).items():

@@ -13,7 +13,7 @@ class GuidanceIntervalNode(io.ComfyNode):
         return io.Schema(
             node_id="LoupeGuidanceInterval",
             display_name="Guidance Interval",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Guides only between two noise levels. Elsewhere the positive prompt is evaluated alone, which halves "
                 "the cost of those steps."

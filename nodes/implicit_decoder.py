@@ -25,7 +25,7 @@ class LoadImplicitDecoder(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeLoadImplicitDecoder",
-            display_name="Load Implicit Decoder",
+            display_name="Load Any-Size Decoder",
             category="Loupe/loaders",
             description="Loads an implicit decoder, which turns a latent into a picture of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
             search_aliases=["LIIF", "arbitrary scale", "neural decoder", "IND"],
@@ -33,7 +33,7 @@ class LoadImplicitDecoder(io.ComfyNode):
                 file_input("model_name", FOLDER, file, "File in models/vae_approx, or one that comes with Loupe. It fits the one VAE that it was trained on.", offered=no_tiny_vae),
             ],
             outputs=[
-                ImplicitDecoder.Output("decoder", display_name="decoder", tooltip="For Implicit Decode."),
+                ImplicitDecoder.Output("decoder", display_name="decoder", tooltip="For VAE Decode (Any Size)."),
             ],
         )
 
@@ -51,7 +51,7 @@ class ImplicitDecode(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeImplicitDecode",
-            display_name="Implicit Decode",
+            display_name="VAE Decode (Any Size)",
             category="Loupe/latent",
             description=(
                 "Decodes a latent to a picture of any size, from a quarter to sixteen times what VAE Decode gives. "
@@ -105,7 +105,7 @@ class ImplicitDecode(io.ComfyNode):
         if latent.ndim == 5:
             if latent.shape[2] != 1:
                 raise ValueError(
-                    f"samples is a video of {latent.shape[2]} latent frames; Implicit Decode makes pictures. "
+                    f"samples is a video of {latent.shape[2]} latent frames; VAE Decode (Any Size) makes pictures. "
                     "Take single frames, or use VAE Decode."
                 )
             latent = latent[:, :, 0]

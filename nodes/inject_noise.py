@@ -14,7 +14,7 @@ class InjectNoiseNode(io.ComfyNode):
         return io.Schema(
             node_id="LoupeInjectNoise",
             display_name="Inject Noise",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Keeps grain and texture in runs of one or two steps, which come out smooth: the last step removes a "
                 "little less of the image's noise and some of a fresh one. Costs nothing and works with every model."

@@ -44,9 +44,9 @@ def jitter_until(default: float) -> io.Input:
     )
 
 
-def batch(tooltip: str) -> io.Input:
-    """Images in one network call."""
-    return io.Int.Input("batch", default=0, min=0, max=256, advanced=True, tooltip=tooltip)
+def regions_per_call(tooltip: str) -> io.Input:
+    """0: as many as fit in memory."""
+    return io.Int.Input("regions_per_call", default=0, min=0, max=256, advanced=True, tooltip=tooltip)
 
 
 def seed(tooltip: str) -> io.Input:
@@ -81,11 +81,11 @@ def scheduler(tooltip: str, default: str = PAPER_SCHEDULE) -> io.Input:
     return io.Combo.Input("scheduler", options=SCHEDULES, default=default, advanced=True, tooltip=tooltip)
 
 
-def strengths(*, e_min: str, e_max: str, most: float = 1.2) -> list[io.Input]:
+def added_noise(*, flat: str, edges: str, most: float = 1.2) -> list[io.Input]:
     """Noise added in flat parts and at edges."""
     return [
-        io.Float.Input("e_min", default=0.0, min=0.0, max=10.0, step=0.01, tooltip=e_min),
-        io.Float.Input("e_max", default=most, min=0.0, max=10.0, step=0.01, tooltip=e_max),
+        io.Float.Input("noise_flat", default=0.0, min=0.0, max=10.0, step=0.01, tooltip=flat),
+        io.Float.Input("noise_edges", default=most, min=0.0, max=10.0, step=0.01, tooltip=edges),
     ]
 
 

@@ -16,7 +16,7 @@ class LatentAdjustmentNode(io.ComfyNode):
         return io.Schema(
             node_id="LoupeLatentAdjustment",
             display_name="Latent Adjustment (LSA)",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Trades fidelity for detail while an image is denoised: early steps are drawn a little towards the "
                 "low-resolution image, late ones pushed away from it. Costs nothing, needs no training, and works "

@@ -19,7 +19,7 @@ class LoadLSR(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeLoadLSR",
-            display_name="Load Latent SR Model",
+            display_name="Load Latent Upscale Model (LSR)",
             category="Loupe/loaders",
             description="Loads a latent super-resolution network (LSR): the LSRNA authors' .pth or Loupe's .safetensors.",
             search_aliases=["LSRNA", "latent upscale model", "LIIF", "SwinIR"],
@@ -83,7 +83,7 @@ class LSRUpscale(io.ComfyNode):
             category="Loupe/latent",
             description=(
                 "Enlarges a finished latent with a trained network, by any factor or to an exact size, without "
-                "decoding it. Add Region-wise Noise after it and denoise it again for new detail."
+                "decoding it. Add Add Noise at Edges after it and denoise it again for new detail."
             ),
             search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
             inputs=[

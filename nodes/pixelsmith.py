@@ -26,12 +26,12 @@ class PixelSmithSampler(io.ComfyNode):
         return io.Schema(
             node_id="LoupePixelSmithSampler",
             display_name="PixelSmith Sampler",
-            category="Loupe/sampling",
+            category="Loupe/samplers",
             description=(
                 "Draws new detail into an enlarged latent, patch by patch at the model's native size, while the first "
                 "steps follow the latent's structure. Needs memory for a few patches and the canvas, at any size. "
                 "Enlarge the image and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) "
-                "and Region-wise Noise for LSRNA-PixelSmith."
+                "and Add Noise at Edges for LSRNA-PixelSmith."
             ),
             search_aliases=["PixelSmith", "LSRNA", "upscale", "high resolution", "slider", "patch denoising"],
             inputs=[
@@ -48,10 +48,10 @@ class PixelSmithSampler(io.ComfyNode):
                 ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input(
-                    "guidance",
+                    "guide",
                     tooltip=(
                         "The image at its final size, as a latent: a Lanczos-enlarged image after VAE Encode "
-                        "(paper), or a latent after Upscale Latent (LSR) and Region-wise Noise 0.4 to 0.8. A noise "
+                        "(paper), or a latent after Upscale Latent (LSR) and Add Noise at Edges 0.4 to 0.8. A noise "
                         "mask on it limits what is redrawn."
                     ),
                 ),
@@ -59,7 +59,7 @@ class PixelSmithSampler(io.ComfyNode):
                 io.Float.Input(
                     "guided_until", default=0.4, min=0.0, max=1.0, step=0.01,
                     tooltip=(
-                        "Noise, counted as for strength, down to which steps follow the guidance: lower keeps more of "
+                        "Noise, counted as for strength, down to which steps follow the guide: lower keeps more of "
                         "its structure. Paper: 0.60 for 2x, 0.40 for 4x."
                     ),
                 ),
@@ -67,13 +67,13 @@ class PixelSmithSampler(io.ComfyNode):
                     steps=default(PIXELSMITH, "steps"),
                     steps_of="Steps that run.",
                     default=default(PIXELSMITH, "strength"),
-                    strength_of="Noise that the steps start from, the same on every model: lower stays closer to the guidance.",
+                    strength_of="Noise that the steps start from, the same on every model: lower stays closer to the guide.",
                     seed_of="Seed of the noise and of the patches' places.",
                 ),
                 inputs.region_side("patch_size", "Side of a patch in pixels. 0: the model's native side."),
                 io.Int.Input(
                     "guided_steps", default=0, min=0, max=1000, advanced=True,
-                    tooltip="Follow the guidance in this many steps, counted from the first, instead of by guided_until. 0: off.",
+                    tooltip="Follow the guide in this many steps, counted from the first, instead of by guided_until. 0: off.",
                 ),
                 io.Combo.Input(
                     "order", options=list(ORDERS), default=default(PIXELSMITH, "order"), advanced=True,
@@ -96,12 +96,12 @@ class PixelSmithSampler(io.ComfyNode):
                         "authors' code. native: an image of the patch's size. unchanged: what the conditioning says."
                     ),
                 ),
-                inputs.batch("Patches in one network call. 0: as many as fit in memory. The result is the same."),
+                inputs.regions_per_call("Patches in one network call. 0: as many as fit in memory. The result is the same."),
             ],
             outputs=[
                 io.Latent.Output(
                     "samples", display_name="latent",
-                    tooltip="The denoised latent, as large as guidance.",
+                    tooltip="The denoised latent, as large as the guide.",
                 ),
             ],
         )
@@ -122,7 +122,7 @@ class PixelSmithSampler(io.ComfyNode):
         model,
         positive,
         negative,
-        guidance,
+        guide,
         preset,
         guided_until,
         steps,
@@ -134,14 +134,14 @@ class PixelSmithSampler(io.ComfyNode):
         order,
         scheduler,
         size_conditioning,
-        batch,
+        regions_per_call,
     ) -> io.NodeOutput:
         chosen = decided(
             PIXELSMITH, preset,
             {"steps": steps, "strength": strength, "order": order, "scheduler": scheduler},
         )
         check_prompts(model.model, positive=positive, negative=negative)
-        samples = samples_of(guidance, "guidance", model)
+        samples = samples_of(guide, "guide", model)
         patch = patch_cells(Grid.of(model.model), patch_size, *samples.shape[-2:])
         sigmas = schedule(model, chosen["scheduler"], chosen["steps"], chosen["strength"])
         out = sample(
@@ -156,11 +156,11 @@ class PixelSmithSampler(io.ComfyNode):
             patch_size=patch,
             order=chosen["order"],
             sizes=size_conditioning,
-            regions_per_call=batch,
-            noise_mask=noise_mask_of(guidance, "guidance"),
-            batch_index=batch_index_of(guidance, "guidance"),
+            regions_per_call=regions_per_call,
+            noise_mask=noise_mask_of(guide, "guide"),
+            batch_index=batch_index_of(guide, "guide"),
         )
-        return io.NodeOutput(with_samples(guidance, out))
+        return io.NodeOutput(with_samples(guide, out))
 
 
 def patch_cells(grid: Grid, patch_size: int, height: int, width: int) -> int:
@@ -169,7 +169,7 @@ def patch_cells(grid: Grid, patch_size: int, height: int, width: int) -> int:
     cells = grid.cells("patch_size", patch_size, math.lcm(2, grid.patch))
     if min(height, width) < cells:
         pixels = grid.pixels_per_cell
-        raise ValueError(f"guidance is {width * pixels} x {height * pixels} pixels and a patch {cells * pixels}; expected sides that hold a patch. Enlarge guidance, or type a smaller patch_size.")
+        raise ValueError(f"guide is {width * pixels} x {height * pixels} pixels and a patch {cells * pixels}; expected sides that hold a patch. Enlarge guide, or type a smaller patch_size.")
     return cells
 
 

@@ -13,19 +13,19 @@ Presets = Mapping[str, Mapping[str, Any]]
 
 DEMOFUSION: Presets = {
     "balanced": {
-        "mode": "direct", "steps": 8, "strength": 0.5, "e_max": 0.0, "overlap": 0.5, "blend": "gaussian", "jitter": True,
+        "mode": "direct", "steps": 8, "strength": 0.5, "noise_edges": 0.0, "overlap": 0.5, "blend": "gaussian", "jitter": True,
         "jitter_until": 0.5, "scheduler": "simple",
     },
     "fast": {
-        "mode": "direct", "steps": 4, "strength": 0.5, "e_max": 0.0, "overlap": 0.25, "blend": "gaussian", "jitter": True,
+        "mode": "direct", "steps": 4, "strength": 0.5, "noise_edges": 0.0, "overlap": 0.25, "blend": "gaussian", "jitter": True,
         "jitter_until": 0.5, "scheduler": "simple",
     },
     "LSRNA paper": {
-        "mode": "direct", "steps": 30, "strength": 0.6, "e_max": 1.2, "overlap": 0.5, "blend": "uniform", "jitter": True,
+        "mode": "direct", "steps": 30, "strength": 0.6, "noise_edges": 1.2, "overlap": 0.5, "blend": "uniform", "jitter": True,
         "jitter_until": 1.0, "scheduler": PAPER_SCHEDULE,
     },
     "DemoFusion paper": {
-        "mode": "progressive", "steps": 50, "strength": 1.0, "e_max": 0.0, "overlap": 0.5, "blend": "uniform", "jitter": True,
+        "mode": "progressive", "steps": 50, "strength": 1.0, "noise_edges": 0.0, "overlap": 0.5, "blend": "uniform", "jitter": True,
         "jitter_until": 1.0, "scheduler": PAPER_SCHEDULE,
     },
 }

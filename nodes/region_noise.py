@@ -23,7 +23,7 @@ class RegionNoise(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeRegionNoise",
-            display_name="Region-wise Noise (RNA)",
+            display_name="Add Noise at Edges (RNA)",
             category="Loupe/latent",
             description=(
                 "Adds noise to an enlarged latent, strongest where the reference has edges, so that a following "
@@ -43,12 +43,12 @@ class RegionNoise(io.ComfyNode):
                         "one for each sample, or one for each frame."
                     ),
                 ),
-                *inputs.strengths(
-                    e_min=(
+                *inputs.added_noise(
+                    flat=(
                         "Noise in flat regions: standard deviation in the model's scaled latent units (about 1 for a "
                         "finished latent). Paper: 0 with DemoFusion, 0.4 with PixelSmith."
                     ),
-                    e_max=(
+                    edges=(
                         "Noise at the densest edges, same unit. Paper: 1.2 with DemoFusion, 0.8 with PixelSmith. 0 "
                         "for both adds nothing."
                     ),
@@ -66,7 +66,7 @@ class RegionNoise(io.ComfyNode):
                 ),
                 inputs.strength(
                     PAPERS_STRENGTH,
-                    "Strength of the denoise that follows; below 0.60, the papers', e_min and e_max go down with it.",
+                    "Strength of the denoise that follows; below 0.60, the papers', noise_flat and noise_edges go down with it.",
                 ),
             ],
             outputs=[
@@ -76,33 +76,33 @@ class RegionNoise(io.ComfyNode):
                 ),
                 io.Image.Output(
                     "noise_map", display_name="noise map",
-                    tooltip="Where the noise went: one pixel for a latent cell, white is e_max.",
+                    tooltip="Where the noise went: one pixel for a latent cell, white is noise_edges.",
                 ),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, e_min=None, e_max=None):
-        return verdict(cls, check_strengths, e_min=e_min, e_max=e_max)
+    def validate_inputs(cls, noise_flat=None, noise_edges=None):
+        return verdict(cls, lambda noise_flat, noise_edges: check_strengths(noise_flat, noise_edges), noise_flat=noise_flat, noise_edges=noise_edges)
 
     @classmethod
     @checked
-    def execute(cls, model, samples, reference, e_min, e_max, seed, canny_low, canny_high, strength) -> io.NodeOutput:
-        check_strengths(e_min, e_max)
+    def execute(cls, model, samples, reference, noise_flat, noise_edges, seed, canny_low, canny_high, strength) -> io.NodeOutput:
+        check_strengths(noise_flat, noise_edges)
         factor = start_factor(start_for(strength), start_for(PAPERS_STRENGTH))
-        e_min, e_max = factor * e_min, factor * e_max
+        noise_flat, noise_edges = factor * noise_flat, factor * noise_edges
         noised, maps = add_region_noise(
             model,
             samples_of(samples, "samples", model),
             rgb(reference, "reference"),
-            e_min=e_min,
-            e_max=e_max,
+            e_min=noise_flat,
+            e_max=noise_edges,
             seed=seed,
             canny=(canny_low, canny_high),
             batch_index=batch_index_of(samples, "samples"),
             noise_mask=noise_mask_of(samples, "samples"),
         )
-        shown = (maps / max(e_max, 1e-6))[..., None].expand(*maps.shape, 3)
+        shown = (maps / max(noise_edges, 1e-6))[..., None].expand(*maps.shape, 3)
         return io.NodeOutput(with_samples(samples, noised), shown.to(comfy.model_management.intermediate_device()))
 
 

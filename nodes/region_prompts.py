@@ -39,7 +39,7 @@ class RegionCrops(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeRegionCrops",
-            display_name="Region Crops",
+            display_name="Split Image into Regions",
             category="Loupe/regions",
             description=(
                 "Cuts a picture into the regions of a layout, as a list in row-major order: to look at them, or to "
@@ -106,7 +106,7 @@ class CaptionRegions(io.ComfyNode):
                     tooltip="Longest answer, in the model's tokens.",
                 ),
                 io.Int.Input(
-                    "batch", default=1, min=1, max=64, advanced=True,
+                    "crops_per_call", default=1, min=1, max=64, advanced=True,
                     tooltip="Crops at once, for a model from a folder. More is faster and needs more memory.",
                 ),
                 io.Clip.Input(
@@ -135,7 +135,7 @@ class CaptionRegions(io.ComfyNode):
         model,
         instruction,
         max_tokens,
-        batch,
+        crops_per_call,
         clip=None,
     ) -> io.NodeOutput:
         if model == CONNECTED and clip is None:
@@ -148,7 +148,7 @@ class CaptionRegions(io.ComfyNode):
         if model == CONNECTED:
             answers = caption_with_clip(clip, crops, question, max_tokens)
         else:
-            answers = caption_with_folder(captioners()[model], model, crops, question, max_tokens, batch)
+            answers = caption_with_folder(captioners()[model], model, crops, question, max_tokens, crops_per_call)
         prompts = format_prompts(captions(answers, len(crops)))
         return io.NodeOutput(prompts, ui=ui.PreviewText(prompts))
 

@@ -16,8 +16,8 @@ class RegionalDenoiseNode(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="LoupeRegionalDenoise",
-            display_name="Regional Denoise",
-            category="Loupe/sampling",
+            display_name="Regional Denoise (Tiled)",
+            category="Loupe/patches",
             description=(
                 "Shows the model a large latent in overlapping regions of its native size and averages what it sees, "
                 "at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each "
@@ -53,12 +53,12 @@ class RegionalDenoiseNode(io.ComfyNode):
                         "size, as C-Upscale does. unchanged: what the conditioning says."
                     ),
                 ),
-                inputs.batch(
+                inputs.regions_per_call(
                     "Regions in one network call. 0: as many as fit in memory. Halved when memory runs out. The "
                     "result is the same.",
                 ),
                 io.Combo.Input(
-                    "positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
+                    "rope_positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
                     tooltip="Where models with movable positions see a region: as an image of its own, or at its place on the canvas.",
                 ),
                 inputs.jitter_until(0.5),
@@ -90,8 +90,8 @@ class RegionalDenoiseNode(io.ComfyNode):
         jitter,
         jitter_seed,
         size_conditioning,
-        batch,
-        positions="region",
+        regions_per_call,
+        rope_positions="region",
         jitter_until=0.5,
         regions=None,
     ) -> io.NodeOutput:
@@ -104,9 +104,9 @@ class RegionalDenoiseNode(io.ComfyNode):
             jitter=jitter,
             jitter_until=jitter_until,
             seed=jitter_seed,
-            regions_per_call=batch,
+            regions_per_call=regions_per_call,
             sizes=size_conditioning,
-            positions=positions,
+            positions=rope_positions,
         )
         return io.NodeOutput(with_parts(model, regional))
 

@@ -10,7 +10,7 @@ from ..patches.structure_prior import DIRECTIONS, TARGETS, StructurePrior
 from .checks import checked, verdict
 
 MODES = ("paper", "kappa")
-KERNELS = ("bicubic", "bilinear", "area")
+UPSCALE_METHODS = ("bicubic", "bilinear", "area")
 
 
 class StructurePriorNode(io.ComfyNode):
@@ -19,7 +19,7 @@ class StructurePriorNode(io.ComfyNode):
         return io.Schema(
             node_id="LoupeStructurePrior",
             display_name="Structure Prior (GSP)",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description=(
                 "Keeps the composition of a small image while a large one is denoised: at every step the coarse "
                 "structure of the prediction is pulled to that of the reference. Costs next to nothing and works with "
@@ -47,7 +47,7 @@ class StructurePriorNode(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "strength", options=list(MODES), default="paper", advanced=True,
+                    "mode", options=list(MODES), default="paper", advanced=True,
                     tooltip=(
                         "paper: the paper's gradient step for models that predict noise, stronger at high noise; the "
                         "same for every model. kappa: weight is the share of the deviation that each of the paper's "
@@ -69,7 +69,7 @@ class StructurePriorNode(io.ComfyNode):
                     ),
                 ),
                 io.Combo.Input(
-                    "kernel", options=list(KERNELS), default="bicubic", advanced=True,
+                    "upscale_method", options=list(UPSCALE_METHODS), default="bicubic", advanced=True,
                     tooltip="How the reference is enlarged. Shrinking always averages areas.",
                 ),
                 io.Combo.Input(
@@ -77,7 +77,7 @@ class StructurePriorNode(io.ComfyNode):
                     tooltip="Wavelet whose low band is compared. Paper: haar.",
                 ),
                 io.Int.Input(
-                    "levels", default=1, min=1, max=6, advanced=True,
+                    "wavelet_levels", default=1, min=1, max=6, advanced=True,
                     tooltip="Wavelet levels: each halves what counts as coarse. Paper: 1.",
                 ),
                 io.Combo.Input(
@@ -109,12 +109,12 @@ class StructurePriorNode(io.ComfyNode):
         reference,
         weight,
         schedule,
-        strength,
+        mode,
         clamp,
         compare,
-        kernel,
+        upscale_method,
         wavelet,
-        levels,
+        wavelet_levels,
         low_band=BANDS[0],
         target=TARGETS[0],
     ) -> io.NodeOutput:
@@ -122,12 +122,12 @@ class StructurePriorNode(io.ComfyNode):
             samples_of(reference, "reference", model),
             weight=weight,
             schedule=schedule,
-            mode=strength,
+            mode=mode,
             clamp=clamp,
             direction=compare,
-            kernel=kernel,
+            kernel=upscale_method,
             wavelet=wavelet,
-            levels=levels,
+            levels=wavelet_levels,
             band=low_band,
             target=target,
         )

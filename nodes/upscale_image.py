@@ -55,7 +55,7 @@ class Creativity(io.ComfyNode):
         return io.Schema(
             node_id="LoupeCreativity",
             display_name="Creativity",
-            category="Loupe/sampling",
+            category="Loupe/samplers",
             description=(
                 "One dial between keeping an image and inventing detail in it: where the denoise starts and how "
                 "firmly the priors hold it. It means the same on every model."
@@ -97,7 +97,7 @@ class OptionalControlNet(io.ComfyNode):
         return io.Schema(
             node_id="LoupeOptionalControlNet",
             display_name="Apply ControlNet If Connected",
-            category="Loupe/sampling",
+            category="Loupe/patches",
             description="Apply ControlNet for graphs in which the ControlNet may be left out: without one, nothing changes.",
             search_aliases=["tile ControlNet", "optional ControlNet"],
             inputs=[

@@ -102,7 +102,7 @@ BLUEPRINTS = {
             "positive": ("Prompt", 0), "negative": ("Negative prompt", 0),
         },
         {
-            "lsr_model": ("Load Latent SR Model", "model_name"),
+            "lsr_model": ("Load Latent Upscale Model (LSR)", "model_name"),
             **{name: ("DemoFusion Sampler", name) for name in ("scale_by", "preset", "region_width", "region_height", "cfg", "seed")},
         },
         {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},

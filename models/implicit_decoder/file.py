@@ -12,7 +12,7 @@ FORMAT, VERSION = "loupe.implicit_decoder", "1"
 CLASSES = {network.kind: network for network in (ImplicitDecoder, HybridDecoder)}
 
 
-@files.kind("an implicit decoder", node="Load Implicit Decoder")
+@files.kind("an implicit decoder", node="Load Any-Size Decoder")
 def detect(state: object, entries: dict[str, str]) -> bool:
     own = files.own_format(entries)
     return own == FORMAT if own else bool(published(state))

@@ -14,7 +14,7 @@ FORMAT, VERSION = "loupe.lsr", "1"
 BUFFERS = ("relative_position_index", "attn_mask")  # made by the network
 
 
-@files.kind("an LSR", node="Load Latent SR Model")
+@files.kind("an LSR", node="Load Latent Upscale Model (LSR)")
 def detect(state: object, entries: dict[str, str]) -> bool:
     own = files.own_format(entries)
     return own == FORMAT if own else _published(state) is not None

@@ -124,7 +124,7 @@ def test_pixelsmith_plot(page):
     page.set_all(node, {"steps": 50, "strength": 1.0, "scheduler": "ddim (paper)", "guided_steps": 12})
     wait_for_line(page, panel, "default", 2)
     lines = drawn(page, panel, "now")
-    for i, name in enumerate(("phases from the guidance", "cells from the guidance")):
+    for i, name in enumerate(("phases from the guide", "cells from the guide")):
         alike(scaled(lines[name], 0.5), lambda t: 0.5 * follows((981 - t) // 20, 12)[i])
 
 

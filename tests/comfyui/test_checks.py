@@ -81,7 +81,7 @@ def test_every_node_s_execute_is_checked():
 
 def test_a_model_that_takes_no_summary_needs_none():
     positive = [[text, {}] for text, _ in tiny.conditioning(1)]
-    small = {"patch_size": 64, "steps": 1, "guided_steps": 1, "guidance": latent(), "seed": 0}
+    small = {"patch_size": 64, "steps": 1, "guided_steps": 1, "guide": latent(), "seed": 0}
     run(PixelSmithSampler, model=tiny.sd15(), positive=positive, negative=positive, **small)
 
 
@@ -99,8 +99,8 @@ def test_region_noise_takes_gray_and_alpha():
 
 
 def test_noise_at_edges_is_checked_before_a_picture_is_decoded():
-    with pytest.raises(ValueError, match="noise range is 2.0 to 1.0; it needs 0 <= e_min <= e_max"):
-        sampled(mode="direct", vae=object(), e_min=2.0, e_max=1.0)
+    with pytest.raises(ValueError, match="noise_flat is 2.0 and noise_edges 1.0; expected 0 <= noise_flat <= noise_edges"):
+        sampled(mode="direct", vae=object(), noise_flat=2.0, noise_edges=1.0)
 
 
 def test_clearsr_refuses_an_image_smaller_than_a_cell():
@@ -136,9 +136,9 @@ def test_same_aspect():
 
 
 @pytest.mark.parametrize("node, values, words", [
-    (RegionNoise, {"e_min": 2.0}, "The noise range is 2.0 to 1.2"),
-    (RegionNoise, {"e_min": -1.0}, "e_min is -1.0; expected 0.0 to 10.0."),
-    (DemoFusionSampler, {"mode": "direct", "e_min": 2.0, "e_max": 1.2}, "The noise range is 2.0 to 1.2"),
+    (RegionNoise, {"noise_flat": 2.0}, "noise_flat is 2.0 and noise_edges 1.2"),
+    (RegionNoise, {"noise_flat": -1.0}, "noise_flat is -1.0; expected 0.0 to 10.0."),
+    (DemoFusionSampler, {"mode": "direct", "noise_flat": 2.0, "noise_edges": 1.2}, "noise_flat is 2.0 and noise_edges 1.2"),
     (DemoFusionSampler, {"mode": "nonsense"}, "mode is 'nonsense'; expected one of progressive, direct."),
     (LatentAdjustmentNode, {"early_end": 0.9}, "early_end is 0.9 and late_start 0.8"),
     (LatentAdjustmentNode, {"preset": "custom", "alpha": 0.2}, "alpha is 0.2; with target 'sample'"),
@@ -172,9 +172,9 @@ def test_the_lsr_names_the_reference():
 
 
 @pytest.mark.parametrize("values, words", [
-    ({"mode": "progressive", "e_max": 1.2}, "vae is connected, but mode is progressive"),
-    ({"mode": "progressive", "e_max": 0.0}, None),
-    ({"mode": "progressive", "e_max": 1.2, "vae": None}, None),
+    ({"mode": "progressive", "noise_edges": 1.2}, "vae is connected, but mode is progressive"),
+    ({"mode": "progressive", "noise_edges": 0.0}, None),
+    ({"mode": "progressive", "noise_edges": 1.2, "vae": None}, None),
     ({"mode": "direct", "vae": None, "region_width": 128, "region_height": 128}, "There was one region only"),
 ])
 def test_demofusion_says_what_it_left_out(values, words, caplog):

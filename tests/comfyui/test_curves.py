@@ -21,7 +21,7 @@ from loupe.methods.structure_prior import RUN_SCHEDULES, kappa
 from loupe.patches.latent_adjustment import LatentAdjustment
 from loupe.patches.structure_prior import StructurePrior
 
-STRUCTURE = {"weight": 0.2, "schedule": "cosine", "strength": "paper", "clamp": False, "compare": "enlarge reference"}
+STRUCTURE = {"weight": 0.2, "schedule": "cosine", "mode": "paper", "clamp": False, "compare": "enlarge reference"}
 ADJUSTMENT = {"preset": "custom", "alpha": 0.02, "beta": 0.03, "early_end": 0.2, "late_start": 0.8, "boundaries": "noise level", "target": "sample"}
 
 
@@ -60,7 +60,7 @@ def test_structure_prior_removes_the_published_share(golden):
 
 def test_structure_prior_widgets_show():
     shares = {name: curves.structure_prior(**{**STRUCTURE, **changed})["curves"]["share of the deviation removed"] for name, changed in (
-        ("plain", {}), ("clamped", {"clamp": True}), ("kappa", {"strength": "kappa"}), ("small", {"compare": "shrink prediction"}),
+        ("plain", {}), ("clamped", {"clamp": True}), ("kappa", {"mode": "kappa"}), ("small", {"compare": "shrink prediction"}),
     )}
     assert shares["clamped"] == [min(share, 1.0) for share in shares["plain"]]
     assert shares["kappa"] == curves.structure_prior(**STRUCTURE)["curves"]["weight"]
@@ -80,14 +80,14 @@ def test_pixelsmith_follows_the_guidance_where_the_curve_says(guided):
         shares.append(float(x.isclose(guidance + sigmas[step + 1] * noise).float().mean()))
 
     denoise(lambda images, regions, step: [torch.zeros_like(image) for image in images], guidance, noise, sigmas, plan(size, size, size, steps, guided, 0), guided, callback=swept)
-    assert shares == plot["curves"]["cells from the guidance"]
-    assert sum(plot["curves"]["phases from the guidance"]) == 0.5 * (guided - 1)
+    assert shares == plot["curves"]["cells from the guide"]
+    assert sum(plot["curves"]["phases from the guide"]) == 0.5 * (guided - 1)
 
 
 @pytest.mark.parametrize("until, steps, strength, guided", [(0.6, 50, 1.0, 20), (0.4, 50, 1.0, 30), (0.4, 30, 0.6, 10), (1.0, 50, 1.0, 1), (0.0, 8, 1.0, 7)])
 def test_pixelsmith_is_guided_down_to_a_level(until, steps, strength, guided):
     plot = curves.pixelsmith(until, steps, strength, 0, PAPER_SCHEDULE)
-    assert plot["curves"]["cells from the guidance"] == [0.5] * (guided - 1) + [0.0] * (steps - guided + 1)
+    assert plot["curves"]["cells from the guide"] == [0.5] * (guided - 1) + [0.0] * (steps - guided + 1)
 
 
 def test_latent_adjustment_pulls_early_and_pushes_late():
@@ -138,9 +138,9 @@ def test_a_plot_at_a_run_s_levels_has_what_each_step_takes(sampling, scheduler, 
 
 def test_a_few_steps_take_more_than_the_papers():
     _, told = run_of(FLOW, "simple", 4)
-    few, many = (curves.structure_prior(**{**STRUCTURE, "strength": "kappa"}, run=levels)["curves"]["share of the deviation removed"] for levels in (told, None))
+    few, many = (curves.structure_prior(**{**STRUCTURE, "mode": "kappa"}, run=levels)["curves"]["share of the deviation removed"] for levels in (told, None))
     assert max(few) > 2 * max(many)
-    assert sum(curves.pixelsmith(0.6, 50, 1.0, 3, PAPER_SCHEDULE, told)["curves"]["cells from the guidance"]) == 0.5 * 2
+    assert sum(curves.pixelsmith(0.6, 50, 1.0, 3, PAPER_SCHEDULE, told)["curves"]["cells from the guide"]) == 0.5 * 2
 
 
 def test_schedules_over_a_run_are_drawn_over_its_steps():

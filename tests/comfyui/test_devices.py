@@ -109,7 +109,7 @@ def clearsr(world, steps):
 
 
 def pixelsmith(world, steps):
-    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guidance=world.large, steps=steps, guided_steps=2, patch_size=8 * SIZE)[0]["samples"]
+    return world("PixelSmithSampler", model=world.model, positive=world.positive, negative=world.negative, guide=world.large, steps=steps, guided_steps=2, patch_size=8 * SIZE)[0]["samples"]
 
 
 def demofusion_sampler(world, steps):

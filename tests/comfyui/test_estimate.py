@@ -99,7 +99,7 @@ def test_time_is_measured_on_the_bare_network(sdxl):
 
 
 def node(model, **inputs):
-    return PlanNode.execute(model, **{"samples": {"samples": torch.zeros(SHAPE)}, "steps": 10, "cfg": 4.0, "evaluations_per_step": 2, "measure": False, **inputs})
+    return PlanNode.execute(model, **{"samples": {"samples": torch.zeros(SHAPE)}, "steps": 10, "cfg": 4.0, "evaluations_per_step": 2, "measure_time": False, **inputs})
 
 
 def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeyp
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 1
     assert re.search(r"attention prior: 20 rows of 80 x 48 pixels, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])
-    timed = node(regional(sdxl), measure=True, positive=tiny.conditioning(1)).result[0]
+    timed = node(regional(sdxl), measure_time=True, positive=tiny.conditioning(1)).result[0]
     assert re.search(r"Time: about \d+ (s|min)$", timed)
     assert "Regions: 1 of 160 x 128 pixels" in node(sdxl).result[0]
 
@@ -135,8 +135,8 @@ def test_it_tells_what_the_samplers_presets_cost(sdxl):
 
 
 def test_measuring_needs_a_prompt(sdxl):
-    with pytest.raises(ValueError, match="measure is on, but positive is not connected"):
-        node(regional(sdxl), measure=True)
+    with pytest.raises(ValueError, match="measure_time is on, but positive is not connected"):
+        node(regional(sdxl), measure_time=True)
 
 
 def test_the_layout_is_that_of_the_run(sdxl):

@@ -62,7 +62,7 @@ def test_headers_alone_tell_the_bundled_files():
 
 
 def test_a_file_in_the_wrong_loader_names_the_right_one(published):
-    said = {"lsr": "this is an LSR file; use Load Latent SR Model", "decoder": "this is an implicit decoder file; use Load Implicit Decoder", "clearsr": "this is a ClearSR file; use Load ClearSR"}
+    said = {"lsr": "this is an LSR file; use Load Latent Upscale Model (LSR)", "decoder": "this is an implicit decoder file; use Load Any-Size Decoder", "clearsr": "this is a ClearSR file; use Load ClearSR"}
     for kind, path in files(published):
         answer = said.get(kind, "it holds" if kind is None else "this is a mini world file; use Load Mini World")
         for name in LOADS.keys() - {kind}:

@@ -57,5 +57,5 @@ def test_texts_are_translated_and_can_be_shown(language):
 @pytest.mark.parametrize("language", SCRIPTS)
 def test_categories_are_translated(language):
     categories = {part for node in NODES for part in node.GET_SCHEMA().category.split("/")}
-    own = categories - {"loaders", "latent", "sampling"}  # the page translates these itself
+    own = categories - {"loaders", "latent", "samplers"}  # the page translates these itself
     assert set(read(language, "main.json")["nodeCategories"]) == own

@@ -63,7 +63,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
 
     before, phase = (REFERENCE, 0) if mode == "direct" else (run(DemoFusionSampler, **args, scale_by=2.0), 1)
     guidance = torch.nn.functional.interpolate(before["samples"], size=(24, 24), mode="bicubic")
-    patched = run(DemoFusion, model=model, reference=REFERENCE, guidance={"samples": guidance})
+    patched = run(DemoFusion, model=model, reference=REFERENCE, guide={"samples": guidance})
     patched = run(RegionalDenoiseNode, model=patched, **SMALL, overlap=0.5, blend="uniform", jitter_seed=11, jitter_until=1.0, size_conditioning="native")
     sigmas = schedule(model, PAPER_SCHEDULE, 3, 0.75)
     noise = seeded_noise(guidance.shape, stream(11, f"DemoFusion phase {phase}"))
@@ -99,8 +99,8 @@ def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
     recorder, model = Recorder(), tiny.sdxl()
     args = {"model": model, "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "reference": REFERENCE, "steps": 2, **SMALL}
     plain = run(DemoFusionSampler, **args, mode="direct", lsr=recorder)["samples"]
-    noised = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, e_max=1.2)["samples"]
-    without = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, e_max=0.0)["samples"]
+    noised = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, noise_edges=1.2)["samples"]
+    without = run(DemoFusionSampler, **args, mode="direct", lsr=recorder, vae=recorder, noise_edges=0.0)["samples"]
     assert torch.equal(plain, without)
     assert not torch.allclose(plain, noised, rtol=1e-2)
     run(DemoFusionSampler, **args, mode="progressive", scale_by=3.0, lsr=recorder)
@@ -124,7 +124,7 @@ def test_the_noise_at_edges_goes_with_the_start(monkeypatch):
 
     monkeypatch.setattr("loupe.nodes.demofusion.add_region_noise", add_region_noise)
     monkeypatch.setattr("loupe.nodes.demofusion.sample_demofusion", lambda *args, enlarge, **settings: enlarge(REFERENCE["samples"], (16, 16)))
-    args = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "mode": "direct", "vae": VAE(), "lsr": Same(), "e_min": 0.5, "e_max": 1.2}
+    args = {"positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "mode": "direct", "vae": VAE(), "lsr": Same(), "noise_flat": 0.5, "noise_edges": 1.2}
     run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=30, strength=0.6)
     run(DemoFusionSampler, model=tiny.sdxl(), reference=REFERENCE, **args, steps=4, strength=1.0, scheduler="simple")
     run(DemoFusionSampler, model=tiny.flux(), reference={"samples": tiny.noise((1, 16, 8, 8))}, **args, steps=4, strength=0.4)
@@ -185,7 +185,7 @@ def test_models_without_a_table_of_timesteps_are_read_on_stable_diffusion_s():
         ({"reference": {"samples": torch.zeros(1, 4, 64)}}, "reference is a packed or nested latent"),
         ({"width": 32, "height": 64}, "target is 32x64 pixels.*64x64.*Raise width"),
         ({"overlap": 1.0}, "overlap is 1.0"),
-        ({"e_min": 2.0, "e_max": 1.2}, "noise range is 2.0 to 1.2"),
+        ({"noise_flat": 2.0, "noise_edges": 1.2}, "noise_flat is 2.0 and noise_edges 1.2"),
     ],
 )
 def test_the_sampler_names_what_is_wrong(change, message):
@@ -199,8 +199,8 @@ def test_the_sampler_names_what_is_wrong(change, message):
 
 
 def test_demofusion_names_the_latent_that_does_not_fit():
-    with pytest.raises(ValueError, match="guidance has 16 channels"):
-        run(DemoFusion, model=tiny.sdxl(), reference=REFERENCE, guidance={"samples": torch.zeros(1, 16, 8, 8)})
+    with pytest.raises(ValueError, match="guide has 16 channels"):
+        run(DemoFusion, model=tiny.sdxl(), reference=REFERENCE, guide={"samples": torch.zeros(1, 16, 8, 8)})
 
 
 @pytest.mark.numerics

@@ -271,7 +271,7 @@ def test_a_canvas_smaller_than_a_patch_is_refused_by_axis():
 
 def test_node():
     model, guidance = tiny.sdxl(), {"samples": tiny.noise((1, 4, 16, 24)), "batch_index": [2], "noise_mask": torch.ones(1, 128, 192)}
-    settings = {"preset": "custom", "guided_until": 0.25, "steps": 3, "strength": 0.75, "cfg": 4.0, "seed": 2**64 - 1, "patch_size": 64, "guided_steps": 0, "order": "random", "scheduler": "ddim (paper)", "size_conditioning": "canvas", "batch": 0}
+    settings = {"preset": "custom", "guided_until": 0.25, "steps": 3, "strength": 0.75, "cfg": 4.0, "seed": 2**64 - 1, "patch_size": 64, "guided_steps": 0, "order": "random", "scheduler": "ddim (paper)", "size_conditioning": "canvas", "regions_per_call": 0}
     assert list(settings) == [entry.id for entry in PixelSmithSampler.define_schema().inputs][4:]
     (out,) = PixelSmithSampler.execute(model, tiny.conditioning(1), tiny.conditioning(2), guidance, **settings).args
     sigmas = paper_schedule(model.model.model_sampling, 4, 3)

@@ -44,7 +44,7 @@ def test_a_value_that_the_preset_would_not_use_is_refused(node, table):
     changed = {**table["balanced"], "steps": 11}
     with pytest.raises(ValueError, match="steps is 11, but preset is 'balanced', which sets it to 8. Set preset to 'custom'"):
         presets.decided(table, "balanced", changed)
-    verdict = node.validate_inputs(preset="balanced", **changed, **({"e_min": 0.0} if "e_max" in changed else {"guided_steps": 0}))
+    verdict = node.validate_inputs(preset="balanced", **changed, **({"noise_flat": 0.0} if "noise_edges" in changed else {"guided_steps": 0}))
     assert "steps is 11" in verdict
 
 
@@ -55,4 +55,4 @@ def test_what_is_measured_is_what_the_presets_set():
             shared = setting.keys() & table[preset].keys() - {"jitter"}
             assert len(shared) >= 4 and {name: setting[name] for name in shared} == {name: table[preset][name] for name in shared}
     lsrna, measured = presets.DEMOFUSION["LSRNA paper"], all_settings()["LSRNA-DemoFusion, paper"]
-    assert (lsrna["steps"], lsrna["strength"], lsrna["overlap"], lsrna["blend"], lsrna["jitter_until"], lsrna["e_max"]) == (measured.steps, measured.strength, measured.overlap, measured.blend, measured.jitter, measured.edge_noise)
+    assert (lsrna["steps"], lsrna["strength"], lsrna["overlap"], lsrna["blend"], lsrna["jitter_until"], lsrna["noise_edges"]) == (measured.steps, measured.strength, measured.overlap, measured.blend, measured.jitter, measured.edge_noise)

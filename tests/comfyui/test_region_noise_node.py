@@ -126,7 +126,7 @@ def test_wrong_inputs_are_refused(model, picture):
     z = torch.randn(1, 4, 16, 24)
     with pytest.raises(ValueError, match="reference is 96x64 pixels and samples 24x24 latent cells"):
         run(model, torch.randn(1, 4, 24, 24), picture)
-    with pytest.raises(ValueError, match="noise range is 1.2 to 0.4"):
+    with pytest.raises(ValueError, match="noise_flat is 1.2 and noise_edges 0.4"):
         run(model, z, picture, 1.2, 0.4)
     with pytest.raises(ValueError, match="samples has 16 channels, the model's latents have 4"):
         run(model, torch.randn(1, 16, 16, 24), picture)

@@ -101,7 +101,7 @@ def test_demofusion_sampler(name, model, size, wanted, monkeypatch):
 def test_pixelsmith_sampler(name, model, size, wanted, monkeypatch):
     given = {}
     monkeypatch.setattr(pixelsmith, "sample", lambda *args, **settings: given.update(settings) or args[3])
-    run(PixelSmithSampler, model=model, **prompts(), guidance=latent(model, 1152, 1152), patch_size=size)
+    run(PixelSmithSampler, model=model, **prompts(), guide=latent(model, 1152, 1152), patch_size=size)
     assert given["patch_size"] * GRIDS[name].pixels_per_cell == wanted
 
 
@@ -112,11 +112,11 @@ def test_patches_are_even_and_of_whole_tokens():
 
 
 def test_a_canvas_that_holds_no_patch_is_refused(model):
-    with pytest.raises(ValueError, match="guidance is 512 x 640 pixels and a patch 1024; expected sides that hold a patch. Enlarge guidance, or type a smaller patch_size."):
-        run(PixelSmithSampler, model=model, **prompts(), guidance=latent(model, 640, 512))
+    with pytest.raises(ValueError, match="guide is 512 x 640 pixels and a patch 1024; expected sides that hold a patch. Enlarge guide, or type a smaller patch_size."):
+        run(PixelSmithSampler, model=model, **prompts(), guide=latent(model, 640, 512))
 
 
-@pytest.mark.parametrize("node, socket, sizes", [(DemoFusionSampler, "reference", {"region_width": 64, "region_height": 64}), (PixelSmithSampler, "guidance", {"patch_size": 64})])
+@pytest.mark.parametrize("node, socket, sizes", [(DemoFusionSampler, "reference", {"region_width": 64, "region_height": 64}), (PixelSmithSampler, "guide", {"patch_size": 64})])
 def test_the_network_sees_regions_of_the_size(name, model, node, socket, sizes):
     watched, seen = tiny.views_seen(model)
     run(node, model=watched, **prompts(), **{socket: latent(model, 128, 128)}, **sizes, steps=2)

@@ -55,7 +55,7 @@ def test_every_node_at_one_seed_draws_noise_of_its_own(seed, drawn):
     tiny.sample(with_parts(model, InjectNoise(last_steps=2, seed=seed)), latent, steps=2)
     prompts = tiny.conditioning(1), tiny.conditioning(2)
     DemoFusionSampler.execute(**defaults(DemoFusionSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "reference": {"samples": latent[..., :8, :12]}, "scale_by": 3.0, "steps": 1, "seed": seed, "region_width": 128, "region_height": 128})
-    PixelSmithSampler.execute(**defaults(PixelSmithSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "guidance": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
+    PixelSmithSampler.execute(**defaults(PixelSmithSampler) | {"model": model, "positive": prompts[0], "negative": prompts[1], "guide": {"samples": latent}, "steps": 2, "guided_steps": 1, "seed": seed, "patch_size": 128})
 
     # RNA, the prior's fixed noise and two fresh ones, two injected, two phases of DemoFusion, PixelSmith
     names = sorted({name.split()[0] for name in drawn})

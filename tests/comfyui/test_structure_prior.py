@@ -138,7 +138,7 @@ def test_cosmos_counts_noise_of_its_state():
 def test_weight_zero_changes_no_bit_and_the_kept_part_of_a_mask_stays():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 12, 16))
     node = StructurePriorNode.execute
-    settings = {"schedule": "cosine", "strength": "paper", "clamp": True, "compare": "enlarge reference", "kernel": "bicubic", "wavelet": "haar", "levels": 1}
+    settings = {"schedule": "cosine", "mode": "paper", "clamp": True, "compare": "enlarge reference", "upscale_method": "bicubic", "wavelet": "haar", "wavelet_levels": 1}
     off = node(model, {"samples": torch.zeros(1, 4, 4, 4)}, 0.0, **settings).result[0]
     assert torch.equal(tiny.sample(off, latent), tiny.sample(model, latent))
 

@@ -88,7 +88,7 @@ def test_the_graph_of_one_dial_runs(model):
     small, large = {"samples": tiny.noise((1, 12, 40, 56), 1)}, {"samples": tiny.noise((1, 12, 80, 112), 2)}
     sigmas, structure, fidelity = run(Creativity, model=model, preset="fast")
     (patched,) = run(RegionalDenoiseNode, model=model, jitter=False, overlap=0.25, blend="gaussian")
-    (patched,) = run(StructurePriorNode, model=patched, reference=small, weight=structure, strength="kappa")
+    (patched,) = run(StructurePriorNode, model=patched, reference=small, weight=structure, mode="kappa")
     (patched,) = run(LatentAdjustmentNode, model=patched, reference=large, preset="custom", alpha=fidelity, beta=0.0, early_end=0.5, boundaries="steps")
     patched, seen = tiny.views_seen(patched)
     out = tiny.sample(patched, large["samples"], sampler="euler", sigmas=sigmas, cfg=1.0)

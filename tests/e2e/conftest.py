@@ -41,7 +41,7 @@ def demo_workflow():
         if "scale_by" in node["inputs"]:
             node["inputs"]["scale_by"] = 2.0
         if node["class_type"] == "LoupeDemoFusionSampler":
-            node["inputs"].update(preset="custom", steps=6, strength=0.6, e_max=1.2, overlap=0.5, blend="uniform", jitter_until=1.0, scheduler="ddim (paper)")
+            node["inputs"].update(preset="custom", steps=6, strength=0.6, noise_edges=1.2, overlap=0.5, blend="uniform", jitter_until=1.0, scheduler="ddim (paper)")
     return workflow
 
 

@@ -87,7 +87,7 @@ def test_switched_off_it_is_regional_denoise_to_the_bit(client, workflow):
         return node
 
     inputs("LoupeStructurePrior")["weight"] = 0.0
-    inputs("LoupeAttentionPrior").update(weight=0.0, weight_alone=0.0)
+    inputs("LoupeAttentionPrior").update(weight=0.0, weight_global=0.0)
     inputs("LoupeRegionPrompts")["use_captions"] = False
     run = client.run(workflow)
     assert np.array_equal(*(np.asarray(picture(client, run, workflow, title)) for title in ("Regions alone", "C-Upscale")))

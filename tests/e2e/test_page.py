@@ -22,7 +22,7 @@ def post(client, **values):
 def test_curves_take_defaults_for_what_is_not_given(client):
     plot = ask(client, "curves/LoupePixelSmithSampler", guided_steps=3, steps=5, strength=0.83, scheduler="ddim (paper)")
     assert plot["timesteps"] == [665, 499, 333, 167, 1]
-    assert plot["curves"]["cells from the guidance"] == [0.5, 0.5, 0, 0, 0]
+    assert plot["curves"]["cells from the guide"] == [0.5, 0.5, 0, 0, 0]
     assert len(plot["default"]["timesteps"]) == 8
     plain = ask(client, "curves/LoupeStructurePrior")
     assert plain["curves"] == plain["default"]["curves"]
@@ -99,7 +99,7 @@ def test_the_demo_names_the_words_that_its_world_does_not_know(client, capsys):
 
 def test_a_run_is_told_in_words(client, demo_workflow):
     sampler = demo_workflow[find_node(demo_workflow, "LoupeDemoFusionSampler")]["inputs"]
-    sampler.update(seed=77, batch=1, steps=6, strength=0.6)
+    sampler.update(seed=77, regions_per_call=1, steps=6, strength=0.6)
     node = find_node(demo_workflow, "LoupeDemoFusionSampler")
     told = []
     client.run(demo_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)
@@ -122,6 +122,6 @@ def test_a_run_is_told_in_words(client, demo_workflow):
 def test_what_widgets_decide_is_refused_at_its_node(client):
     workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion_patches.json").read_text(encoding="utf-8"))
     noise = find_node(workflow, "LoupeRegionNoise")
-    workflow[noise]["inputs"].update(e_min=2.0, e_max=1.2)
-    with pytest.raises(Refused, match=f"{re.escape(node_title(workflow, noise))}: Custom validation failed for node: e_min - The noise range is 2.0 to 1.2"):
+    workflow[noise]["inputs"].update(noise_flat=2.0, noise_edges=1.2)
+    with pytest.raises(Refused, match=f"{re.escape(node_title(workflow, noise))}: Custom validation failed for node: noise_flat - noise_flat is 2.0 and noise_edges 1.2"):
         client.run(workflow)

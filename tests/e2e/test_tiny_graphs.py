@@ -150,7 +150,7 @@ def test_the_dial_is_wired_as_its_outputs_say(name):
         return
     assert nodes["SamplerCustom"]["sigmas"] == [dial, 0]
     told = {
-        "LoupeStructurePrior": {"weight": [dial, 1], "strength": "kappa"},
+        "LoupeStructurePrior": {"weight": [dial, 1], "mode": "kappa"},
         "LoupeLatentAdjustment": {"alpha": [dial, 2], "preset": "custom", "beta": 0.0, "early_end": 0.5, "boundaries": "steps"},
     }
     assert {kind: {input: nodes[kind][input] for input in inputs} for kind, inputs in told.items()} == told

@@ -86,8 +86,8 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
     """Regional Denoise and DemoFusion on the MODEL, in either order, before the stock KSampler."""
     drawn, mini = find_node(demo_workflow, "KSampler"), find_node(demo_workflow, "LoupeLoadMini")
     low, high = [drawn, 0], [find_node(demo_workflow, "LoupeLSRUpscale"), 0]
-    regional = {"region_width": 128, "region_height": 0, "overlap": 0.5, "blend": "uniform", "jitter": False, "jitter_seed": 0, "size_conditioning": "native", "batch": 0}
-    fusion = {"reference": low, "guidance": high, "skip_exponent": 3.0, "dilation_exponent": 1.0, "blur_exponent": 1.0, "blur": 0.8, "dilation": 0, "renormalize": True}
+    regional = {"region_width": 128, "region_height": 0, "overlap": 0.5, "blend": "uniform", "jitter": False, "jitter_seed": 0, "size_conditioning": "native", "regions_per_call": 0}
+    fusion = {"reference": low, "guide": high, "skip_exponent": 3.0, "dilation_exponent": 1.0, "blur_exponent": 1.0, "blur_std": 0.8, "dilation": 0, "renormalize": True}
     pictures = []
     for first, second in (("LoupeRegionalDenoise", "LoupeDemoFusion"), ("LoupeDemoFusion", "LoupeRegionalDenoise")):
         settings = {"LoupeRegionalDenoise": regional, "LoupeDemoFusion": fusion}
@@ -119,7 +119,7 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
     assert detail["denoise"] == sampler_of(demo_workflow)["strength"]
     assert detail["seed"] == stream(sampler_of(demo_workflow)["seed"], "DemoFusion phase 0")
     (start, *_) = ddim_timesteps(10, detail["steps"])
-    patches[find_node(patches, "LoupeRegionNoise")]["inputs"]["e_max"] *= start_factor(sd_ratio(start))
+    patches[find_node(patches, "LoupeRegionNoise")]["inputs"]["noise_edges"] *= start_factor(sd_ratio(start))
     sampled = result(client, client.run(demo_workflow), demo_workflow)
     drawn = result(client, client.run(patches), patches)
     assert np.abs(drawn.astype(int) - sampled).max() <= 1  # of 255
@@ -154,5 +154,5 @@ def test_value_out_of_range_names_node_and_input(client, demo_workflow):
 
 def test_foreign_file_is_no_lsr(client, demo_workflow):
     demo_workflow[find_node(demo_workflow, "LoupeLoadLSR")]["inputs"]["model_name"] = "mini_unet.safetensors"
-    with pytest.raises(WorkflowError, match="Load Latent SR Model: .*model_name"):
+    with pytest.raises(WorkflowError, match="Load Latent Upscale Model (LSR): .*model_name"):
         client.run(demo_workflow)

@@ -258,7 +258,7 @@ def test_foreign_files_are_named(reference, tmp_path):
         load(file("vae.safetensors", {"decoder.conv_in.weight": torch.zeros(1)}))
     lsr = str(tmp_path / "lsr.safetensors")
     save_lsr(lsr, LSR(dim=12, depths=(1,), heads=(2,), window=4, hidden=(8,)), Metadata(LatentSpace("SDXL", 4)))
-    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder: this is an LSR file; use Load Latent SR Model"):
+    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder: this is an LSR file; use Load Latent Upscale Model (LSR)"):
         load(lsr)
     with pytest.raises(ValueError, match=r"list\.pth is not an implicit decoder: it holds a list"):
         load(file("list.pth", [1, 2]))

@@ -39,7 +39,7 @@ def test_flat_picture_gets_the_minimum():
 
 @pytest.mark.parametrize("e_min,e_max", [(1.0, 0.5), (-0.1, 0.5)])
 def test_bad_range_is_refused(e_min, e_max):
-    with pytest.raises(ValueError, match="0 <= e_min <= e_max"):
+    with pytest.raises(ValueError, match="0 <= noise_flat <= noise_edges"):
         strength_map(torch.rand(8, 8), (4, 4), e_min, e_max)
 
 
