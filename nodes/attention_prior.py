@@ -27,45 +27,27 @@ class AttentionPriorNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="Use it with Regional Denoise, in any order."),
                 io.Latent.Input(
                     "reference",
-                    tooltip=(
-                        "The small image as a latent, at the model's native area (1024 x 1024 pixels for SDXL), "
-                        "whatever the size of the large one."
-                    ),
+                    tooltip="The small image as a latent, at the model's native size.",
                 ),
                 io.Float.Input(
                     "weight", default=0.5, min=0.0, max=1.0, step=0.01,
-                    tooltip=(
-                        "Share of the prior where a region has its own prompt from Region Prompts. Paper: 0.5, the "
-                        "mean of both."
-                    ),
+                    tooltip="Share of the prior in regions with their own prompt. Paper: 0.5.",
                 ),
                 io.Float.Input(
                     "weight_global", default=1.0, min=0.0, max=1.0, step=0.01,
-                    tooltip=(
-                        "Share of the prior where the regions have only the global prompt. 1.0 replaces their "
-                        "attention (our reading of the paper). 0 for both weights changes nothing."
-                    ),
+                    tooltip="Share of the prior in regions with only the global prompt.",
                 ),
                 io.Combo.Input(
                     "layers", options=list(LAYERS), default="all", advanced=True,
-                    tooltip=(
-                        "Cross-attention layers that take part: all of them, those of the encoder (down), the middle, "
-                        "or the decoder (up)."
-                    ),
+                    tooltip="Cross-attention layers that take part.",
                 ),
                 io.Int.Input(
                     "finest_cells", default=1, min=1, max=64, advanced=True,
-                    tooltip=(
-                        "Leave out layers whose tokens are smaller than this many latent cells. 4 leaves SDXL's fine "
-                        "layers out and saves a quarter of the memory."
-                    ),
+                    tooltip="Skip layers with tokens smaller than this; 4 saves memory on SDXL.",
                 ),
                 io.Combo.Input(
                     "prior_noise", options=list(NOISES), default="fixed", advanced=True,
-                    tooltip=(
-                        "Noise on the small image. fixed: the same at every step, smoother. fresh: drawn again at "
-                        "every step."
-                    ),
+                    tooltip="Noise on the small image: the same at every step, or fresh.",
                 ),
                 inputs.own_seed("prior_seed", "Seed of that noise; the sampler's seed does not change it."),
             ],

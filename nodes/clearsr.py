@@ -23,10 +23,10 @@ class LoadClearSR(io.ComfyNode):
             description="Loads a ClearSR file: the control networks and LoRAs that make a diffusion model restore low-quality pictures.",
             search_aliases=["ControlSR", "super resolution", "restore", "controlnet"],
             inputs=[
-                file_input("control_net_name", FOLDER, file, "File in models/controlnet made by `python dev.py train clearsr`, or one that comes with Loupe. It fits the checkpoint it was trained for and no other.", offered=is_safetensors),
+                file_input("control_net_name", FOLDER, file, "File in models/controlnet, for the checkpoint it was trained for.", offered=is_safetensors),
             ],
             outputs=[
-                io.ControlNet.Output("control_net", display_name="control_net", tooltip="For Apply ClearSR. Works in Apply ControlNet with a VAE as well, without the file's LoRA on the model."),
+                io.ControlNet.Output("control_net", display_name="control_net", tooltip="For Apply ClearSR, or Apply ControlNet with a VAE."),
             ],
         )
 
@@ -55,34 +55,28 @@ class ApplyClearSR(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The checkpoint that the ClearSR file was trained for, with any other patches.",
+                    tooltip="The checkpoint that the file was trained for.",
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The empty prompt, as in training. Words that describe the picture may help.",
+                    tooltip="The empty prompt, or what the image shows.",
                 ),
                 io.Conditioning.Input(
                     "negative",
-                    tooltip="The empty prompt, or what to avoid: dotted, noise, blur, lowres, smooth.",
+                    tooltip="The empty prompt, or what to avoid.",
                 ),
                 io.ControlNet.Input("control_net", tooltip="From Load ClearSR."),
                 io.Vae.Input(
                     "vae",
-                    tooltip="The checkpoint's VAE. Decode with the same one; the LoRA of the file is put on a copy.",
+                    tooltip="The checkpoint's VAE, for encoding and decoding.",
                 ),
                 io.Image.Input(
                     "image",
-                    tooltip=(
-                        "The low-quality picture, already enlarged to the size of the result (Upscale Image By, "
-                        "bicubic)."
-                    ),
+                    tooltip="The low-quality image, enlarged to the size of the result.",
                 ),
                 io.Float.Input(
                     "strength", default=1.0, min=0.0, max=10.0, step=0.01,
-                    tooltip=(
-                        "Of the control signals. Below 1 the result follows the picture less. 0 leaves model and "
-                        "prompts unchanged."
-                    ),
+                    tooltip="Strength of the control. 0 changes nothing.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, advanced=True,
@@ -90,24 +84,17 @@ class ApplyClearSR(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, advanced=True,
-                    tooltip=(
-                        "Share of the sampling after which the control ends. Earlier ends leave fine detail to the "
-                        "model."
-                    ),
+                    tooltip="Where the control ends; earlier leaves fine detail to the model.",
                 ),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output", optional=True,
-                    tooltip=(
-                        "Image prompt: the low-quality picture's embedding, as wide as the model's text context "
-                        "(SD2.1: OpenCLIP ViT-H, 1024). The model's decoder sees it instead of the positive prompt. "
-                        "Only for files trained with it."
-                    ),
+                    tooltip="Image prompt, for files that were trained with one.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model with the file's LoRA on its decoder and the image prompt.",
+                    tooltip="The model with the file's LoRA and image prompt.",
                 ),
                 io.Conditioning.Output(
                     "controlled_positive", display_name="positive",
@@ -119,17 +106,11 @@ class ApplyClearSR(io.ComfyNode):
                 ),
                 io.Latent.Output(
                     "low_quality", display_name="latent",
-                    tooltip=(
-                        "The picture's latent by the VAE as it is, without the file's LoRA. Sample it, with denoise 1 "
-                        "as in the paper or less to stay closer to the picture."
-                    ),
+                    tooltip="The image as a latent, to sample from.",
                 ),
                 io.Latent.Output(
                     "adjustment_reference", display_name="reference",
-                    tooltip=(
-                        "The image's latent by the VAE with the file's LoRA, as the control networks see it: the "
-                        "reference for Latent Adjustment."
-                    ),
+                    tooltip="The reference for Latent Adjustment.",
                 ),
             ],
         )

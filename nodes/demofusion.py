@@ -34,22 +34,19 @@ def method_inputs() -> list[io.Input]:
     return [
         io.Float.Input(
             "skip_exponent", default=3.0, min=0.0, max=100.0, step=0.1, advanced=True,
-            tooltip=(
-                "How fast the hold of the reference fades while noise goes down (alpha 1): higher leaves more to the "
-                "model. Paper: 3."
-            ),
+            tooltip="How quickly the pull towards the reference decays (alpha 1). Paper: 3.",
         ),
         io.Float.Input(
             "dilation_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True,
-            tooltip="How fast the global pass gives way to the regions (alpha 2). Paper: 1.",
+            tooltip="How quickly the global pass decays (alpha 2). Paper: 1.",
         ),
         io.Float.Input(
             "blur_exponent", default=1.0, min=0.0, max=100.0, step=0.1, advanced=True,
-            tooltip="How fast the blur of the global pass fades (alpha 3). Paper: 1.",
+            tooltip="How quickly the global pass's blur decays (alpha 3). Paper: 1.",
         ),
         io.Float.Input(
             "blur_std", default=0.8, min=0.05, max=10.0, step=0.05, advanced=True,
-            tooltip="Blur of the global pass's input at full noise, in latent cells. Authors' script: 0.8.",
+            tooltip="Blur of the global pass at full noise, in latent cells.",
         ),
     ]
 
@@ -70,43 +67,30 @@ class DemoFusion(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                    tooltip="The model, with any LoRA and other patches.",
                 ),
                 io.Latent.Input(
                     "reference",
-                    tooltip=(
-                        "The finished image at its native size, as a latent. Its size sets the dilation, its "
-                        "statistics the final contrast."
-                    ),
+                    tooltip="The finished image at its native size, as a latent.",
                 ),
                 *method_inputs(),
                 io.Int.Input(
                     "dilation", default=0, min=0, max=64, advanced=True,
-                    tooltip=(
-                        "Take every n-th cell in the global pass. 0: the canvas in multiples of the reference. 1: no "
-                        "global pass."
-                    ),
+                    tooltip="Subsampling of the global pass. 0: automatic. 1: off.",
                 ),
                 io.Boolean.Input(
                     "renormalize", default=True,
-                    tooltip=(
-                        "Give the finished latent the mean and contrast of the reference, as the paper does after "
-                        "each enlargement."
-                    ),
+                    tooltip="Give the result the reference's mean and contrast.",
                 ),
                 io.Latent.Input(
                     "guide", optional=True,
-                    tooltip=(
-                        "What to draw the steps towards, if not the plainly enlarged reference: the reference after "
-                        "Upscale Latent (LSR) and Add Noise at Edges (RNA) makes this LSRNA. Usually the same latent "
-                        "that is sampled."
-                    ),
+                    tooltip="Latent to follow. Default: the reference, resized.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model with both passes, for any sampler but the few that cannot carry step edits.",
+                    tooltip="The model with both passes, for most samplers.",
                 ),
             ],
         )
@@ -153,96 +137,74 @@ class DemoFusionSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                    tooltip="The model, with any LoRA and other patches.",
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="What the image shows. Describe the whole image: every region sees it.",
+                    tooltip="What the whole image shows; every region sees it.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input(
                     "reference",
-                    tooltip=(
-                        "The finished image at the model's native size, as a latent. A noise mask on it limits what "
-                        "is redrawn."
-                    ),
+                    tooltip="The finished image at the model's native size, as a latent.",
                 ),
                 *inputs.size(
-                    scale_by="Factor for both sides; need not be an integer. Used where width and height are 0.",
-                    width="Target width in pixels. 0: follows the height's factor, or scale_by when both are 0.",
-                    height="Target height in pixels. 0: follows the width's factor, or scale_by when both are 0.",
+                    scale_by="Factor for both sides, if width and height are 0.",
+                    width="Width in pixels. 0: follows height, or scale_by if both are 0.",
+                    height="Height in pixels. 0: follows width, or scale_by if both are 0.",
                 ),
-                preset_input(DEMOFUSION, "How many network rows to spend; custom unlocks the settings that it decides."),
+                preset_input(DEMOFUSION, "Network rows to spend; custom unlocks the settings it decides."),
                 io.Combo.Input(
                     "mode", options=[PROGRESSIVE, DIRECT], default=default(DEMOFUSION, "mode"),
-                    tooltip=(
-                        "progressive: 2x, 3x, ... up to the target, all steps each (DemoFusion). direct: the target "
-                        "at once (LSRNA); several times faster."
-                    ),
+                    tooltip="progressive: 2x, 3x, ... up to the target (DemoFusion). direct: at once (LSRNA).",
                 ),
                 *inputs.sampling(
                     steps=default(DEMOFUSION, "steps"),
                     steps_of="Steps that run at each size.",
                     default=default(DEMOFUSION, "strength"),
-                    strength_of=(
-                        "Noise that the steps start from, the same on every model: lower stays closer to the "
-                        "reference. Above 0.76 the reference overwrites every step."
-                    ),
+                    strength_of="Noise that the steps start from; lower stays closer to the reference.",
                     seed_of="Seed of the noise and of the regions' movement.",
                 ),
                 *inputs.added_noise(
-                    flat=(
-                        "Direct mode with a VAE: noise added in flat regions of the enlarged latent (RNA). Scaled "
-                        "with strength; paper: 0."
-                    ),
-                    edges=(
-                        "Direct mode with a VAE: noise added at edges. Scaled with strength; paper: 1.2 at 0.60. 0 for "
-                        "both adds nothing."
-                    ),
+                    flat="Direct mode with a VAE: noise added in flat areas. Paper: 0.",
+                    edges="Direct mode with a VAE: noise added at edges. Paper: 1.2.",
                     most=default(DEMOFUSION, "noise_edges"),
                 ),
                 *inputs.regions(
                     advanced=True,
                     defaults=(default(DEMOFUSION, "overlap"), default(DEMOFUSION, "blend")),
-                    overlap="Fraction of a region that it shares with its neighbour. Paper: 0.5.",
+                    overlap="Fraction of a region shared with its neighbor. Paper: 0.5.",
                     blend="Weights in the overlaps. Paper: uniform.",
                 ),
                 inputs.jitter(
-                    "Move the regions from step to step, so that no seam stays in one place. Paper: on.",
+                    "Move the regions at every step. Paper: on.",
                     advanced=True,
                 ),
                 *method_inputs(),
                 inputs.scheduler(
-                    "Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones.",
+                    "Noise levels of the steps. Paper: DDIM's.",
                     default(DEMOFUSION, "scheduler"),
                 ),
                 io.Boolean.Input(
                     "end_at_zero", default=True, advanced=True,
-                    tooltip=(
-                        "Remove the last noise. Off: stop at the model's lowest noise level, as the papers' code "
-                        "does."
-                    ),
+                    tooltip="Remove the last noise. Off: stop where the papers' code stops.",
                 ),
                 io.Combo.Input(
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
-                    tooltip=(
-                        "What SDXL is told about the size of a region. canvas: a crop of the target at the region's "
-                        "place, as the paper does. native: an image of the region's size. unchanged: what the "
-                        "conditioning says."
-                    ),
+                    tooltip="Size told to SDXL: a crop of the canvas, or an image of its own (native).",
                 ),
                 *inputs.canny(
-                    canny_low="Lower Canny threshold for the edges of the reference. Paper: 0.",
-                    canny_high="Upper Canny threshold for the edges of the reference. Paper: 255.",
+                    canny_low="Lower Canny threshold. Paper: 0.",
+                    canny_high="Upper Canny threshold. Paper: 255.",
                 ),
-                inputs.regions_per_call("Regions in one network call. 0: as many as fit in memory. The result is the same."),
+                inputs.regions_per_call("Regions in one network call. 0: as many as fit. The result is the same."),
                 LSR.Input(
                     "lsr", optional=True,
-                    tooltip="Enlarges the latent; without it direct mode enlarges the image that vae decodes, progressive mode the latent.",
+                    tooltip="Enlarges the latent.",
                 ),
                 io.Vae.Input(
                     "vae", optional=True,
-                    tooltip="Direct mode: enlarges in pixels where no lsr is connected, and finds the edges for the added noise (RNA).",
+                    tooltip="Direct mode: enlarges in pixels without an lsr, and finds the edges for noise.",
                 ),
                 inputs.jitter_until(default(DEMOFUSION, "jitter_until")),
             ],

@@ -31,29 +31,20 @@ class PlanNode(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip=(
-                        "The model as it goes to the sampler, with Regional Denoise, DemoFusion and other patches."
-                    ),
+                    tooltip="The model as it goes to the sampler.",
                 ),
                 io.Latent.Input("samples", tooltip="The latent that will be sampled; its content is not used."),
                 io.Int.Input("steps", default=30, min=1, max=1000, tooltip="Steps that the sampler will run."),
                 inputs.cfg(
-                    "Guidance scale of the sampler. 1 leaves out the negative prompt: one guidance branch instead of "
-                    "two.",
+                    "The sampler's CFG. 1 halves the network rows.",
                 ),
                 io.Int.Input(
                     "evaluations_per_step", default=1, min=1, max=8, advanced=True,
-                    tooltip=(
-                        "How often the sampler asks the model in each step: 1 for euler, dpmpp_2m and most, 2 for "
-                        "heun, dpm_2 and dpmpp_sde."
-                    ),
+                    tooltip="Model calls in a step: 1 for euler and most samplers, 2 for heun.",
                 ),
                 io.Boolean.Input(
                     "measure_time", default=False,
-                    tooltip=(
-                        "Load the model and time a network call of each kind, for an estimate of the whole run. Needs "
-                        "positive."
-                    ),
+                    tooltip="Time a network call of each kind. Needs positive.",
                 ),
                 io.Conditioning.Input("positive", optional=True, tooltip="Prompt to measure with, as for the sampler."),
             ],
@@ -61,7 +52,7 @@ class PlanNode(io.ComfyNode):
                 io.String.Output("text", display_name="text", tooltip="The plan, a line for each figure."),
                 io.Image.Output(
                     "preview", display_name="preview",
-                    tooltip="The regions: brighter where more overlap, outlines in colour.",
+                    tooltip="The regions: brighter where more overlap.",
                 ),
             ],
         )

@@ -23,11 +23,11 @@ class GuidanceIntervalNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model, for a sampler with cfg above 1."),
                 io.Float.Input(
                     "highest", default=0.4, min=0.0, max=1.0, step=0.01,
-                    tooltip="Noise level, counted as strength, above which the negative prompt is left out.",
+                    tooltip="Strength above which the negative prompt is skipped.",
                 ),
                 io.Float.Input(
                     "lowest", default=0.0, min=0.0, max=1.0, step=0.01,
-                    tooltip="Noise level below which it is left out; above 0 images get softer.",
+                    tooltip="Strength below which the negative prompt is skipped.",
                 ),
             ],
             outputs=[io.Model.Output("patched", display_name="model", tooltip="The model, guided in the interval only.")],

@@ -30,7 +30,7 @@ class LoadImplicitDecoder(io.ComfyNode):
             description="Loads an implicit decoder, which turns a latent into a picture of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
             search_aliases=["LIIF", "arbitrary scale", "neural decoder", "IND"],
             inputs=[
-                file_input("model_name", FOLDER, file, "File in models/vae_approx, or one that comes with Loupe. It fits the one VAE that it was trained on.", offered=no_tiny_vae),
+                file_input("model_name", FOLDER, file, "File in models/vae_approx, for the VAE it was trained on.", offered=no_tiny_vae),
             ],
             outputs=[
                 ImplicitDecoder.Output("decoder", display_name="decoder", tooltip="For VAE Decode (Any Size)."),
@@ -63,34 +63,26 @@ class ImplicitDecode(io.ComfyNode):
                 io.Latent.Input("samples", tooltip="Finished (noise-free) latent of pictures."),
                 io.Vae.Input(
                     "vae", optional=True,
-                    tooltip="The VAE of the latent. Not needed with the authors' decoder, which has no VAE beside it.",
+                    tooltip="The VAE of the latent; not needed with the authors' decoder.",
                 ),
                 ImplicitDecoder.Input(
                     "decoder", optional=True,
-                    tooltip="A decoder trained on this VAE. Without one the VAE's picture is resized bicubically.",
+                    tooltip="A decoder trained on this VAE. Without one: a bicubic resize.",
                 ),
                 *inputs.size(
                     least=0.25,
                     step=None,
-                    scale_by=(
-                        "Factor for both sides of the picture that VAE Decode would give; need not be an integer. "
-                        "Used where width and height are 0."
-                    ),
-                    width="Width of the picture in pixels, exactly. 0: follows height, or scale_by when both are 0.",
-                    height="Height of the picture in pixels, exactly. 0: follows width, or scale_by when both are 0.",
+                    scale_by="Factor for both sides, if width and height are 0.",
+                    width="Exact width in pixels. 0: follows height, or scale_by if both are 0.",
+                    height="Exact height in pixels. 0: follows width, or scale_by if both are 0.",
                 ),
                 io.Int.Input(
                     "tile_size", default=1024, min=0, max=8192, step=64, advanced=True,
-                    tooltip=(
-                        "Latents that decode to more than this many pixels a side are decoded in tiles, as in VAE "
-                        "Decode (Tiled). Lower it when memory runs out; 0 never tiles."
-                    ),
+                    tooltip="Largest tile in pixels; lower saves memory. 0: never tile.",
                 ),
                 io.Int.Input(
                     "overlap", default=256, min=0, max=4096, step=32, advanced=True,
-                    tooltip=(
-                        "Pixels that neighbouring tiles share; at most half of tile_size. Raise it where tiles show."
-                    ),
+                    tooltip="Pixels that neighboring tiles share.",
                 ),
             ],
             outputs=[

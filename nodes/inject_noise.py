@@ -21,19 +21,19 @@ class InjectNoiseNode(io.ComfyNode):
             ),
             search_aliases=["PixelRush", "noise injection", "slerp", "few steps", "one step", "grain", "texture", "oversmoothing"],
             inputs=[
-                io.Model.Input("model", tooltip="The diffusion model, with any LoRA and other patches before this node."),
+                io.Model.Input("model", tooltip="The model, with any LoRA and other patches."),
                 io.Float.Input(
                     "weight", default=0.05, min=0.0, max=1.0, step=0.01,
-                    tooltip="Share of fresh noise in what a step removes. 0.05: the paper's lambda of 0.95. 0 is off.",
+                    tooltip="Share of fresh noise. Paper: 0.05. 0 is off.",
                 ),
                 io.Int.Input(
                     "last_steps", default=1, min=1, max=1000, advanced=True,
-                    tooltip="How many steps it acts on, counted from the end. 1 in the paper.",
+                    tooltip="Steps it acts on, counted from the end. Paper: 1.",
                 ),
-                inputs.seed("Seed of the fresh noise, which is independent of the sampler's."),
+                inputs.seed("Seed of the fresh noise."),
             ],
             outputs=[
-                io.Model.Output("patched", display_name="model", tooltip="The model with the injection, for any sampler but the few that cannot carry step edits."),
+                io.Model.Output("patched", display_name="model", tooltip="The model, for most samplers."),
             ],
         )
 

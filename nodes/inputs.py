@@ -40,7 +40,7 @@ def jitter(tooltip: str, advanced: bool | None = None) -> io.Input:
 def jitter_until(default: float) -> io.Input:
     return io.Float.Input(
         "jitter_until", default=default, min=0.0, max=1.0, step=0.01, advanced=True, optional=True,
-        tooltip="Share of the steps in which regions move; later movement fades the outer border. 1: all, as in DemoFusion.",
+        tooltip="Fraction of the steps in which regions move. Paper: 1.",
     )
 
 

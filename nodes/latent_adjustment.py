@@ -26,67 +26,45 @@ class LatentAdjustmentNode(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                    tooltip="The model, with any LoRA and other patches.",
                 ),
                 io.Latent.Input(
                     "reference",
-                    tooltip=(
-                        "The low-resolution image as a latent of this model: enlarged to the target's size, then "
-                        "encoded. A smaller latent is enlarged as a latent, which is blurrier. With ClearSR: the "
-                        "reference output of Apply ClearSR."
-                    ),
+                    tooltip="The low-resolution image, enlarged and encoded.",
                 ),
                 io.Combo.Input(
                     "preset", options=[*PRESETS, CUSTOM], default="ClearSR",
-                    tooltip=(
-                        "ClearSR: alpha 0.01, beta 0.01. fidelity: alpha 0.03, beta 0.01, closer to the "
-                        "low-resolution image. custom: the two values below."
-                    ),
+                    tooltip="fidelity stays closer to the image than ClearSR; custom uses alpha and beta.",
                 ),
                 io.Float.Input(
                     "alpha", default=0.01, min=0.0, max=0.3, step=0.001,
-                    tooltip=(
-                        "With custom: how far each early step moves towards the reference. At most 0.1, with target "
-                        "denoised 0.3. 0 is off."
-                    ),
+                    tooltip="Move of each early step towards the reference. 0 is off.",
                 ),
                 io.Float.Input(
                     "beta", default=0.01, min=0.0, max=0.15, step=0.001,
-                    tooltip=(
-                        "With custom: how far each late step moves away from it. At most 0.05, with target denoised "
-                        "0.15. 0 is off."
-                    ),
+                    tooltip="Move of each late step away from the reference. 0 is off.",
                 ),
                 io.Float.Input(
                     "early_end", default=0.2, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip=(
-                        "Where the early steps end. 0.2: the first 10 of the paper's 50 steps; the paper gives no "
-                        "number."
-                    ),
+                    tooltip="Fraction of the steps that count as early: 0.2 is 10 of 50.",
                 ),
                 io.Float.Input(
                     "late_start", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Where the late steps start. 0.8: the last 10 of the paper's 50 steps.",
+                    tooltip="Where late steps start: 0.8 is the last 10 of 50.",
                 ),
                 io.Combo.Input(
                     "boundaries", options=list(BOUNDARIES), default=BOUNDARIES[0], advanced=True,
-                    tooltip=(
-                        "What both are fractions of. noise level: the noise of the paper's 50 steps, whatever part of "
-                        "it is run, in how many steps and on which model. steps: the steps of the run."
-                    ),
+                    tooltip="Fractions of the paper's noise levels, or of the steps that run.",
                 ),
                 io.Combo.Input(
                     "target", options=list(TARGETS), default=TARGETS[0], advanced=True,
-                    tooltip=(
-                        "sample: the noisy latent after each step, as we read the paper. denoised: the model's "
-                        "prediction, which hardly acts in the early steps."
-                    ),
+                    tooltip="Edit the noisy latent after each step, or the prediction (denoised).",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model with the adjustment, for any sampler but the few that cannot carry step edits.",
+                    tooltip="The model with the adjustment, for most samplers.",
                 ),
             ],
         )

@@ -24,7 +24,7 @@ class LoadLSR(io.ComfyNode):
             description="Loads a latent super-resolution network (LSR): the LSRNA authors' .pth or Loupe's .safetensors.",
             search_aliases=["LSRNA", "latent upscale model", "LIIF", "SwinIR"],
             inputs=[
-                file_input("model_name", FOLDER, file, "File in models/latent_upscale_models, or one that comes with Loupe. The file's latent kind (SDXL for the authors' .pth) must be that of your checkpoint."),
+                file_input("model_name", FOLDER, file, "File in models/latent_upscale_models, for your checkpoint's kind of latent."),
             ],
             outputs=[
                 LSR.Output("lsr", display_name="lsr", tooltip="For Upscale Latent (LSR) and DemoFusion Sampler."),
@@ -87,24 +87,15 @@ class LSRUpscale(io.ComfyNode):
             ),
             search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
             inputs=[
-                LSR.Input("lsr", tooltip="A latent SR model for this kind of latent, or Upscale Through Pixels."),
+                LSR.Input("lsr", tooltip="A latent upscale model for this kind of latent."),
                 io.Latent.Input(
                     "samples",
-                    tooltip="Finished (noise-free) latent, picture or video; videos are enlarged frame by frame.",
+                    tooltip="Finished latent of an image or video.",
                 ),
                 *inputs.size(
-                    scale_by=(
-                        "Factor for both sides; need not be an integer. The paper's network is trained for 2 to 4. "
-                        "Used where width and height are 0."
-                    ),
-                    width=(
-                        "Target width in pixels, rounded down to a whole latent cell. 0: follows the height's factor, "
-                        "or scale_by when both are 0."
-                    ),
-                    height=(
-                        "Target height in pixels, rounded down to a whole latent cell. 0: follows the width's factor, "
-                        "or scale_by when both are 0."
-                    ),
+                    scale_by="Factor for both sides, if width and height are 0.",
+                    width="Width in pixels. 0: follows height, or scale_by if both are 0.",
+                    height="Height in pixels. 0: follows width, or scale_by if both are 0.",
                 ),
             ],
             outputs=[

@@ -22,19 +22,13 @@ class LoadMini(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "variant", options=list(mini.VARIANTS), default="text to image", optional=True,
-                    tooltip=(
-                        "text to image: SDXL's kind. arbitrary scale: also sees the low-resolution image of "
-                        "InstructPixToPixConditioning, at 256 x 256. flow: Z-Image's kind, 20 steps. flow in few steps: "
-                        "4 to 8 steps at CFG 1."
-                    ),
+                    tooltip="flow is a Z-Image kind of model for 20 steps; in few steps: 4 to 8 at CFG 1.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip=(
-                        "The denoiser, native size 128 x 128 pixels (16 x 16 latent cells); for arbitrary scale 256 x 256."
-                    ),
+                    tooltip="The denoiser; native size 128 x 128 pixels.",
                 ),
                 io.Clip.Output(display_name="clip", tooltip="The text encoder for CLIP Text Encode."),
                 io.Vae.Output(display_name="vae", tooltip="Factor 8, 4 channels."),

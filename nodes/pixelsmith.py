@@ -37,66 +37,47 @@ class PixelSmithSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip=(
-                        "The diffusion model, with any LoRA and other patches before this node, but without Regional "
-                        "Denoise or DemoFusion: PixelSmith cuts the canvas itself."
-                    ),
+                    tooltip="The model, without Regional Denoise or DemoFusion.",
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="What the image shows. Describe the whole image: every patch sees it.",
+                    tooltip="What the whole image shows; every patch sees it.",
                 ),
                 io.Conditioning.Input("negative", tooltip="What to keep out."),
                 io.Latent.Input(
                     "guide",
-                    tooltip=(
-                        "The image at its final size, as a latent: a Lanczos-enlarged image after VAE Encode "
-                        "(paper), or a latent after Upscale Latent (LSR) and Add Noise at Edges 0.4 to 0.8. A noise "
-                        "mask on it limits what is redrawn."
-                    ),
+                    tooltip="The image at its final size, as a latent.",
                 ),
-                preset_input(PIXELSMITH, "How many network rows to spend; custom unlocks the settings that it decides."),
+                preset_input(PIXELSMITH, "Network rows to spend; custom unlocks the settings it decides."),
                 io.Float.Input(
                     "guided_until", default=0.4, min=0.0, max=1.0, step=0.01,
-                    tooltip=(
-                        "Noise, counted as for strength, down to which steps follow the guide: lower keeps more of "
-                        "its structure. Paper: 0.60 for 2x, 0.40 for 4x."
-                    ),
+                    tooltip="Steps above this strength follow the guide. Paper: 0.60 at 2x, 0.40 at 4x.",
                 ),
                 *inputs.sampling(
                     steps=default(PIXELSMITH, "steps"),
                     steps_of="Steps that run.",
                     default=default(PIXELSMITH, "strength"),
-                    strength_of="Noise that the steps start from, the same on every model: lower stays closer to the guide.",
+                    strength_of="Noise that the steps start from; lower stays closer to the guide.",
                     seed_of="Seed of the noise and of the patches' places.",
                 ),
                 inputs.region_side("patch_size", "Side of a patch in pixels. 0: the model's native side."),
                 io.Int.Input(
                     "guided_steps", default=0, min=0, max=1000, advanced=True,
-                    tooltip="Follow the guide in this many steps, counted from the first, instead of by guided_until. 0: off.",
+                    tooltip="Steps, from the first, that follow the guide. 0: by guided_until.",
                 ),
                 io.Combo.Input(
                     "order", options=list(ORDERS), default=default(PIXELSMITH, "order"), advanced=True,
-                    tooltip=(
-                        "random: patches around random pixels until all are done (paper). cover: a variant with the "
-                        "fewest patches on a grid that moves from step to step; about 40 % fewer at 4096 x 4096, "
-                        "borders may show."
-                    ),
+                    tooltip="random: patches around random pixels (paper). cover: a moving grid, fewer patches.",
                 ),
                 inputs.scheduler(
-                    "Noise levels of the steps. The paper's are DDIM's, on flow models evenly spread ones. Every step "
-                    "is an Euler step.",
+                    "Noise levels of the steps. Paper: DDIM's.",
                     default(PIXELSMITH, "scheduler"),
                 ),
                 io.Combo.Input(
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
-                    tooltip=(
-                        "What SDXL is told about the size of a patch. canvas: a crop of the canvas at the patch's "
-                        "place. published: as canvas, but the column is told as row and column, a mistake of the "
-                        "authors' code. native: an image of the patch's size. unchanged: what the conditioning says."
-                    ),
+                    tooltip="Size told to SDXL: a crop of the canvas, the published code's, or an image of its own (native).",
                 ),
-                inputs.regions_per_call("Patches in one network call. 0: as many as fit in memory. The result is the same."),
+                inputs.regions_per_call("Patches in one network call. 0: as many as fit. The result is the same."),
             ],
             outputs=[
                 io.Latent.Output(

@@ -29,28 +29,19 @@ class RegionLayoutNode(io.ComfyNode):
             inputs=[
                 io.Latent.Input("samples", tooltip="Latent that gives the canvas size; its content is not used."),
                 *inputs.regions(
-                    overlap=(
-                        "Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster "
-                        "and shows seams earlier."
-                    ),
-                    blend=(
-                        "Weights in the overlaps. uniform: plain average, as the papers do. gaussian: the middle of a "
-                        "region counts most. linear: a ramp across the overlap."
-                    ),
+                    overlap="Fraction of a region shared with its neighbor.",
+                    blend="Weights in the overlap: uniform (papers), gaussian (center counts most) or linear.",
                 ),
                 io.Model.Input(
                     "model", optional=True,
-                    tooltip=(
-                        "The model that will sample, for its native side and the size of its latent cells. Without "
-                        "it, type the sizes; a cell is then taken for 8 pixels where the latent does not say."
-                    ),
+                    tooltip="The model that will sample, for its native side.",
                 ),
             ],
             outputs=[
                 Regions.Output("regions", display_name="regions", tooltip="The layout, in latent cells."),
                 io.Image.Output(
                     "preview", display_name="preview",
-                    tooltip="The grid: brighter where more regions overlap, outlines in colour.",
+                    tooltip="The grid: brighter where more regions overlap.",
                 ),
             ],
         )

@@ -33,40 +33,25 @@ class RegionNoise(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="Model that will denoise the latent; its latent format gives the noise its unit.",
+                    tooltip="The model that will denoise the latent.",
                 ),
                 io.Latent.Input("samples", tooltip="Enlarged latent, from Upscale Latent (LSR)."),
                 io.Image.Input(
                     "reference",
-                    tooltip=(
-                        "The image before enlarging, decoded; any resolution of the same aspect ratio. One image, "
-                        "one for each sample, or one for each frame."
-                    ),
+                    tooltip="The image before enlarging; its edges get the noise.",
                 ),
                 *inputs.added_noise(
-                    flat=(
-                        "Noise in flat regions: standard deviation in the model's scaled latent units (about 1 for a "
-                        "finished latent). Paper: 0 with DemoFusion, 0.4 with PixelSmith."
-                    ),
-                    edges=(
-                        "Noise at the densest edges, same unit. Paper: 1.2 with DemoFusion, 0.8 with PixelSmith. 0 "
-                        "for both adds nothing."
-                    ),
+                    flat="Noise in flat areas. Paper: 0 for DemoFusion, 0.4 for PixelSmith.",
+                    edges="Noise at edges. Paper: 1.2 for DemoFusion, 0.8 for PixelSmith.",
                 ),
                 inputs.seed("Seed of the noise."),
                 *inputs.canny(
-                    canny_low=(
-                        "Lower Canny threshold, gradient of the 8-bit gray image. Paper: 0, keeps every line "
-                        "connected to a strong edge."
-                    ),
-                    canny_high=(
-                        "Upper Canny threshold, gradient of the 8-bit gray image. Paper: 255; lower finds more "
-                        "edges."
-                    ),
+                    canny_low="Lower Canny threshold. Paper: 0.",
+                    canny_high="Upper Canny threshold; lower finds more edges. Paper: 255.",
                 ),
                 inputs.strength(
                     PAPERS_STRENGTH,
-                    "Strength of the denoise that follows; below 0.60, the papers', noise_flat and noise_edges go down with it.",
+                    "Strength of the denoise that follows; below 0.60 less noise is added.",
                 ),
             ],
             outputs=[
@@ -76,7 +61,7 @@ class RegionNoise(io.ComfyNode):
                 ),
                 io.Image.Output(
                     "noise_map", display_name="noise map",
-                    tooltip="Where the noise went: one pixel for a latent cell, white is noise_edges.",
+                    tooltip="Where noise was added; white is noise_edges.",
                 ),
             ],
         )

@@ -80,26 +80,20 @@ class CaptionRegions(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "image",
-                    tooltip=(
-                        "The picture that is being enlarged; the enlarged one, blurred as it may be, shows the model "
-                        "as much. Only the first of a batch."
-                    ),
+                    tooltip="The image that is enlarged, before or after enlarging.",
                 ),
                 Regions.Input("regions", tooltip="From Region Layout."),
                 io.String.Input(
                     "global_prompt", multiline=True, default="",
-                    tooltip="What the whole picture shows. Tells the model what an empty crop may be part of.",
+                    tooltip="What the whole image shows; context for each crop.",
                 ),
                 io.Combo.Input(
                     "model", options=[CONNECTED, *captioners()], default=CONNECTED,
-                    tooltip=(
-                        "Folder in models/LLM with an instruction-tuned image-text-to-text model of transformers "
-                        "(LLaVA 1.6, Qwen-VL, SmolVLM, ...), or the connected clip."
-                    ),
+                    tooltip="Folder in models/LLM with an image-to-text model, or the connected clip.",
                 ),
                 io.String.Input(
                     "instruction", multiline=True, default=INSTRUCTION, advanced=True,
-                    tooltip="What the model is asked about a crop; {prompt} stands for the global prompt.",
+                    tooltip="Question about each crop; {prompt} is the global prompt.",
                 ),
                 io.Int.Input(
                     "max_tokens", default=90, min=8, max=1024, advanced=True,
@@ -107,14 +101,11 @@ class CaptionRegions(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "crops_per_call", default=1, min=1, max=64, advanced=True,
-                    tooltip="Crops at once, for a model from a folder. More is faster and needs more memory.",
+                    tooltip="Crops in one call, for a model from a folder.",
                 ),
                 io.Clip.Input(
                     "clip", optional=True,
-                    tooltip=(
-                        "A vision-language model from Load CLIP that can generate text (Qwen3-VL, also as Krea 2's text "
-                        "encoder, Gemma 3 or 4, ...), or the mini world's."
-                    ),
+                    tooltip="A vision-language model from Load CLIP, such as Qwen3-VL or Gemma 3.",
                 ),
             ],
             outputs=[
@@ -170,25 +161,19 @@ class RegionPrompts(io.ComfyNode):
                 Regions.Input("regions", tooltip="From Region Layout; Regional Denoise should get the same."),
                 io.Conditioning.Input(
                     "conditioning",
-                    tooltip=(
-                        "The prompt of the whole picture. Regions with an empty prompt use it, and its ControlNets "
-                        "apply to all regions."
-                    ),
+                    tooltip="Prompt of the whole image, also for regions without one.",
                 ),
                 io.String.Input(
                     "prompts", multiline=True, default="",
-                    tooltip=(
-                        'One line a region, row by row; or JSON: a list of texts, or an object {"3": "..."} for '
-                        "single regions, counted from 1. Empty ones use the prompt of the whole picture."
-                    ),
+                    tooltip="One line per region, row by row, or JSON; empty lines use the whole prompt.",
                 ),
                 io.Int.Input(
                     "max_tokens", default=75, min=0, max=1024, advanced=True,
-                    tooltip="Longest prompt in tokens, cut at a word: 75 for CLIP, 120 for PixArt. 0: no limit.",
+                    tooltip="Longest prompt in tokens: 75 for CLIP, 120 for PixArt. 0: no limit.",
                 ),
                 io.String.Input(
                     "captions", optional=True, force_input=True, lazy=True,
-                    tooltip="From Caption Regions: the prompts of regions that have none in prompts.",
+                    tooltip="From Caption Regions: prompts of regions left empty here.",
                 ),
                 io.Boolean.Input(
                     "use_captions", default=True, optional=True, advanced=True,

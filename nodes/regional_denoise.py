@@ -27,53 +27,37 @@ class RegionalDenoiseNode(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                    tooltip="The model, with any LoRA and other patches.",
                 ),
                 *inputs.regions(
-                    overlap=(
-                        "Fraction of a region that it shares with its neighbour. The papers use 0.5; less is faster "
-                        "and shows seams earlier. The step from region to region is rounded down to the model's patch "
-                        "size."
-                    ),
-                    blend=(
-                        "Weights in the overlaps. uniform: plain average, as the papers do. gaussian: the middle of a "
-                        "region counts most. linear: a ramp across the overlap."
-                    ),
+                    overlap="Fraction of a region shared with its neighbor; less is faster.",
+                    blend="Weights in the overlap: uniform (papers), gaussian (center counts most) or linear.",
                 ),
                 inputs.jitter(
-                    "Move the regions by up to a quarter of the overlap, differently at every step, so that no seam "
-                    "stays in one place (DemoFusion). Off: regions stay on their grid.",
+                    "Move the regions at every step, so that seams do not stay in place.",
                 ),
                 inputs.own_seed("jitter_seed", "Seed of the movement; the sampler's seed does not change it."),
                 io.Combo.Input(
                     "size_conditioning", options=list(SIZES), default="canvas", advanced=True,
-                    tooltip=(
-                        "What models with size conditioning (SDXL, PixArt, HunyuanDiT) are told about a region. "
-                        "canvas: a crop of the whole canvas at the region's place. native: an image of the region's "
-                        "size, as C-Upscale does. unchanged: what the conditioning says."
-                    ),
+                    tooltip="Size told to SDXL, PixArt and HunyuanDiT: a crop of the canvas, or an image of its own (native).",
                 ),
                 inputs.regions_per_call(
-                    "Regions in one network call. 0: as many as fit in memory. Halved when memory runs out. The "
-                    "result is the same.",
+                    "Regions in one network call. 0: as many as fit. The result is the same.",
                 ),
                 io.Combo.Input(
                     "rope_positions", options=list(POSITIONS), default="region", advanced=True, optional=True,
-                    tooltip="Where models with movable positions see a region: as an image of its own, or at its place on the canvas.",
+                    tooltip="Positions told to the model: each region from 0, or its place on the canvas.",
                 ),
                 inputs.jitter_until(0.5),
                 Regions.Input(
                     "regions", optional=True,
-                    tooltip=(
-                        "Layout from Region Layout, instead of the region and overlap settings here. It must be made "
-                        "from the latent that is sampled."
-                    ),
+                    tooltip="Layout from Region Layout, instead of the sizes here.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model, which now sees large latents region by region; for any sampler.",
+                    tooltip="The model, for any sampler.",
                 ),
             ],
         )

@@ -29,48 +29,35 @@ class StructurePriorNode(io.ComfyNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The diffusion model, with any LoRA and other patches before this node.",
+                    tooltip="The model, with any LoRA and other patches.",
                 ),
                 io.Latent.Input(
                     "reference",
-                    tooltip="The small image as a latent of this model, any size of the same aspect ratio.",
+                    tooltip="The small image as a latent.",
                 ),
                 io.Float.Input(
                     "weight", default=0.2, min=0.0, max=10.0, step=0.01,
-                    tooltip="How far a step goes. Paper: 0.2; 1.0 shows artefacts. 0 changes nothing.",
+                    tooltip="How firmly coarse structure is held. Paper: 0.2. 0 is off.",
                 ),
                 io.Combo.Input(
                     "schedule", options=[*SCHEDULES, *RUN_SCHEDULES], default="cosine",
-                    tooltip=(
-                        "How the weight changes while noise goes down. cosine (paper) and linear fade out; increasing "
-                        "holds on to the end and blurs; over the run: from 1 at its first step."
-                    ),
+                    tooltip="How the weight changes over the noise levels. Paper: cosine.",
                 ),
                 io.Combo.Input(
                     "mode", options=list(MODES), default="paper", advanced=True,
-                    tooltip=(
-                        "paper: the paper's gradient step for models that predict noise, stronger at high noise; the "
-                        "same for every model. kappa: weight is the share of the deviation that each of the paper's "
-                        "steps removes."
-                    ),
+                    tooltip="kappa: weight is the fraction removed per step. paper: the paper's gradient step.",
                 ),
                 io.Boolean.Input(
                     "clamp", default=True, advanced=True,
-                    tooltip=(
-                        "Never remove more than the whole deviation. Off: the paper's own step, on the papers' grid "
-                        "of 50 to 20 steps only; large weights overshoot there and the image breaks."
-                    ),
+                    tooltip="Never remove more than the whole deviation.",
                 ),
                 io.Combo.Input(
                     "compare", options=list(DIRECTIONS), default=DIRECTIONS[0], advanced=True,
-                    tooltip=(
-                        "enlarge reference: on the large canvas. shrink prediction: at the reference's size, which "
-                        "leaves more freedom to the model."
-                    ),
+                    tooltip="Compare on the large canvas, or at the reference's size (looser).",
                 ),
                 io.Combo.Input(
                     "upscale_method", options=list(UPSCALE_METHODS), default="bicubic", advanced=True,
-                    tooltip="How the reference is enlarged. Shrinking always averages areas.",
+                    tooltip="How the reference is enlarged.",
                 ),
                 io.Combo.Input(
                     "wavelet", options=list(WAVELETS), default="haar", advanced=True,
@@ -82,17 +69,17 @@ class StructurePriorNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "low_band", options=list(BANDS), default=BANDS[0], optional=True, advanced=True,
-                    tooltip="What counts as coarse: the wavelet's low band, an eighth of the size, or a smooth filter.",
+                    tooltip="What counts as coarse: a wavelet's low band, 1/8 of the size, or a smooth filter.",
                 ),
                 io.Combo.Input(
                     "target", options=list(TARGETS), default=TARGETS[0], optional=True, advanced=True,
-                    tooltip="image: moves it for good (paper). prediction: only what a step aims at (I-Max, ScaleDiff).",
+                    tooltip="image: for good (paper). prediction: in the step's aim only (I-Max, ScaleDiff).",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "patched", display_name="model",
-                    tooltip="The model with the prior, for any sampler but the few that cannot carry step edits.",
+                    tooltip="The model with the prior, for most samplers.",
                 ),
             ],
         )

@@ -28,7 +28,7 @@ class EnlargeImage(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="The VAE of the model that redraws it."),
                 io.Float.Input("scale_by", default=2.0, min=1.0, max=16.0, step=0.01, tooltip="Factor for both sides."),
                 io.UpscaleModel.Input("upscale_model", optional=True, tooltip="Enlarges the image, for example RealESRGAN."),
-                LSR.Input("lsr", optional=True, tooltip="Enlarges the latent instead, for models that it is trained for."),
+                LSR.Input("lsr", optional=True, tooltip="Enlarges the latent instead of the pixels."),
             ],
             outputs=[
                 io.Latent.Output("enlarged", display_name="latent", tooltip="The canvas that is sampled."),
@@ -65,11 +65,11 @@ class Creativity(io.ComfyNode):
                 io.Model.Input("model", tooltip="The model that is sampled, with its shift already set."),
                 io.Float.Input(
                     "creativity", default=0.35, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
-                    tooltip="0 keeps the image and cleans it; 1 keeps its composition only.",
+                    tooltip="0 keeps the image; 1 keeps only its composition.",
                 ),
                 io.Combo.Input(
                     "preset", options=list(PRESETS), default=next(iter(PRESETS)),
-                    tooltip="Steps that run. fast: 4, for few-step models. balanced: 8. thorough: 20.",
+                    tooltip="Steps: fast 4 (few-step models), balanced 8, thorough 20.",
                 ),
                 io.Combo.Input(
                     "scheduler", options=comfy.samplers.SCHEDULER_NAMES, default="simple", advanced=True,
@@ -79,7 +79,7 @@ class Creativity(io.ComfyNode):
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels for Sampler Custom."),
                 io.Float.Output("structure", display_name="structure", tooltip="Weight for Structure Prior with strength kappa."),
-                io.Float.Output("fidelity", display_name="fidelity", tooltip="Alpha for Latent Adjustment with preset custom, beta 0, early_end 0.5 and boundaries steps."),
+                io.Float.Output("fidelity", display_name="fidelity", tooltip="Alpha for Latent Adjustment (preset custom)."),
             ],
         )
 
@@ -103,7 +103,7 @@ class OptionalControlNet(io.ComfyNode):
             inputs=[
                 io.Conditioning.Input("positive", tooltip="What the image shows."),
                 io.Conditioning.Input("negative", tooltip="What to avoid."),
-                io.Image.Input("image", tooltip="What the ControlNet sees; for a tile ControlNet the enlarged image."),
+                io.Image.Input("image", tooltip="What the ControlNet sees: the enlarged image for a tile ControlNet."),
                 io.Float.Input("strength", default=0.6, min=0.0, max=10.0, step=0.01, tooltip="How firmly the ControlNet holds the image."),
                 io.Float.Input("end_percent", default=0.8, min=0.0, max=1.0, step=0.01, advanced=True, tooltip="Share of the whole schedule after which it lets go."),
                 io.ControlNet.Input("control_net", optional=True, tooltip="A tile ControlNet for the model."),
