@@ -74,7 +74,7 @@ class Scale:
             "even": psnr_of_arrays(even.clip(0, 255), true),
             "gradient": gradient_error(to_tensor(image[None]), to_tensor(true[None])),
             "similar": ssim(to_tensor(cv2.resize(image, native.shape[1::-1], interpolation=cv2.INTER_AREA)[None]), to_tensor(native[None])).item(),
-            "right": score_images(self.mini.detector, [image], [self.scenes.scenes[i]])["colour"],
+            "right": score_images(self.mini.detector, [image], [self.scenes.scenes[i]])["color"],
         }
 
 

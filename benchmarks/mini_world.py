@@ -24,7 +24,7 @@ from .scoring import load_detector, psnr, score_images
 
 
 def bicubic(x: torch.Tensor, side: int) -> torch.Tensor:
-    """Antialiased bicubic (a = -0.5) on [-1, 1], quantised downwards to 8 bit."""
+    """Antialiased bicubic (a = -0.5) on [-1, 1], quantized downwards to 8 bit."""
     y = F.interpolate(x, (side, side), mode="bicubic", antialias=True)
     return ((y + 1) * 127.5).clamp(0, 255).floor() / 127.5 - 1
 
@@ -41,7 +41,7 @@ def chunked(function, x: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def reconstruction(count: int) -> dict[str, dict[str, float]]:
-    """Autoencoder ceiling and latent upscaling: PSNR of the decoded picture to the true one, and L1 between scaled latents."""
+    """Autoencoder ceiling and latent upscaling: PSNR of the decoded image to the true one, and L1 between scaled latents."""
     vae, scale = load_vae()
     net, _ = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
     pictures = {size: held_out(count, size) for size in (128, 256, 512)}
@@ -55,7 +55,7 @@ def reconstruction(count: int) -> dict[str, dict[str, float]]:
         side = (high // 8, high // 8)
         enlarged = F.interpolate(chunked(vae.decode, latents[low] / scale), (high, high), mode="bicubic")
         table[f"{low} to {high}, bicubic latent"] = quality(F.interpolate(latents[low], side, mode="bicubic"), high)
-        table[f"{low} to {high}, bicubic picture"] = quality(chunked(vae.encode, enlarged.clamp(-1, 1)) * scale, high)
+        table[f"{low} to {high}, bicubic image"] = quality(chunked(vae.encode, enlarged.clamp(-1, 1)) * scale, high)
         table[f"{low} to {high}, LSR"] = quality(chunked(lambda z: net(z, side), latents[low]), high)
     return table
 

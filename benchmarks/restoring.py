@@ -66,7 +66,7 @@ class Restoring:
         found = score_images(self.mini.detector, [image], [self.scenes.scenes[i]])
         return image, {
             "truth": psnr_of_arrays(image, true),
-            "right": found["colour"],
+            "right": found["color"],
             "extra": found["extra"],
             "detail": detail(image / 255.0) / detail(true / 255.0),
             "sharp": sharpness(image) / sharpness(ideal),

@@ -50,7 +50,7 @@ class Scenes:
         ideal, found = self.ideal(i), score_images(self.world.detector, [image], [self.scenes[i]])
         return {
             "extra": found["extra"],
-            "right": found["colour"],
+            "right": found["color"],
             "base": psnr_of_arrays(shrunk, self.small(i)),
             "truth": psnr_of_arrays(image, self.true(i)),
             "sharp": sharpness(image) / sharpness(ideal),

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from ..methods.regions import RegionLayout
 from ..models.mini import file
 from ..models.mini.detector import Detection, Detector, detect
-from ..training.mini.scenes import COLOURS, SHAPES, Scene, place
+from ..training.mini.scenes import COLORS, SHAPES, Scene, place
 
 
 class Adherence(NamedTuple):
-    """Counts over prompted things: found with the right shape, also the right colour, in the right slot; and things nobody asked for."""
+    """Counts over prompted things: found with the right shape, also the right color, in the right slot; and things nobody asked for."""
 
     shape: int
-    colour: int
+    color: int
     slot: int
     extra: int
     prompted: int
@@ -34,30 +34,30 @@ def load_detector() -> Detector:
 
 def adherence(detections: list[Detection], scene: Scene, size: int) -> Adherence:
     """Match every prompted thing to the detection of its shape that fits best; `size` is the image's side in pixels."""
-    left, shape, colour, slot = list(detections), 0, 0, 0
-    colours = list(COLOURS)
+    left, shape, color, slot = list(detections), 0, 0, 0
+    colors = list(COLORS)
     for thing in scene.things:
         candidates = [d for d in left if SHAPES[d.shape] == thing.shape]
         if not candidates:
             continue
-        best = min(candidates, key=lambda d: (colours[d.colour] != thing.colour, abs(d.x / size - thing.x) + abs(d.y / size - thing.y)))
+        best = min(candidates, key=lambda d: (colors[d.color] != thing.color, abs(d.x / size - thing.x) + abs(d.y / size - thing.y)))
         left.remove(best)
         shape += 1
-        colour += colours[best.colour] == thing.colour
+        color += colors[best.color] == thing.color
         slot += place(best.x / size, best.y / size) == place(thing.x, thing.y)
-    return Adherence(shape, colour, slot, len(left), len(scene.things))
+    return Adherence(shape, color, slot, len(left), len(scene.things))
 
 
 @torch.no_grad()
 def score_images(net: Detector, images: list[np.ndarray], scenes: list[Scene]) -> dict[str, float]:
-    """Shares of prompted things (shape, colour, slot) and extra things an image, over uint8 RGB images."""
+    """Shares of prompted things (shape, color, slot) and extra things an image, over uint8 RGB images."""
     totals = np.zeros(5)
     for image, scene in zip(images, scenes):
         size = image.shape[0]
         levels = tuple(2 ** i for i in range(1 + int(np.log2(size / 128))))
         totals += adherence(detect(net, image, levels), scene, size)
-    shape, colour, slot, extra, prompted = totals
-    return {"shape": shape / prompted, "colour": colour / prompted, "slot": slot / prompted, "extra": extra / len(images)}
+    shape, color, slot, extra, prompted = totals
+    return {"shape": shape / prompted, "color": color / prompted, "slot": slot / prompted, "extra": extra / len(images)}
 
 
 def sharpness(image: np.ndarray) -> float:

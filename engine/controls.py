@@ -87,7 +87,7 @@ def _enlarged(image, control, ratio, crop):
 
 
 def _encoded_hint(control, crop):
-    """Scaled latents of the whole hint. Neighbouring regions share what the VAE makes of their border."""
+    """Scaled latents of the whole hint. Neighboring regions share what the VAE makes of their border."""
 
     def make():
         pixels = _enlarged(control.cond_hint_original, control, control.compression_ratio * control.vae.spacial_compression_encode(), crop)

@@ -29,7 +29,7 @@ class Family(NamedTuple):
 
 GENERIC = Family("generic", (), None)
 
-# positions: "post_input": by a patch of that name, n tokens from 0; "post_input_centred": from -(n // 2), the text behind
+# positions: "post_input": by a patch of that name, n tokens from 0; "post_input_centered": from -(n // 2), the text behind
 # the image; "post_input_halved": from -(n - n // 2), the text at 0. "rope_options": by an option of that name, from 0;
 # "rope_options_stretched": from 0 to the same number over an image of any size. "relative": only distances count.
 
@@ -62,7 +62,7 @@ FAMILIES = (
     Family("LongCat-Image", ("LongCatImage",), "Flux", positions="post_input"),
     Family("Chroma", ("Chroma",), "Chroma"),
     Family("Chroma Radiance", ("ChromaRadiance",), "ChromaRadiance"),
-    Family("Qwen-Image", ("QwenImage",), "QwenImageTransformer2DModel", 1328, positions="post_input_centred"),
+    Family("Qwen-Image", ("QwenImage",), "QwenImageTransformer2DModel", 1328, positions="post_input_centered"),
     Family("Krea 2", ("Krea2",), "SingleStreamDiT", positions="post_input"),
     Family("Mage-Flow", ("MageFlow",), "MageFlowTransformer2DModel", positions="post_input_halved"),
     Family("JoyImage", ("JoyImage",), "JoyImageTransformer3DModel"),

@@ -25,7 +25,7 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
     samples = latent["samples"]
     if samples.is_nested or samples.ndim not in (4, 5):
         raise ValueError(
-            f"{socket} is a packed or nested latent; Loupe works on pictures and videos, "
+            f"{socket} is a packed or nested latent; Loupe works on images and videos, "
             "(B, C, H, W) or (B, C, T, H, W). Separate the streams first."
         )
     if not samples.numel():
@@ -136,12 +136,12 @@ def resize(samples: torch.Tensor, height: int, width: int, kernel: str = "bicubi
 
 
 def fit(samples: torch.Tensor, like: torch.Tensor, kernel: str = "bicubic") -> torch.Tensor:
-    """`samples` at the size, batch, device and dtype of `like`; a picture serves for every frame.
+    """`samples` at the size, batch, device and dtype of `like`; an image serves for every frame.
 
-    Raises ValueError for a video where `like` is a picture, and for two videos of different length.
+    Raises ValueError for a video where `like` is an image, and for two videos of different length.
     """
     if samples.ndim > like.ndim:
-        raise ValueError("reference is a video latent (B, C, T, H, W), the sampled latent is a picture. Use a latent made with this model's VAE.")
+        raise ValueError("reference is a video latent (B, C, T, H, W), the sampled latent is an image. Use a latent made with this model's VAE.")
     if samples.ndim < like.ndim:
         samples = samples.unsqueeze(2)
     if samples.ndim == 5 and samples.shape[2] not in (1, like.shape[2]):

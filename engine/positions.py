@@ -84,7 +84,7 @@ class PositionShift:
         size = tuple(self._tokens(axis.count) for axis in (self.views[0].y, self.views[0].x))
         canvas = tuple(map(self._tokens, self.x.shape[-2:]))
         shifts = ids.new_tensor([[axis.offset / self.patch for axis in (view.y, view.x)] for view in self.views])
-        if self.positions == "post_input_centred":
+        if self.positions == "post_input_centered":
             shifts += ids.new_tensor([own // 2 - whole // 2 for own, whole in zip(size, canvas)])
             # the text begins behind the image
             text = text + (max(side // 2 for side in canvas) - max(side // 2 for side in size))

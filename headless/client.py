@@ -91,14 +91,14 @@ class Client:
     def interrupt(self):
         self.post_json("/interrupt", {})
 
-    def upload(self, picture, name):
-        """Store a PIL picture in the server's input folder. Returns the name for LoadImage."""
+    def upload(self, image, name):
+        """Store a PIL image in the server's input folder. Returns the name for LoadImage."""
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        image.save(buffer, "PNG")
         return self.upload_file(buffer.getvalue(), name)
 
     def upload_file(self, data, name, subfolder=""):
-        """Store the bytes of a picture file in the server's input folder. Returns the name for LoadImage."""
+        """Store the bytes of an image file in the server's input folder. Returns the name for LoadImage."""
         stored = asyncio.run(self._upload(data, name, subfolder))
         return f"{stored['subfolder']}/{stored['name']}" if stored["subfolder"] else stored["name"]
 
@@ -110,7 +110,7 @@ class Client:
             return await answer.json()
 
     def images(self, run, node_id):
-        """The pictures that an output node saved, as PIL images."""
+        """The images that an output node saved, as PIL images."""
         return [Image.open(io.BytesIO(self.get("/view", **image))) for image in run.outputs[node_id]["images"]]
 
     def run(self, workflow, watch=None):

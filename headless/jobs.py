@@ -1,4 +1,4 @@
-"""What a run is asked to do: the workflow with its settings, and a job for every picture."""
+"""What a run is asked to do: the workflow with its settings, and a job for every image."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .client import node_title
 
-PICTURE = "{picture}"  # stands for the picture of a job in an input of the workflow
+IMAGE = "{image}"  # stands for the image of a job in an input of the workflow
 FORMATS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
@@ -71,51 +71,51 @@ def set_inputs(workflow, settings):
         if not equals:
             raise UsageError(f"--set {setting}: write NODE.INPUT=VALUE")
         node_id, name = find_input(workflow, target)
-        workflow[node_id]["inputs"][name] = text if text == PICTURE else parse_value(target, text, workflow[node_id]["inputs"][name])
+        workflow[node_id]["inputs"][name] = text if text == IMAGE else parse_value(target, text, workflow[node_id]["inputs"][name])
 
 
-def takes_picture(workflow):
-    return any(value == PICTURE for node in workflow.values() for value in node["inputs"].values())
+def takes_image(workflow):
+    return any(value == IMAGE for node in workflow.values() for value in node["inputs"].values())
 
 
-def place_picture(workflow):
+def place_image(workflow):
     """Mark the input of the one Load Image node, unless a setting has marked one."""
-    if takes_picture(workflow):
+    if takes_image(workflow):
         return
     loaders = [node_id for node_id, node in workflow.items() if node["class_type"] == "LoadImage"]
     if len(loaders) != 1:
         named = ", ".join(f"{node_id} ({node_title(workflow, node_id)})" for node_id in loaders)
-        raise UsageError(f"the workflow has {f'several Load Image nodes: {named}' if loaders else 'no Load Image node'}. Say which input takes the picture: --set NODE.INPUT={PICTURE}")
-    workflow[loaders[0]]["inputs"]["image"] = PICTURE
+        raise UsageError(f"the workflow has {f'several Load Image nodes: {named}' if loaders else 'no Load Image node'}. Say which input takes the image: --set NODE.INPUT={IMAGE}")
+    workflow[loaders[0]]["inputs"]["image"] = IMAGE
 
 
-def find_pictures(folder):
+def find_images(folder):
     folder = Path(folder)
     if not folder.is_dir():
         raise UsageError(f"--input {folder}: no such folder")
-    pictures = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS and not file.name.startswith("."))
-    if not pictures:
-        raise UsageError(f"--input {folder}: no pictures ({', '.join(sorted(FORMATS))}) in this folder")
+    images = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS and not file.name.startswith("."))
+    if not images:
+        raise UsageError(f"--input {folder}: no images ({', '.join(sorted(FORMATS))}) in this folder")
     names = {}
-    for file in pictures:
+    for file in images:
         other = names.setdefault(file.stem.casefold(), file)
         if other is not file:
             raise UsageError(f"--input {folder}: {other.name} and {file.name} would get the same results. Rename one.")
-    return pictures
+    return images
 
 
 @dataclass
 class Job:
-    """One run of the workflow. `picture` is None where it takes none."""
+    """One run of the workflow. `image` is None where it takes none."""
 
     name: str
     workflow: dict
-    picture: Path | None = None
+    image: Path | None = None
     losses: int = 0
 
     def __post_init__(self):
-        self.label = self.picture.name if self.picture else self.name
-        data = self.picture.read_bytes() if self.picture else b""
+        self.label = self.image.name if self.image else self.name
+        data = self.image.read_bytes() if self.image else b""
         self.fingerprint = hashlib.sha256(json.dumps(self.workflow, sort_keys=True).encode() + b"\0" + data).hexdigest()
 
 
@@ -124,14 +124,14 @@ def plan(options):
     workflow = read_workflow(options.workflow)
     set_inputs(workflow, options.set)
     if options.input is None:
-        if takes_picture(workflow):
-            raise UsageError(f"--set NODE.INPUT={PICTURE} needs --input DIR")
+        if takes_image(workflow):
+            raise UsageError(f"--set NODE.INPUT={IMAGE} needs --input DIR")
         return [Job(Path(options.workflow).stem, workflow)]
-    pictures = find_pictures(options.input)
+    images = find_images(options.input)
     if Path(options.output).resolve() == Path(options.input).resolve():
-        raise UsageError("--output is the folder of --input: results would be taken for pictures. Give another one.")
-    place_picture(workflow)
+        raise UsageError("--output is the folder of --input: results would be taken for images. Give another one.")
+    place_image(workflow)
     try:
-        return [Job(file.stem, workflow, file) for file in pictures]
+        return [Job(file.stem, workflow, file) for file in images]
     except OSError as error:
         raise UsageError(f"--input {error.filename}: {error.strerror}") from error

@@ -9,7 +9,7 @@ from .jobs import UsageError
 
 
 class Results:
-    """Pictures, and in `.done` a note for each that is complete."""
+    """Images, and in `.done` a note for each that is complete."""
 
     def __init__(self, folder):
         self.folder = Path(folder)

@@ -1,9 +1,9 @@
-"""An API workflow over a folder of pictures, on ComfyUI servers.
+"""An API workflow over a folder of images, on ComfyUI servers.
 
-Prints one JSON line a picture: picture, result (done, skipped or failed), files, seconds, server, error. The exit
-code is 0 when every picture is done or skipped, 1 when one failed, 2 when nothing was started.
+Prints one JSON line an image: image, result (done, skipped or failed), files, seconds, server, error. The exit
+code is 0 when every image is done or skipped, 1 when one failed, 2 when nothing was started.
 
-A finished picture leaves a note in OUTPUT/.done with the hash of the workflow, the settings and the picture; it is
+A finished image leaves a note in OUTPUT/.done with the hash of the workflow, the settings and the image; it is
 skipped while that stands. Results are renamed into place when they are complete, the note last.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, contextmanager
 
 from .client import ServerLost, WorkflowError
-from .jobs import PICTURE, UsageError, plan
+from .jobs import IMAGE, UsageError, plan
 from .results import Results
 from .workers import ServerWorker, dispatch
 
@@ -26,12 +26,12 @@ Cluster = Callable[[str], AbstractContextManager[list]]  # the workers of the Ra
 def parse(arguments, start: Start | None = None, prog="run", cluster: Cluster | None = None):
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("workflow", metavar="WORKFLOW.json", help="workflow in API format")
-    parser.add_argument("--set", metavar="NODE.INPUT=VALUE", action="append", default=[], help=f"change an input; NODE is an id or a title, VALUE may be {PICTURE}")
-    parser.add_argument("--input", metavar="DIR", help="folder of pictures, for the Load Image node; without it the workflow runs once")
+    parser.add_argument("--set", metavar="NODE.INPUT=VALUE", action="append", default=[], help=f"change an input; NODE is an id or a title, VALUE may be {IMAGE}")
+    parser.add_argument("--input", metavar="DIR", help="folder of images, for the Load Image node; without it the workflow runs once")
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for the results")
     parser.add_argument("--server", metavar="URL", nargs="+", action="extend", default=[], help="running ComfyUI servers; without any, " + ("one is started" if start else f"the one at {RUNNING}"))
     parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="auto", help="use a Ray cluster: one ComfyUI for every GPU that it has" + ("" if cluster else " (only from a checkout: python dev.py run)"))
-    parser.add_argument("--retries", metavar="N", type=int, default=2, help="how often a picture may lose its server and go to another (default 2)")
+    parser.add_argument("--retries", metavar="N", type=int, default=2, help="how often an image may lose its server and go to another (default 2)")
     options = parser.parse_args(arguments)
     if options.ray is not None and options.server:
         parser.error("give --server or --ray, not both")
@@ -54,7 +54,7 @@ def workers(options, start: Start | None, cluster: Cluster | None = None):
 
 
 def report(job, result, **more):
-    print(json.dumps({"picture": job.label, "result": result, **more}, ensure_ascii=False), flush=True)
+    print(json.dumps({"image": job.label, "result": result, **more}, ensure_ascii=False), flush=True)
     return result
 
 

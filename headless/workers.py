@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 import aiohttp
 
 from .client import Client, Refused, ServerLost, WorkflowError, node_title
-from .jobs import PICTURE, UsageError
+from .jobs import IMAGE, UsageError
 
 
 class ServerWorker:
@@ -32,7 +32,7 @@ class ServerWorker:
     def run(self, job):
         """Everything that the run saved, [(title, file name, bytes)]; where it saved nothing, its previews."""
         try:
-            data = job.picture.read_bytes() if job.picture else None
+            data = job.image.read_bytes() if job.image else None
         except OSError as error:
             raise WorkflowError(str(error)) from error
         try:
@@ -45,9 +45,9 @@ class ServerWorker:
     def saved(self, job, data):
         workflow = job.workflow
         if data is not None:
-            name = self.client.upload_file(data, hashlib.sha256(data).hexdigest()[:16] + job.picture.suffix.lower(), "loupe")
+            name = self.client.upload_file(data, hashlib.sha256(data).hexdigest()[:16] + job.image.suffix.lower(), "loupe")
             workflow = {
-                node_id: {**node, "inputs": {key: name if value == PICTURE else value for key, value in node["inputs"].items()}}
+                node_id: {**node, "inputs": {key: name if value == IMAGE else value for key, value in node["inputs"].items()}}
                 for node_id, node in workflow.items()
             }
         outputs = self.client.run(workflow).outputs
@@ -79,7 +79,7 @@ def dispatch(jobs, workers, retries):
                     try:
                         result = future.result()
                     except (ServerLost, Refused) as error:
-                        print(f"run: {worker.name} gets no more pictures: {error}", file=sys.stderr, flush=True)
+                        print(f"run: {worker.name} gets no more images: {error}", file=sys.stderr, flush=True)
                         job.losses += isinstance(error, ServerLost)
                         reason = result = error
                         if job.losses <= retries:

@@ -1,4 +1,4 @@
-// Pictures in a node: where they live, and when they are drawn again.
+// Images in a node: where they live, and when they are drawn again.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";

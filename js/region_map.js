@@ -1,7 +1,7 @@
-// The regions of a canvas, on its picture where one is known: click one to read or write its prompt.
+// The regions of a canvas, on its image where one is known: click one to read or write its prompt.
 
 import { html, panelOf, panels, post, Question, svg, unknown, updateAll, values, WRONG } from "./panel.js";
-import { inCells, pictureOf, sizeOf, source } from "./upstream.js";
+import { inCells, imageOf, sizeOf, source } from "./upstream.js";
 
 const MOST_NUMBERS = 100; // more could not be read
 const PAUSE = 200; // ms
@@ -34,11 +34,11 @@ export class RegionMap {
     this.height = height;
     this.words = html("div", { style: "line-height:14px;min-height:28px" });
     this.chosen = html("div", { style: "line-height:14px;min-height:14px" });
-    this.picture = svg("g");
+    this.image = svg("g");
     this.grid = svg("g");
     this.running = svg("g");
     this.numbers = svg("g", { "pointer-events": "none" });
-    this.svg = svg("svg", { style: "flex:1 1 200px;height:200px;min-height:0;width:100%;cursor:pointer" }, this.picture, this.grid, this.running, this.numbers);
+    this.svg = svg("svg", { style: "flex:1 1 200px;height:200px;min-height:0;width:100%;cursor:pointer" }, this.image, this.grid, this.running, this.numbers);
     this.editor = html("textarea", { rows: 2, class: "comfy-multiline-input", style: "visibility:hidden;resize:none;flex:none", "aria-label": "Prompt of the region" });
     this.element = html("div", { class: "loupe-regions", style: "display:flex;flex-direction:column;gap:4px;font:11px sans-serif;color:var(--descrip-text)" }, this.words, this.svg, this.chosen, this.editor);
     this.svg.addEventListener("click", (event) => this.click(event));
@@ -121,7 +121,7 @@ export class RegionMap {
     this.layout = layout;
     if (layout.error) {
       this.words.replaceChildren(html("div", layout.hint ? {} : { style: `color:${WRONG}` }, layout.error));
-      this.picture.replaceChildren();
+      this.image.replaceChildren();
       this.grid.replaceChildren();
       this.numbers.replaceChildren();
       this.chosen.textContent = "";
@@ -144,18 +144,18 @@ export class RegionMap {
     this.describe();
   }
 
-  /** The picture, and the regions on it: brighter where they overlap, filled where they have a prompt. */
+  /** The image, and the regions on it: brighter where they overlap, filled where they have a prompt. */
   shade() {
     const { canvas, regions } = this.layout;
     const [height, width] = canvas;
-    const url = pictureOf(this.layoutNode(), canvas);
+    const url = imageOf(this.layoutNode(), canvas);
     const captions = this.captions();
     const state = JSON.stringify([regions, this.prompts, captions, this.selected, url]);
     if (state === this.state) return; // a rectangle that is exchanged while the button is down gets no click
     this.state = state;
-    if (url !== this.url || !this.picture.childNodes.length) {
+    if (url !== this.url || !this.image.childNodes.length) {
       this.url = url;
-      this.picture.replaceChildren(url ? svg("image", { href: url, width, height, preserveAspectRatio: "none" }) : svg("rect", { width, height, fill: "var(--comfy-input-bg)" }));
+      this.image.replaceChildren(url ? svg("image", { href: url, width, height, preserveAspectRatio: "none" }) : svg("rect", { width, height, fill: "var(--comfy-input-bg)" }));
     }
     this.grid.replaceChildren(
       ...regions.map(([y, x, h, w], i) => {
@@ -198,7 +198,7 @@ export class RegionMap {
 
   click(event) {
     if (!this.drawn) return;
-    const box = this.picture.getBoundingClientRect();
+    const box = this.image.getBoundingClientRect();
     const [height, width] = this.layout.canvas;
     const [row, column] = [((event.clientY - box.top) / box.height) * height, ((event.clientX - box.left) / box.width) * width];
     let nearest = Infinity;

@@ -2,7 +2,7 @@
 
 import { html, panelOfId, Question, svg, unknown, values, WRONG } from "./panel.js";
 
-const COLOURS = ["#ff9a3c", "#5b9dff", "#63d471"];
+const COLORS = ["#ff9a3c", "#5b9dff", "#63d471"];
 const WIDTH = 1000; // timesteps
 const HEIGHT = 100;
 const MARGIN = 5;
@@ -82,7 +82,7 @@ export class SchedulePlot {
 
   lines(plot, attributes) {
     Object.entries(plot.curves).forEach(([name, weights], i) => {
-      this.svg.append(this.line(name, plot.timesteps.map((t) => WIDTH - t), weights, { stroke: COLOURS[i], ...attributes }));
+      this.svg.append(this.line(name, plot.timesteps.map((t) => WIDTH - t), weights, { stroke: COLORS[i], ...attributes }));
     });
   }
 
@@ -95,7 +95,7 @@ export class SchedulePlot {
   points(plot) {
     Object.entries(plot.curves).forEach(([name, weights], i) => {
       const dots = weights.map((weight, step) => `M${WIDTH - plot.timesteps[step]} ${this.y(weight)}h0`);
-      this.svg.append(svg("path", { d: dots.join(""), stroke: COLOURS[i], "stroke-width": 5, "stroke-linecap": "round", "vector-effect": "non-scaling-stroke", "data-name": name, class: "steps" }));
+      this.svg.append(svg("path", { d: dots.join(""), stroke: COLORS[i], "stroke-width": 5, "stroke-linecap": "round", "vector-effect": "non-scaling-stroke", "data-name": name, class: "steps" }));
     });
   }
 
@@ -113,14 +113,14 @@ export class SchedulePlot {
       return;
     }
     const { timesteps, curves } = this.plot;
-    const item = ([name, weights], i) => html("span", { style: `color:${COLOURS[i]}` }, index === undefined ? name : `${name} ${+weights[index].toPrecision(3)}`);
+    const item = ([name, weights], i) => html("span", { style: `color:${COLORS[i]}` }, index === undefined ? name : `${name} ${+weights[index].toPrecision(3)}`);
     this.legend.replaceChildren(...Object.entries(curves).map(item));
     this.weights.replaceChildren(
       html("span", {}, `${this.top}`),
       html("span", { style: "writing-mode:vertical-rl;transform:rotate(180deg);font-size:9px" }, "weight"),
       html("span", {}, `${this.bottom}`),
     );
-    this.axis.replaceChildren(...["noise, t 999", "t 0, picture"].map((text) => html("span", {}, text)));
+    this.axis.replaceChildren(...["noise, t 999", "t 0, image"].map((text) => html("span", {}, text)));
     this.words.textContent = index === undefined ? unknown(this.node, this.plot.widgets) || this.levels() : this.place(index);
   }
 

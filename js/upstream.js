@@ -25,7 +25,7 @@ function round(x) {
   return x - whole === 0.5 ? whole + (whole % 2) : Math.round(x); // as Python
 }
 
-// A size is [rows, columns, pixels to the side of each]: 1 of pictures, of latents those of a cell.
+// A size is [rows, columns, pixels to the side of each]: 1 of images, of latents those of a cell.
 const scaled = (size, factor) => factor && [round(size[0] * factor), round(size[1] * factor), size[2]];
 const cut = (size, cell) => size && [Math.floor(size[0] / cell), Math.floor(size[1] / cell), cell];
 const decoded = (size) => size && [size[0] * size[2], size[1] * size[2], 1];
@@ -118,7 +118,7 @@ function loaded(node) {
   return filename && view({ filename, subfolder, type });
 }
 
-/** Size of the picture at `url`, null until it has loaded. */
+/** Size of the image at `url`, null until it has loaded. */
 function naturalSize(url) {
   if (!url) return null;
   if (!sizes.has(url)) {
@@ -133,8 +133,8 @@ function naturalSize(url) {
   return sizes.get(url);
 }
 
-/** Address of a picture with the shape of `size` among what leads to `node`, and what was shown of it. */
-export function pictureOf(node, size) {
+/** Address of an image with the shape of `size` among what leads to `node`, and what was shown of it. */
+export function imageOf(node, size) {
   const seen = new Set();
   for (let nodes = [node]; nodes.length; ) {
     for (const each of nodes) {
@@ -147,7 +147,7 @@ export function pictureOf(node, size) {
   return null;
 }
 
-/** Pictures that a node has loaded, or that the nodes after it show. */
+/** Images that a node has loaded, or that the nodes after it show. */
 function shown(node) {
   if (node.type === "LoadImage") return [loaded(node)].filter(Boolean);
   const after = (one, slot) => (one.getOutputNodes(slot) ?? []).filter(Boolean); // a graph that is being loaded has links without nodes
@@ -161,6 +161,6 @@ function outputs(node) {
   return (app.graph.getNodeById(node.id) === node && app.nodeOutputs?.[node.id]) || {};
 }
 
-function fits(picture, size) {
-  return picture && Math.abs((picture[0] * size[1]) / (picture[1] * size[0]) - 1) < 0.05;
+function fits(image, size) {
+  return image && Math.abs((image[0] * size[1]) / (image[1] * size[0]) - 1) < 0.05;
 }

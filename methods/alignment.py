@@ -12,7 +12,7 @@ import torch
 
 
 class AlignmentLoss(NamedTuple):
-    """The loss to minimise, and its terms for each image (B,)."""
+    """The loss to minimize, and its terms for each image (B,)."""
 
     total: torch.Tensor
     latent: torch.Tensor

@@ -9,19 +9,19 @@ its weights sum to 1, also after the output projection.
 import torch
 
 
-def bilinear_weights(centres: torch.Tensor, length: int) -> torch.Tensor:
-    """Weights (..., length) that read positions `centres` (...) of an axis of `length` samples.
+def bilinear_weights(centers: torch.Tensor, length: int) -> torch.Tensor:
+    """Weights (..., length) that read positions `centers` (...) of an axis of `length` samples.
 
-    Centres are fractions of the axis (sample i lies at (i + 1/2) / length); outside of the outer
+    Centers are fractions of the axis (sample i lies at (i + 1/2) / length); outside of the outer
     samples the border repeats. Rows sum to 1. Equals bilinear interpolation, align_corners=False.
     """
-    position = (centres * length - 0.5).clamp(0, length - 1)
-    samples = torch.arange(length, device=centres.device, dtype=centres.dtype)
+    position = (centers * length - 0.5).clamp(0, length - 1)
+    samples = torch.arange(length, device=centers.device, dtype=centers.dtype)
     return (1 - (position[..., None] - samples).abs()).clamp(min=0)
 
 
-def token_centres(offset: float, step: float, cells: int, tokens: int, canvas: int) -> torch.Tensor:
-    """Centres (tokens,), as fractions of a canvas axis of `canvas` cells, of the tokens that a view's
+def token_centers(offset: float, step: float, cells: int, tokens: int, canvas: int) -> torch.Tensor:
+    """Centers (tokens,), as fractions of a canvas axis of `canvas` cells, of the tokens that a view's
     `cells` cells offset, offset + step, ... are divided into. float64."""
     cell = (torch.arange(tokens, dtype=torch.float64) + 0.5) * cells / tokens - 0.5
     return (offset + cell * step + 0.5) / canvas

@@ -56,7 +56,7 @@ def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed
     `steps`, and an unknown order.
     """
     if size < 2 or size % 2:
-        raise ValueError(f"patch_size is {size} latent cells; patches have a centre, so use an even number from 2.")
+        raise ValueError(f"patch_size is {size} latent cells; patches have a center, so use an even number from 2.")
     for axis, length in (("height", height), ("width", width)):
         if length < size:
             raise ValueError(f"The canvas {axis} is {length} latent cells and patch_size {size}; every side must hold a patch. Enlarge the guidance's {axis} or lower patch_size.")
@@ -91,7 +91,7 @@ def random_regions(height: int, width: int, size: int, generator: torch.Generato
         for pixel in pixels[left.flat[pixels]]:
             row, column = divmod(int(pixel), width)
             if left[row, column]:
-                y, x = (min(max(centre - size // 2, 0), length - size) for centre, length in ((row, height), (column, width)))
+                y, x = (min(max(center - size // 2, 0), length - size) for center, length in ((row, height), (column, width)))
                 left[y : y + size, x : x + size] = False
                 yield Region(y, x, size, size)
 

@@ -13,11 +13,11 @@ PAPERS_RATIO = sd_ratio(581)  # rho that the papers' runs start from, the last 3
 def edges(image: torch.Tensor, low: float = 0, high: float = 255) -> torch.Tensor:
     """OpenCV's Canny edges of an image (h, w, 3), RGB, 0..1, as (h, w) float32 of 0 and 255.
 
-    low, high: hysteresis thresholds on the L1 gradient of the 8-bit grey image.
+    low, high: hysteresis thresholds on the L1 gradient of the 8-bit gray image.
     """
     rgb = image.clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
-    grey = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
-    return torch.from_numpy(cv2.Canny(grey, low, high)).float()
+    gray = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
+    return torch.from_numpy(cv2.Canny(gray, low, high)).float()
 
 
 def start_factor(ratio: float, papers: float = PAPERS_RATIO) -> float:

@@ -5,7 +5,7 @@ import re
 
 # the paper's own wording is not published
 INSTRUCTION = (
-    "The image is one crop of a larger picture. The whole picture shows: {prompt}. "
+    "The image is one crop of a larger image. The whole image shows: {prompt}. "
     "Describe only what is visible in this crop: objects, materials, textures, lighting, style. "
     "Do not mention things that are not in the crop. One sentence, at most 50 words, no preamble."
 )
@@ -14,13 +14,13 @@ THOUGHT = r"(?s)<think>.*?(</think>|$)"
 QUOTES = "\"'`“”‘’ "
 LABEL = r"(?i)^(?:(?:sure|certainly|of course)\b[^.:]{0,40}[,.:!]\s*)?(?:here(?:'s| is)[^.:]{0,60}:|(?:caption|description|answer)\s*:)\s*"
 PREAMBLE = (
-    r"(?i)^(?:in (?:this|the) (?:image|crop|picture|photo),?\s+(?:there (?:is|are)\s+|we (?:can )?see\s+)?"
-    r"|(?:the|this) (?:image|crop|picture|photo)(?: is| of)?(?: a crop of)?\s*(?:shows|depicts|features|displays|contains|captures|of)\s+)"
+    r"(?i)^(?:in (?:this|the) (?:image|crop|image|photo),?\s+(?:there (?:is|are)\s+|we (?:can )?see\s+)?"
+    r"|(?:the|this) (?:image|crop|image|photo)(?: is| of)?(?: a crop of)?\s*(?:shows|depicts|features|displays|contains|captures|of)\s+)"
 )
 
 
 def instruction(prompt: str, template: str = INSTRUCTION) -> str:
-    """What a language model is asked about a crop of the picture that `prompt` describes."""
+    """What a language model is asked about a crop of the image that `prompt` describes."""
     return template.replace("{prompt}", " ".join(prompt.split()).rstrip(". ") or "not described")
 
 

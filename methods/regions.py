@@ -86,7 +86,7 @@ class RegionLayout:
 
     @classmethod
     def from_overlap(cls, height: int, width: int, region_height: int, region_width: int, overlap: float = 0.5, blend: str = "uniform", multiple: int = 1) -> "RegionLayout":
-        """Layout whose neighbours share the fraction `overlap` (0 <= overlap < 1) of a region.
+        """Layout whose neighbors share the fraction `overlap` (0 <= overlap < 1) of a region.
 
         The stride is int(region * (1 - overlap)) cells, at least 1; the papers use 0.5. Regions smaller
         than the canvas, and strides, are rounded down to a `multiple` of cells, at least one.
@@ -149,11 +149,11 @@ def _rounded(cells, multiple):
 
 
 def _axis_weights(region, stride, blend):
-    centre = torch.arange(region, dtype=torch.float32) + 0.5
+    center = torch.arange(region, dtype=torch.float32) + 0.5
     if blend == "gaussian":
-        return torch.exp(-0.5 * ((centre / region - 0.5) / 0.125) ** 2)
+        return torch.exp(-0.5 * ((center / region - 0.5) / 0.125) ** 2)
     if blend == "linear" and stride < region:
-        return (torch.minimum(centre, region - centre) / (region - stride)).clamp(max=1)
+        return (torch.minimum(center, region - center) / (region - stride)).clamp(max=1)
     return torch.ones(region)
 
 
@@ -178,7 +178,7 @@ def jittered(layout: RegionLayout, jitter: int, rng: random.Random, multiple: in
     region the column is drawn before the row, as DemoFusion does. `jitter` 0 only leaves the layout.
     Regions move by a `multiple` of cells; `jitter` must be one too.
 
-    Raises ValueError when neighbours could move apart: `jitter` above half the overlap.
+    Raises ValueError when neighbors could move apart: `jitter` above half the overlap.
     """
     for axis, length, region, stride in (
         ("height", layout.height, layout.region_height, layout.stride_height),

@@ -66,7 +66,7 @@ def low_band(x: torch.Tensor, wavelet: str = "haar", wavelet_levels: int = 1) ->
     dwt2 in mode "symmetric"). Returns (..., h, w), h = (H + filter length - 1) // 2 a level."""
     planes = x.reshape(-1, 1, *x.shape[-2:])
     for _ in range(wavelet_levels):
-        planes = _analyse(planes, wavelet)
+        planes = _analyze(planes, wavelet)
     return planes.reshape(*x.shape[:-2], *planes.shape[-2:])
 
 
@@ -78,7 +78,7 @@ def low_band_adjoint(band: torch.Tensor, height: int, width: int, wavelet: str =
         sizes.append(tuple((side + length - 1) // 2 for side in sizes[-1]))
     planes = band.reshape(-1, 1, *band.shape[-2:])
     for size in reversed(sizes):
-        planes = _analyse_adjoint(planes, *size, wavelet)
+        planes = _analyze_adjoint(planes, *size, wavelet)
     return planes.reshape(*band.shape[:-2], height, width)
 
 
@@ -122,7 +122,7 @@ def _blocks(wavelet, height, width):
     return wavelet in ("haar", "db1") and height % 2 == width % 2 == 0
 
 
-def _analyse(planes, wavelet):
+def _analyze(planes, wavelet):
     if _blocks(wavelet, *planes.shape[-2:]):
         return 2 * F.avg_pool2d(planes, 2)
     taps = _taps(wavelet, planes)
@@ -131,7 +131,7 @@ def _analyse(planes, wavelet):
     return F.conv2d(extended, (taps[:, None] * taps)[None, None], stride=2)
 
 
-def _analyse_adjoint(band, height, width, wavelet):
+def _analyze_adjoint(band, height, width, wavelet):
     if _blocks(wavelet, height, width):
         return 0.5 * band.repeat_interleave(2, -2).repeat_interleave(2, -1)
     taps = _taps(wavelet, band)

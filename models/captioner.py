@@ -1,4 +1,4 @@
-"""Describing pictures with ComfyUI's language models, or with a local `transformers` model."""
+"""Describing images with ComfyUI's language models, or with a local `transformers` model."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,17 +11,17 @@ from ..methods.region_prompts import clean_caption
 from .loaded import Loaded
 
 
-def caption_with_clip(clip, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> Iterator[str]:
-    """Answers of a CLIP that generates text from pictures (1, h, w, 3), greedily, one by one.
+def caption_with_clip(clip, images: list[torch.Tensor], instruction: str, max_tokens: int) -> Iterator[str]:
+    """Answers of a CLIP that generates text from images (1, h, w, 3), greedily, one by one.
 
-    Raises ValueError for a text encoder that does not look at pictures.
+    Raises ValueError for a text encoder that does not look at images.
     """
-    for picture in pictures:
+    for image in images:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        tokens = clip.tokenize(instruction, image=picture[..., :3], skip_template=False, min_length=1, thinking=False)
+        tokens = clip.tokenize(instruction, image=image[..., :3], skip_template=False, min_length=1, thinking=False)
         rows = tokens.values() if isinstance(tokens, dict) else [tokens]
         if not any(isinstance(token[0], dict) for chunks in rows for chunk in chunks for token in chunk):
-            raise ValueError("clip is a text encoder that does not look at pictures. Load a vision-language model (Qwen3-VL, Gemma 3 or 4, ...) with Load CLIP, choose a folder in model, or write the prompts yourself.")
+            raise ValueError("clip is a text encoder that does not look at images. Load a vision-language model (Qwen3-VL, Gemma 3 or 4, ...) with Load CLIP, choose a folder in model, or write the prompts yourself.")
         yield clip.decode(clip.generate(tokens, do_sample=False, max_length=max_tokens))
 
 
@@ -51,14 +51,14 @@ class LocalCaptioner(Loaded):
         outer.inner = network.train(False)
         super().__init__(outer, name, comfy.model_management.text_encoder_offload_device(), comfy.model_management.text_encoder_device())
 
-    def answer(self, pictures: list[torch.Tensor], instruction: str, max_tokens: int) -> list[str]:
-        """Answers about pictures (1, h, w, 3) in 0..1, in one batch, greedily."""
+    def answer(self, images: list[torch.Tensor], instruction: str, max_tokens: int) -> list[str]:
+        """Answers about images (1, h, w, 3) in 0..1, in one batch, greedily."""
         question = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": instruction}]}]
         text = self.processor.apply_chat_template(question, add_generation_prompt=True, tokenize=False)
         start = self.processor.tokenizer.bos_token
         inputs = self.processor(
-            text=[text] * len(pictures),
-            images=[[_image(picture)] for picture in pictures],
+            text=[text] * len(images),
+            images=[[_image(image)] for image in images],
             padding=True,
             add_special_tokens=start is None or not text.startswith(start),
             return_tensors="pt",
@@ -81,16 +81,16 @@ class LocalCaptioner(Loaded):
         return 4 * rows * (tokens + max_tokens) * config.num_hidden_layers * config.hidden_size * self.network.inner.dtype.itemsize
 
 
-def _image(picture):
-    return Image.fromarray((picture[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy())
+def _image(image):
+    return Image.fromarray((image[0, ..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy())
 
 
-def caption_with_folder(folder: str, name: str, pictures: list[torch.Tensor], instruction: str, max_tokens: int, batch: int) -> Iterator[str]:
-    """Answers of the model in `folder` about pictures (1, h, w, 3), `batch` at a time."""
+def caption_with_folder(folder: str, name: str, images: list[torch.Tensor], instruction: str, max_tokens: int, batch: int) -> Iterator[str]:
+    """Answers of the model in `folder` about images (1, h, w, 3), `batch` at a time."""
     captioner = LocalCaptioner(folder, name)
-    for start in range(0, len(pictures), batch):
+    for start in range(0, len(images), batch):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        yield from captioner.answer(pictures[start : start + batch], instruction, max_tokens)
+        yield from captioner.answer(images[start : start + batch], instruction, max_tokens)
 
 
 def captions(answers: Iterable[str], count: int) -> list[str]:

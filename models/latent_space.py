@@ -29,5 +29,5 @@ def latent_format(space: LatentSpace | None, name: str):
         raise ValueError(f"{name} was trained on {space.name!r} latents, which this ComfyUI does not know. Update ComfyUI or load another file.")
     latent = known()
     if latent.latent_channels != space.channels:
-        raise ValueError(f"{name} has weights for {space.channels} latent channels; {space.name} latents have {latent.latent_channels}. The file is damaged or mislabelled.")
+        raise ValueError(f"{name} has weights for {space.channels} latent channels; {space.name} latents have {latent.latent_channels}. The file is damaged or mislabeled.")
     return latent

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 # feature indices, offsets and weights of the query points along one axis
-Neighbours = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+Neighbors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class LIIF(nn.Module):
@@ -42,8 +42,8 @@ class LIIF(nn.Module):
         bias = first.bias + of_cell @ size
         return F.conv2d(features, kernel, bias, padding=side // 2).permute(0, 2, 3, 1).contiguous()
 
-    def query(self, grid: torch.Tensor, rows: list[Neighbours], columns: list[Neighbours]) -> torch.Tensor:
-        """The answers (B, out, H, W) of `embed`'s grid at the points of `axis_neighbours`."""
+    def query(self, grid: torch.Tensor, rows: list[Neighbors], columns: list[Neighbors]) -> torch.Tensor:
+        """The answers (B, out, H, W) of `embed`'s grid at the points of `axis_neighbors`."""
         first, *inner, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
         seen = self.channels * self.unfold**2
         to_y, to_x = first.weight[:, seen], first.weight[:, seen + 1]
@@ -60,11 +60,11 @@ class LIIF(nn.Module):
         return last(mean).permute(0, 3, 1, 2)
 
 
-def axis_neighbours(low: int, high: int, start: int, count: int, device: torch.device | str, ensemble: bool = True) -> list[Neighbours]:
-    """LIIF's two neighbours along one axis of `low` cells for `count` of `high` query points.
+def axis_neighbors(low: int, high: int, start: int, count: int, device: torch.device | str, ensemble: bool = True) -> list[Neighbors]:
+    """LIIF's two neighbors along one axis of `low` cells for `count` of `high` query points.
 
     Returns (index, offset, weight) for the one before and the one after. Offsets are exact, in LIIF's
-    units (one low-resolution cell is 2). A weight is the other neighbour's share of the distance;
+    units (one low-resolution cell is 2). A weight is the other neighbor's share of the distance;
     beyond the border, where both are the same cell, and on top of that cell, it is one half. Without
     `ensemble`, the nearest one alone; halfway, the even one, as grid_sample rounds.
     """
@@ -87,6 +87,6 @@ def axis_neighbours(low: int, high: int, start: int, count: int, device: torch.d
 
 
 def axis_span(low: int, high: int, start: int, count: int) -> tuple[int, int]:
-    """First and one past the last cell that `axis_neighbours` names."""
+    """First and one past the last cell that `axis_neighbors` names."""
     before, last = (((2 * k + 1) * low - high) // (2 * high) for k in (start, start + count - 1))
     return max(before, 0), min(last + 2, low)

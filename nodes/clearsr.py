@@ -1,4 +1,4 @@
-"""ClearSR: restoring low-quality pictures (arXiv 2410.14279)."""
+"""ClearSR: restoring low-quality images (arXiv 2410.14279)."""
 
 from comfy_api.latest import io
 
@@ -20,7 +20,7 @@ class LoadClearSR(io.ComfyNode):
             node_id="LoupeLoadClearSR",
             display_name="Load ClearSR",
             category="Loupe/loaders",
-            description="Loads a ClearSR file: the control networks and LoRAs that make a diffusion model restore low-quality pictures.",
+            description="Loads a ClearSR file: the control networks and LoRAs that make a diffusion model restore low-quality images.",
             search_aliases=["ControlSR", "super resolution", "restore", "controlnet"],
             inputs=[
                 file_input("control_net_name", FOLDER, file, "File in models/controlnet, for the checkpoint it was trained for.", offered=is_safetensors),
@@ -47,8 +47,8 @@ class ApplyClearSR(io.ComfyNode):
             display_name="Apply ClearSR",
             category="Loupe/patches",
             description=(
-                "Restores a low-quality picture while sampling: its latent steers the model through two control "
-                "networks, and LoRAs prepare encoder and model for it. Enlarge the picture to the size you want "
+                "Restores a low-quality image while sampling: its latent steers the model through two control "
+                "networks, and LoRAs prepare encoder and model for it. Enlarge the image to the size you want "
                 "first, sample the latent output with denoise 1 and an empty prompt."
             ),
             search_aliases=["ControlSR", "super resolution", "restore", "upscale", "controlnet"],

@@ -1,4 +1,4 @@
-"""Decoding a latent to a picture of any size."""
+"""Decoding a latent to an image of any size."""
 
 import os
 
@@ -27,7 +27,7 @@ class LoadImplicitDecoder(io.ComfyNode):
             node_id="LoupeLoadImplicitDecoder",
             display_name="Load Any-Size Decoder",
             category="Loupe/loaders",
-            description="Loads an implicit decoder, which turns a latent into a picture of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
+            description="Loads an implicit decoder, which turns a latent into an image of any size: one trained on your VAE with Loupe, or the authors' autoencoder checkpoint.",
             search_aliases=["LIIF", "arbitrary scale", "neural decoder", "IND"],
             inputs=[
                 file_input("model_name", FOLDER, file, "File in models/vae_approx, for the VAE it was trained on.", offered=no_tiny_vae),
@@ -54,13 +54,13 @@ class ImplicitDecode(io.ComfyNode):
             display_name="VAE Decode (Any Size)",
             category="Loupe/latent",
             description=(
-                "Decodes a latent to a picture of any size, from a quarter to sixteen times what VAE Decode gives. "
-                "The latent is decoded once; the picture is then drawn from its features a few rows at a time, so "
+                "Decodes a latent to an image of any size, from a quarter to sixteen times what VAE Decode gives. "
+                "The latent is decoded once; the image is then drawn from its features a few rows at a time, so "
                 "that memory does not grow with it."
             ),
             search_aliases=["arbitrary scale", "VAE decode", "upscale", "LIIF", "any size"],
             inputs=[
-                io.Latent.Input("samples", tooltip="Finished (noise-free) latent of pictures."),
+                io.Latent.Input("samples", tooltip="Finished (noise-free) latent of images."),
                 io.Vae.Input(
                     "vae", optional=True,
                     tooltip="The VAE of the latent; not needed with the authors' decoder.",
@@ -86,7 +86,7 @@ class ImplicitDecode(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output("image", display_name="image", tooltip="The pictures, at exactly the size asked for."),
+                io.Image.Output("image", display_name="image", tooltip="The images, at exactly the size asked for."),
             ],
         )
 
@@ -97,7 +97,7 @@ class ImplicitDecode(io.ComfyNode):
         if latent.ndim == 5:
             if latent.shape[2] != 1:
                 raise ValueError(
-                    f"samples is a video of {latent.shape[2]} latent frames; VAE Decode (Any Size) makes pictures. "
+                    f"samples is a video of {latent.shape[2]} latent frames; VAE Decode (Any Size) makes images. "
                     "Take single frames, or use VAE Decode."
                 )
             latent = latent[:, :, 0]

@@ -42,18 +42,18 @@ class RegionCrops(io.ComfyNode):
             display_name="Split Image into Regions",
             category="Loupe/regions",
             description=(
-                "Cuts a picture into the regions of a layout, as a list in row-major order: to look at them, or to "
+                "Cuts an image into the regions of a layout, as a list in row-major order: to look at them, or to "
                 "caption them with any node."
             ),
             search_aliases=["C-Upscale", "tiles", "split image"],
             inputs=[
-                io.Image.Input("image", tooltip="The picture that is being enlarged, at any resolution."),
+                io.Image.Input("image", tooltip="The image that is being enlarged, at any resolution."),
                 Regions.Input("regions", tooltip="From Region Layout."),
             ],
             outputs=[
                 io.Image.Output(
                     "crops", display_name="crops", is_output_list=True,
-                    tooltip="One picture a region, all of one size.",
+                    tooltip="One image a region, all of one size.",
                 ),
             ],
         )

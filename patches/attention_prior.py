@@ -25,7 +25,7 @@ from ..methods.attention_prior import (
     attended_region,
     bilinear_weights,
     compose,
-    token_centres,
+    token_centers,
 )
 from ..methods.noise import seeded_noise, stream
 
@@ -191,8 +191,8 @@ class Read(_Layers):
         key = rows, columns, values.shape[1:3], values.device, values.dtype
         if key not in self.weights:
             height, width = self.attended.canvas
-            y = torch.stack([token_centres(*view.y, rows, height) for view in self.views])
-            x = torch.stack([token_centres(*view.x, columns, width) for view in self.views])
+            y = torch.stack([token_centers(*view.y, rows, height) for view in self.views])
+            x = torch.stack([token_centers(*view.x, columns, width) for view in self.views])
             like = {"device": values.device, "dtype": values.dtype, "non_blocking": True}
             self.weights[key] = bilinear_weights(y, values.shape[1]).to(**like), bilinear_weights(x, values.shape[2]).to(**like)
         return self.weights[key]

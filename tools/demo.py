@@ -54,21 +54,21 @@ class Progress:
 
 
 def fit(picture, width, height):
-    """The picture in its own aspect at about width * height pixels, in whole latent cells."""
+    """The image in its own aspect at about width * height pixels, in whole latent cells."""
     factor = (width * height / (picture.width * picture.height)) ** 0.5
     size = [max(1, round(side * factor / CELL)) * CELL for side in picture.size]
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
-def use_picture(workflow, client, file):
-    """Replace the drawn reference by a user's picture, at the size that the model draws at."""
+def use_image(workflow, client, file):
+    """Replace the drawn reference by a user's image, at the size that the model draws at."""
     with Image.open(file) as picture:
         size = workflow[find_node(workflow, "EmptyLatentImage")]["inputs"]
         picture = fit(picture, size["width"], size["height"])
     size.update(width=picture.width, height=picture.height)
     drawn = find_node(workflow, "KSampler")
     vae = [find_node(workflow, "LoupeLoadMini"), 2]
-    workflow["image"] = {"class_type": "LoadImage", "inputs": {"image": client.upload(picture, "reference.png")}, "_meta": {"title": "Your picture"}}
+    workflow["image"] = {"class_type": "LoadImage", "inputs": {"image": client.upload(picture, "reference.png")}, "_meta": {"title": "Your image"}}
     workflow["encode"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["image", 0], "vae": vae}, "_meta": {"title": "Encode"}}
     for node in workflow.values():
         for name, value in node["inputs"].items():
@@ -97,7 +97,7 @@ def warn_of_words(client, prompt):
 
 
 def side_by_side(pictures, labels):
-    """One row of pictures at the size of the largest, with labels above."""
+    """One row of images at the size of the largest, with labels above."""
     width = max(picture.width for picture in pictures)
     height = max(picture.height for picture in pictures)
     gap, head = max(4, width // 64), max(20, width // 14)
@@ -120,7 +120,7 @@ def free_name(stem):
     return OUTPUT / f"{stem}_{number:03}.png"
 
 
-def make_pictures(comfyui, options):
+def make_images(comfyui, options):
     with tempfile.TemporaryDirectory(dir=PACK / ".cache", ignore_cleanup_errors=True) as base:
         started = time.monotonic()
         print(f"starting ComfyUI from {comfyui}", flush=True)
@@ -130,7 +130,7 @@ def make_pictures(comfyui, options):
             warn_of_words(client, options.prompt or "")
             workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
             if options.image:
-                use_picture(workflow, client, options.image)
+                use_image(workflow, client, options.image)
             set_options(workflow, options)
             progress = Progress(workflow)
             try:
@@ -145,7 +145,7 @@ def main(comfyui, options, _):
     (PACK / ".cache").mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads
     try:
-        seconds, pictures = make_pictures(comfyui, options)
+        seconds, pictures = make_images(comfyui, options)
     except (WorkflowError, ServerError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
 
 TITLE, SLOT, WIDGET = 30, 20, 24
-WIDTH, TEXT, PICTURE = 300, (400, 110), (360, 420)
+WIDTH, TEXT, IMAGE = 300, (400, 110), (360, 420)
 VUE_SLOTS, VUE_WIDGET, VUE_SLIDER, VUE_LINE = 14, 28, 33, 24  # of the Vue renderer: around the slots, a widget, a line below them
 MARGIN = 4  # around what js/ draws below the widgets of a node
 PREVIEW = 220  # of a sampler while it runs, below its widgets
@@ -94,7 +94,7 @@ def size_of(node, definition):
     """Width and height without the title bar. definition: of `definitions_of`."""
     inputs = [(kind, options) for _, kind, options, _ in inputs_of(definition)]
     if definition["output_node"] or any(options.get("image_upload") for _, options in inputs):
-        return PICTURE
+        return IMAGE
     sockets = sum(not is_widget(kind, options) for kind, options in inputs)
     texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6

@@ -32,7 +32,7 @@ from .shelf import SHELF
 WORKFLOWS = PACK / "workflows"
 THUMBNAIL = 400  # pixels
 MINI = "LoupeLoadMini"
-PICTURES = {"LATENT", "IMAGE", "MASK"}
+IMAGES = {"LATENT", "IMAGE", "MASK"}
 NOTE = 110
 WINDOW = 16, 9
 
@@ -41,13 +41,13 @@ WINDOW = 16, 9
 
 
 def sections(workflow, info):
-    """(title, node ids): first what loads the model and reads the prompt, then for each picture that is shown
-    what only it needs, from the picture with the shortest way."""
+    """(title, node ids): first what loads the model and reads the prompt, then for each image that is shown
+    what only it needs, from the image with the shortest way."""
     outputs = {key: set(info[node["class_type"]]["output"]) for key, node in workflow.items()}
     shared = set()
     for key in in_order(workflow):
         before = set(sources(workflow[key]))
-        if outputs[key] and (outputs[key] <= {"CLIP", "CONDITIONING"} and before <= shared if before else not outputs[key] & PICTURES):
+        if outputs[key] and (outputs[key] <= {"CLIP", "CONDITIONING"} and before <= shared if before else not outputs[key] & IMAGES):
             shared.add(key)
     found, taken = [("Model and prompt", shared)], set(shared)
     shown = [key for key, node in workflow.items() if info[node["class_type"]]["output_node"]]
@@ -141,32 +141,32 @@ def before_and_after(before, after):
     after = after.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     boxes = [(x, 0, x + half, size[1]) for x in (0, half // 2, half)]
     box = max(boxes, key=lambda box: sum(ImageStat.Stat(after.crop(box)).var))
-    picture = Image.new("RGB", size, "white")
-    picture.paste(before.crop(box).crop((0, 0, half - 1, size[1])))
-    picture.paste(after.crop(box).crop((1, 0, half, size[1])), (half + 1, 0))
-    return picture
+    image = Image.new("RGB", size, "white")
+    image.paste(before.crop(box).crop((0, 0, half - 1, size[1])))
+    image.paste(after.crop(box).crop((1, 0, half, size[1])), (half + 1, 0))
+    return image
 
 
 def make_thumbnail(client, workflow, info):
-    """Run the workflow: the contact sheet that it ends with, or the first picture that it saves beside the last."""
+    """Run the workflow: the contact sheet that it ends with, or the first image that it saves beside the last."""
     run = client.run(workflow)
     shown = [key for _, keys in sections(workflow, info) for key in keys if info[workflow[key]["class_type"]]["output_node"]]
     pictures = {key: client.images(run, key)[0] for key in shown}
     last = pictures[shown[-1]]
     if workflow[shown[-1]]["class_type"] == "PreviewImage":
-        picture = last.convert("RGB").resize((THUMBNAIL, round(THUMBNAIL * last.height / last.width)), Image.Resampling.LANCZOS)
+        image = last.convert("RGB").resize((THUMBNAIL, round(THUMBNAIL * last.height / last.width)), Image.Resampling.LANCZOS)
     else:
-        picture = before_and_after(next(pictures[key] for key in shown if workflow[key]["class_type"] == "SaveImage"), last)
-    return picture, run.seconds
+        image = before_and_after(next(pictures[key] for key in shown if workflow[key]["class_type"] == "SaveImage"), last)
+    return image, run.seconds
 
 
-def labelled(picture, words="example: the mini world"):
+def labeled(image, words="example: the mini world"):
     """For a workflow whose model has not drawn it."""
-    picture = picture.copy()
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
-    draw.rectangle((0, picture.height - 34, picture.width, picture.height), "#202020")
-    draw.text((picture.width / 2, picture.height - 17), words, "white", font, "mm")
-    return picture
+    image = image.copy()
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(20)
+    draw.rectangle((0, image.height - 34, image.width, image.height), "#202020")
+    draw.text((image.width / 2, image.height - 17), words, "white", font, "mm")
+    return image
 
 
 def parts(workflow):
@@ -199,17 +199,17 @@ def make_all(client, names, thumbnails):
         print(file.relative_to(PACK), flush=True)
     stand_ins = {name: stand_in(name, workflows) for name in shown} if thumbnails else {}
     for mini in dict.fromkeys(stand_ins.values()):
-        picture, seconds = make_thumbnail(client, workflows[mini], info)
+        image, seconds = make_thumbnail(client, workflows[mini], info)
         for name in (name for name in shown if stand_ins[name] == mini):
             file = template_file(name).with_suffix(".jpg")
-            (picture if name == mini else labelled(picture)).save(file, quality=88)
+            (image if name == mini else labeled(image)).save(file, quality=88)
             print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
 
 
 def main(comfyui, _, arguments):
     parser = argparse.ArgumentParser(prog="dev.py templates")
     parser.add_argument("names", nargs="*", metavar="NAME", help="workflows of workflows/api, without .json (default: all)")
-    parser.add_argument("--thumbnails", action="store_true", help="also run those of the mini world for the pictures")
+    parser.add_argument("--thumbnails", action="store_true", help="also run those of the mini world for the images")
     options = parser.parse_args(arguments)
     (PACK / ".cache").mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads

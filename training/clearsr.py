@@ -167,7 +167,7 @@ def build(base: Base, options) -> dict[str, nn.Module]:
     base.unet.requires_grad_(False)
     base.encoder.requires_grad_(False)
     net = ClearSR(base.config, torch.float32)
-    net.initialise({k: v.cpu() for k, v in base.unet.state_dict().items()})
+    net.initialize({k: v.cpu() for k, v in base.unet.state_dict().items()})
     modules: dict[str, nn.Module] = {"control": net}
     if options.rank_unet:
         modules["unet"] = LoRA(base.unet, lambda name: name.startswith("output_blocks.") and (".attn1." in name or ".attn2." in name), options.rank_unet)
@@ -256,7 +256,7 @@ def main(argv: list[str], command: str = "clearsr") -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--base", type=Path, default=Path("mini"), help="'mini', or an SD2.1-base checkpoint file")
     parser.add_argument("--name", default="mini-clearsr", help="of checkpoint and log in OUT")
-    parser.add_argument("--images", type=Path, help="folder of pictures for a checkpoint file")
+    parser.add_argument("--images", type=Path, help="folder of images for a checkpoint file")
     parser.add_argument("--start", type=Path, nargs="?", const=BUNDLED / "mini_clearsr.safetensors", help="go on from this file, without a name from the bundled one")
     parser.add_argument("--square", type=int, default=512, help="side of the squares cut from them, in pixels")
     parser.add_argument("--clip-vision", type=Path, help="image encoder whose embedding is as wide as the context: the image prompt")
@@ -268,9 +268,9 @@ def main(argv: list[str], command: str = "clearsr") -> None:
     parser.add_argument("--rank-vae", type=int, default=16, help="0: no LoRA on the VAE's encoder")
     parser.add_argument("--no-gspm", action="store_true")
     parser.add_argument("--gspm-middle", action="store_true", help="GSPM with a middle block")
-    parser.add_argument("--scale", type=float, nargs="+", default=[4], help="how much smaller degraded pictures are; two numbers: anything between them")
+    parser.add_argument("--scale", type=float, nargs="+", default=[4], help="how much smaller degraded images are; two numbers: anything between them")
     parser.add_argument("--strength", type=float, default=1, help="of the degradation; 1 is Real-ESRGAN's")
-    parser.add_argument("--caption-share", type=float, default=0.5, help="of mini-world pictures that come with their caption")
+    parser.add_argument("--caption-share", type=float, default=0.5, help="of mini-world images that come with their caption")
     options = parser.parse_args(argv)
     mini = str(options.base) == "mini"
     options.command = command if command != "clearsr" else f"clearsr --base {options.base.name}"

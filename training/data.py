@@ -21,11 +21,11 @@ from .vae import FrozenVAE
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", required=True, help="a VAE file or a checkpoint, or `mini` for the bundled autoencoder")
-    parser.add_argument("--images", type=Path, required=True, help="folder of pictures (its subfolders too; .npy stacks of uint8 RGB are read as well)")
+    parser.add_argument("--images", type=Path, required=True, help="folder of images (its subfolders too; .npy stacks of uint8 RGB are read as well)")
     parser.add_argument("--latent-format", help="class in comfy.latent_formats, such as SDXL, where the VAE's file does not tell")
     parser.add_argument("--data", type=Path, help="folder of encoded data (default: OUT/NAME.data)")
     parser.add_argument("--name", help="name of checkpoint, log, plot and samples in --out")
-    parser.add_argument("--octaves", type=int, default=1, help="2: learn from every picture at half size too, 3: at a quarter, ...")
+    parser.add_argument("--octaves", type=int, default=1, help="2: learn from every image at half size too, 3: at a quarter, ...")
     parser.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are saved; 0: save the last weights")
     parser.add_argument("--floor", type=float, default=5e-4, help="share of --lr that the cosine ends at")
     parser.add_argument("--warmup", type=int, default=1, help="steps of rising learning rate")

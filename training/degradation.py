@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from torch import from_numpy, special
 
-KERNELS = ("gaussian", "generalised", "plateau")
+KERNELS = ("gaussian", "generalized", "plateau")
 INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 
 
@@ -28,7 +28,7 @@ class Stage:
     noise: tuple[float, float]
     poisson: tuple[float, float]
     jpeg: tuple[float, float] = (30, 95)
-    grey_share: float = 0.4
+    gray_share: float = 0.4
     gaussian_share: float = 0.5
 
 
@@ -65,7 +65,7 @@ def degrade(image: np.ndarray, rng: np.random.RandomState, scale: float = 4, str
 def gaussian_kernel(side: int, sigma: tuple[float, float], angle: float = 0.0, kind: str = "gaussian", beta: float = 1.0) -> np.ndarray:
     """(side, side) float32 blur kernel of sum 1 with the two `sigma` along axes turned by `angle`.
 
-    With q the squared Mahalanobis distance: gaussian exp(-q/2), generalised exp(-q^beta/2), plateau 1 / (1 + q^beta).
+    With q the squared Mahalanobis distance: gaussian exp(-q/2), generalized exp(-q^beta/2), plateau 1 / (1 + q^beta).
     """
     c, s = np.cos(angle), np.sin(angle)
     rotation = np.array([[c, -s], [s, c]])
@@ -75,7 +75,7 @@ def gaussian_kernel(side: int, sigma: tuple[float, float], angle: float = 0.0, k
     q = np.einsum("...i,ij,...j", grid, inverse, grid)
     if kind == "gaussian":
         kernel = np.exp(-q / 2)
-    elif kind == "generalised":
+    elif kind == "generalized":
         kernel = np.exp(-(q**beta) / 2)
     else:
         kernel = 1 / (1 + q**beta)
@@ -128,11 +128,11 @@ def _blurred(x, stage, rng, strength):
     kind = rng.choice(KERNELS, p=[0.7, 0.15, 0.15])
     sigma = _upto(stage.sigma, rng, strength)
     # each kind is isotropic at these shares
-    if rng.rand() < {"gaussian": 0.45 / 0.7, "generalised": 0.8, "plateau": 0.8}[kind]:
+    if rng.rand() < {"gaussian": 0.45 / 0.7, "generalized": 0.8, "plateau": 0.8}[kind]:
         sigma, angle = (sigma, sigma), 0.0
     else:
         sigma, angle = (sigma, _upto(stage.sigma, rng, strength)), rng.uniform(-np.pi, np.pi)
-    low, high = (0.5, 4) if kind == "generalised" else (1, 2)
+    low, high = (0.5, 4) if kind == "generalized" else (1, 2)
     beta = rng.uniform(low, 1) if rng.rand() < 0.5 else rng.uniform(1, high)
     return _filtered(x, gaussian_kernel(side, sigma, angle, kind, beta))
 
@@ -150,7 +150,7 @@ def _resized(x, stage, rng, strength):
 
 
 def _noisy(x, stage, rng, strength):
-    shape = x.shape[:2] + ((1,) if rng.rand() < stage.grey_share else (3,))
+    shape = x.shape[:2] + ((1,) if rng.rand() < stage.gray_share else (3,))
     if rng.rand() < stage.gaussian_share:
         return (x + rng.randn(*shape).astype(np.float32) * (_upto(stage.noise, rng, strength) / 255)).clip(0, 1)
     x = x.clip(0, 1)

@@ -73,12 +73,12 @@ def report(folder: Path, found: Folder, smallest: int) -> None:
     for name in found.unreadable:
         print(f"skipped, cannot be read: {name}")
     if found.small:
-        print(f"skipped, smaller than {smallest} pixels: {found.small} pictures")
+        print(f"skipped, smaller than {smallest} pixels: {found.small} images")
     if not found.usable:
         if found.small:
-            raise SystemExit(f"--images {folder}: none of its {found.small} pictures has {smallest} pixels on both sides. Use larger pictures, or a smaller --square.")
-        raise SystemExit(f"--images {folder}: no readable pictures ({', '.join(EXTENSIONS)}, or .npy stacks of uint8 RGB) in it or below it.")
-    print(f"{len(found.usable)} pictures to learn from")
+            raise SystemExit(f"--images {folder}: none of its {found.small} images has {smallest} pixels on both sides. Use larger images, or a smaller --square.")
+        raise SystemExit(f"--images {folder}: no readable images ({', '.join(EXTENSIONS)}, or .npy stacks of uint8 RGB) in it or below it.")
+    print(f"{len(found.usable)} images to learn from")
 
 
 def shrink_bicubic(image: np.ndarray, factor: int) -> np.ndarray:

@@ -95,7 +95,7 @@ def write_sheet(path: Path, net: HybridDecoder | ImplicitDecoder, frozen: vae.Fr
     latents, size = latents.to(device), tuple(large.shape[-2:])
     drawn = net(features(net, frozen, latents), size, rows=64)
     plain = bicubic(frozen.view(latents) * 2 - 1, size, Region(0, 0, *size))
-    sheet(path, {name: (pixels + 1) / 2 for name, pixels in (("VAE, bicubic", plain), ("decoder", drawn), ("large picture", large))})
+    sheet(path, {name: (pixels + 1) / 2 for name, pixels in (("VAE, bicubic", plain), ("decoder", drawn), ("large image", large))})
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
@@ -108,7 +108,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     shards = Shards(options.data, settings)
     shards.prepare(usable, square_maker(frozen, options), rank, options.ranks)
     if not shards.entries:
-        raise SystemExit(f"{options.data} holds no squares: none of the pictures could be read.")
+        raise SystemExit(f"{options.data} holds no squares: none of the images could be read.")
     squares = Squares(shards, options.square, options.reductions, options.query)
 
     loop = make_loop({"decoder": net}, rank, options)
@@ -132,7 +132,7 @@ def main(argv: list[str], command: str = "implicit-decoder") -> None:
     parser.set_defaults(out=Path("runs/implicit-decoder"))
     add_options(parser)
     parser.add_argument("--kind", choices=("hybrid", "implicit"), default="hybrid")
-    parser.add_argument("--square", type=int, default=1024, help="sides of the squares in pixels; smaller pictures are skipped")
+    parser.add_argument("--square", type=int, default=1024, help="sides of the squares in pixels; smaller images are skipped")
     parser.add_argument("--reductions", type=int, nargs="+", default=(2, 4), help="a square reduced by 4 teaches 1 to 4 times the VAE's own size")
     parser.add_argument("--query", type=int, default=128, help="pixels a side that are compared")
     parser.add_argument("--lr", type=float, default=1e-4)

@@ -173,7 +173,7 @@ def main(argv: list[str], command: str = "lsr") -> None:
     parser = options_parser("lsr", __doc__, steps=200_000, batch=32)
     parser.set_defaults(out=Path("runs/lsr"))
     add_options(parser)
-    parser.add_argument("--square", type=int, nargs=2, default=(1056, 1440), metavar=("LOW", "HIGH"), help="range of the squares' sides in pixels; smaller pictures are skipped")
+    parser.add_argument("--square", type=int, nargs=2, default=(1056, 1440), metavar=("LOW", "HIGH"), help="range of the squares' sides in pixels; smaller images are skipped")
     parser.add_argument("--scales", type=int, nargs="+", default=(2, 3, 4), help="reductions to learn from")
     parser.add_argument("--crop", type=int, default=32, help="low-resolution cells a side")
     parser.add_argument("--query", type=int, default=64, help="upscaled cells a side that are compared")

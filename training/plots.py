@@ -1,4 +1,4 @@
-"""PNG files of a running training: the curves of its log, sheets of labelled images."""
+"""PNG files of a running training: the curves of its log, sheets of labeled images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write RGB or grey uint8 (H, W, 3). imencode and a Python file, because cv2 cannot open every path on Windows."""
+    """Write RGB or gray uint8 (H, W, 3). imencode and a Python file, because cv2 cannot open every path on Windows."""
     path.write_bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes())
 
 

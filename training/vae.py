@@ -114,14 +114,14 @@ def load(file: str, format_name: str | None = None) -> FrozenVAE:
             weights = config.process_vae_state_dict(weights)
     if not any("encoder" in key for key in weights):
         held = f"{len(weights)} entries, such as {next(iter(weights))}" if weights else "no autoencoder"
-        raise SystemExit(f"--vae {file} has no encoder (it holds {held}). Training encodes pictures: name a whole VAE or a checkpoint with one.")
+        raise SystemExit(f"--vae {file} has no encoder (it holds {held}). Training encodes images: name a whole VAE or a checkpoint with one.")
     vae = comfy.sd.VAE(sd=weights, metadata=metadata, dtype=torch.float32)
     if vae.first_stage_model is None:
         raise SystemExit(f"--vae {file}: this ComfyUI finds no autoencoder in it.")
     if vae.latent_dim == 1 or vae.output_channels != 3 or vae.extra_1d_channel is not None:
-        raise SystemExit(f"--vae {file} is not an autoencoder of pictures ({type(vae.first_stage_model).__name__}, {vae.output_channels} output channels).")
+        raise SystemExit(f"--vae {file} is not an autoencoder of images ({type(vae.first_stage_model).__name__}, {vae.output_channels} output channels).")
     if vae.latent_dim == 3:
-        print(f"{path.name} is a video autoencoder: every picture is encoded as a single frame.")
+        print(f"{path.name} is a video autoencoder: every image is encoded as a single frame.")
     return ComfyUIVAE(path.name, vae, _latent_format(file, vae, format_name, found))
 
 

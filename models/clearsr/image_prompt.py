@@ -1,12 +1,12 @@
-"""ClearSR's image prompt: the UNet's decoder looks at the picture's CLIP embedding instead of the text."""
+"""ClearSR's image prompt: the UNet's decoder looks at the image's CLIP embedding instead of the text."""
 
 import torch
 
 
 class ImagePrompt:
-    """`attn2_patch` of ComfyUI's UNet. token: (B, context_dim), one picture a row.
+    """`attn2_patch` of ComfyUI's UNet. token: (B, context_dim), one image a row.
 
-    Every text token of a conditional row of the output blocks becomes the picture's: attention over equal tokens is
+    Every text token of a conditional row of the output blocks becomes the image's: attention over equal tokens is
     attention to one, so that rows with and without an image prompt can share a call.
     """
 

@@ -144,7 +144,7 @@ class ClearSR(nn.Module):
     """DPM (an encoder that looks at x_lr through windows) and GSPM (one without attention), signals added up.
 
     Takes what ComfyUI gives a ControlNet: x (B, C, h, w) as the UNet sees it, hint = x_lr (B, C, h, w), the scaled
-    latent of the low-quality picture at the size of x (one for all, or one a row), timesteps (B,) 0..999, context (B, tokens, context_dim), y.
+    latent of the low-quality image at the size of x (one for all, or one a row), timesteps (B,) 0..999, context (B, tokens, context_dim), y.
     Returns {"output": signals for the skip connections, "middle": [signal]}.
 
     loras: weights of the LoRAs trained with it, for the base's UNet ("unet") and its VAE's encoder ("vae"), by ComfyUI's
@@ -170,7 +170,7 @@ class ClearSR(nn.Module):
             middle = [a + b for a, b in zip(middle, more_middle)] if more_middle else middle
         return {"output": output, "middle": middle}
 
-    def initialise(self, unet: dict[str, torch.Tensor]) -> None:
+    def initialize(self, unet: dict[str, torch.Tensor]) -> None:
         """Start as the paper does: encoders from the UNet's weights, everything new adds nothing yet."""
         for trunk in filter(None, (self.dpm, self.gspm)):
             own, weights = trunk.state_dict(), unet

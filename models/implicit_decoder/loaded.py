@@ -44,7 +44,7 @@ class AnyScale:
             self.name, self.factor, self.channels = decoder.name, self.network.factor, self.network.args["channels"]
         else:
             if vae is None:
-                raise ValueError(f"vae is not connected, and {'neither is decoder' if decoder is None else f'{decoder.name} adds to the picture of the VAE that it was trained on'}. Connect your checkpoint's VAE.")
+                raise ValueError(f"vae is not connected, and {'neither is decoder' if decoder is None else f'{decoder.name} adds to the image of the VAE that it was trained on'}. Connect your checkpoint's VAE.")
             vae.throw_exception_if_invalid()
             tap.last_layer(vae.first_stage_model)
             if self.network is not None and not self.network.fits(vae.first_stage_model):
@@ -66,7 +66,7 @@ class AnyScale:
         return size
 
     def decode(self, samples: torch.Tensor, height: int, width: int, tile: int, overlap: int) -> torch.Tensor:
-        """Unscaled latents (B, C, h, w) to pictures (B, height, width, 3) in 0..1, float32, on ComfyUI's
+        """Unscaled latents (B, C, h, w) to images (B, height, width, 3) in 0..1, float32, on ComfyUI's
         intermediate device.
 
         Latents larger than `tile` cells are decoded in tiles that share `overlap` cells. Raises ValueError
@@ -75,7 +75,7 @@ class AnyScale:
         if samples.shape[1] != self.channels:
             raise ValueError(f"samples has {samples.shape[1]} channels; {self.name} decodes latents with {self.channels}. Connect a latent made for it.")
         if not samples.isfinite().all():
-            raise ValueError("samples holds values that are not finite (NaN or infinite), which would make a black picture. The sampling before it went wrong: look there for a half precision overflow or an unfit model.")
+            raise ValueError("samples holds values that are not finite (NaN or infinite), which would make a black image. The sampling before it went wrong: look there for a half precision overflow or an unfit model.")
         h, w = samples.shape[-2:]
         size = height, width
         rows = max(1, min(height, QUERIES_PER_CHUNK // width))
@@ -116,7 +116,7 @@ class AnyScale:
 
     def query(self, decoded: Decoded, size: tuple[int, int], band: Region) -> torch.Tensor:
         if self.network is None:
-            return bicubic(decoded.picture.float(), size, band)
+            return bicubic(decoded.image.float(), size, band)
         return self.network.query(decoded, size, band)
 
     def features_memory(self, h: int, w: int) -> int:
@@ -127,7 +127,7 @@ class AnyScale:
         return self.vae.memory_used_decode((1, self.channels, *frame, h, w), self.vae.vae_dtype)
 
     def query_memory(self, h: int, w: int, size: tuple[int, int], rows: int) -> int:
-        """Bytes that `rows` rows of the picture of `size` take."""
+        """Bytes that `rows` rows of the image of `size` take."""
         if self.network is None:
             return 4 * 3 * 4 * rows * size[1]
         return self.network.query_memory(h * self.factor, w * self.factor, size, rows)

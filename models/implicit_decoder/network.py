@@ -1,8 +1,8 @@
-"""Decoders whose last step is a LIIF head: one feature map, a picture of any size.
+"""Decoders whose last step is a LIIF head: one feature map, an image of any size.
 
 `ImplicitDecoder` is the arbitrary-scale latent diffusion model's (Kim and Kim, CVPR 2024): a convolutional
 decoder that stays at the latent's size, then the head. `HybridDecoder` is a head on a frozen VAE's own
-decoder, and adds to the VAE's picture.
+decoder, and adds to the VAE's image.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import nn
 from torch.amp.autocast_mode import is_autocast_available
 
 from ...methods.regions import Region
-from ..liif import LIIF, axis_neighbours, axis_span
+from ..liif import LIIF, axis_neighbors, axis_span
 from . import tap
 from .resample import bicubic
 from .tap import Decoded
@@ -87,13 +87,13 @@ class ConvDecoder(nn.Module):
 
 
 class LIIFDecoder(nn.Module):
-    """What both decoders share: answers of `head` for a region of a picture of any size."""
+    """What both decoders share: answers of `head` for a region of an image of any size."""
 
     head: LIIF
     ensemble = True
 
     def query(self, decoded: Decoded, size: tuple[int, int], region: Region) -> torch.Tensor:
-        """The pixels (B, 3, region.height, region.width) inside `region` of the picture of `size` (H, W),
+        """The pixels (B, 3, region.height, region.width) inside `region` of the image of `size` (H, W),
         in about [-1, 1], not clamped; differentiable. Reads only the features near the region."""
         features = decoded.features
         h, w = features.shape[-2:]
@@ -102,19 +102,19 @@ class LIIFDecoder(nn.Module):
         near = features[..., top:bottom, left:right].to(first.weight.device, first.weight.dtype)
         grid = self.head.embed(near, (2 * h / size[0], 2 * w / size[1]))
         rows, columns = (
-            [(index - start, offset, weight) for index, offset, weight in axis_neighbours(low, high, begin, count, grid.device, self.ensemble)]
+            [(index - start, offset, weight) for index, offset, weight in axis_neighbors(low, high, begin, count, grid.device, self.ensemble)]
             for low, high, begin, count, start in ((h, size[0], region.y, region.height, top), (w, size[1], region.x, region.width, left))
         )
         return self.head.query(grid, rows, columns)
 
     def forward(self, decoded: Decoded, size: tuple[int, int], rows: int | None = None) -> torch.Tensor:
-        """The whole picture (B, 3, H, W), `rows` rows at a time."""
+        """The whole image (B, 3, H, W), `rows` rows at a time."""
         height, width = size
         rows = rows or height
         return torch.cat([self.query(decoded, size, Region(y, 0, min(rows, height - y), width)) for y in range(0, height, rows)], -2)
 
     def query_memory(self, h: int, w: int, size: tuple[int, int], rows: int) -> int:
-        """Bytes that `rows` rows of a picture of `size` take, from features of at most (h, w), in float32."""
+        """Bytes that `rows` rows of an image of `size` take, from features of at most (h, w), in float32."""
         widest = max(layer.out_features for layer in self.head.layers if isinstance(layer, nn.Linear))
         near = (rows * h // size[0] + 2) * w
         return 4 * (near * (self.head.channels + 2 * widest) + rows * widest * (w + 4 * size[1]))
@@ -144,7 +144,7 @@ class ImplicitDecoder(LIIFDecoder):
 
     @property
     def factor(self) -> int:
-        """Pixels of the training pictures per latent cell."""
+        """Pixels of the training images per latent cell."""
         return 2 ** (len(self.args["mult"]) - 1)
 
     def features(self, z: torch.Tensor) -> Decoded:
@@ -157,7 +157,7 @@ class ImplicitDecoder(LIIFDecoder):
 
 
 class HybridDecoder(LIIFDecoder):
-    """A head on the last features of a VAE's decoder: its answer is added to the VAE's picture, resized bicubically.
+    """A head on the last features of a VAE's decoder: its answer is added to the VAE's image, resized bicubically.
 
     The head starts at zero, so that an untrained decoder is the VAE and a resize, and at the VAE's own
     size the VAE alone. channels: of the VAE's last features. hidden: widths of the head.
@@ -191,11 +191,11 @@ class HybridDecoder(LIIFDecoder):
         return tap.last_layer(autoencoder).in_channels == self.args["channels"] and bool(torch.dist(vae, tap.signature(autoencoder)) <= 0.02 * vae.norm())
 
     def features(self, autoencoder: nn.Module, z: torch.Tensor) -> Decoded:
-        """z (B, C, h, w), unscaled, decoded by `autoencoder` up to its last features and to its picture."""
+        """z (B, C, h, w), unscaled, decoded by `autoencoder` up to its last features and to its image."""
         return tap.decode(autoencoder, z)
 
     def query(self, decoded: Decoded, size: tuple[int, int], region: Region) -> torch.Tensor:
         residual = super().query(decoded, size, region)
-        picture = decoded.picture.to(residual.device, torch.float32)
-        with without_autocast(picture.device.type):  # mixed precision is for the head, not for the picture
-            return bicubic(picture, size, region) + residual
+        image = decoded.image.to(residual.device, torch.float32)
+        with without_autocast(image.device.type):  # mixed precision is for the head, not for the image
+            return bicubic(image, size, region) + residual

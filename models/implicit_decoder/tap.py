@@ -1,4 +1,4 @@
-"""The last feature map of a VAE's decoder, beside the picture that it makes of it."""
+"""The last feature map of a VAE's decoder, beside the image that it makes of it."""
 
 from typing import NamedTuple
 
@@ -9,11 +9,11 @@ from ..mini.vae import MiniVAE
 
 
 class Decoded(NamedTuple):
-    """features (B, C, h, w) of one decoding; picture (B, 3, H, W) in about [-1, 1], None where there is
-    no picture but the head's."""
+    """features (B, C, h, w) of one decoding; image (B, 3, H, W) in about [-1, 1], None where there is
+    no image but the head's."""
 
     features: torch.Tensor
-    picture: torch.Tensor | None
+    image: torch.Tensor | None
 
 
 def is_wan(autoencoder: nn.Module) -> bool:
@@ -23,7 +23,7 @@ def is_wan(autoencoder: nn.Module) -> bool:
 
 
 def last_layer(autoencoder: nn.Module) -> nn.Conv2d | nn.Conv3d:
-    """The convolution that turns the last features into a picture.
+    """The convolution that turns the last features into an image.
 
     Raises ValueError for autoencoders other than the AutoencoderKL family (SD 1.5, SDXL, SD3, Flux),
     Qwen-Image's and the mini world's.
@@ -34,14 +34,14 @@ def last_layer(autoencoder: nn.Module) -> nn.Conv2d | nn.Conv3d:
     conv = decoder.head[-1] if is_wan(autoencoder) else getattr(decoder, "conv_out", None)
     known = is_wan(autoencoder) or (hasattr(decoder, "norm_out") and isinstance(conv, nn.Conv2d))
     if not known or conv.out_channels != 3:
-        raise ValueError(f"The VAE ({type(autoencoder).__name__}) has no feature map that an implicit decoder can read. Use a picture VAE of the AutoencoderKL family (SD 1.5, SDXL, SD3, Flux) or Qwen-Image's, not another video VAE, an audio or a tiny (TAESD) one.")
+        raise ValueError(f"The VAE ({type(autoencoder).__name__}) has no feature map that an implicit decoder can read. Use an image VAE of the AutoencoderKL family (SD 1.5, SDXL, SD3, Flux) or Qwen-Image's, not another video VAE, an audio or a tiny (TAESD) one.")
     return conv
 
 
 def decode(autoencoder: nn.Module, z: torch.Tensor) -> Decoded:
     """`autoencoder.decode(z)` of unscaled latents z (B, C, h, w), and the features before its last activation.
 
-    All but the mini world's are normalised there: what comes before has an arbitrary scale, too large for
+    All but the mini world's are normalized there: what comes before has an arbitrary scale, too large for
     half precision in SDXL's. Of a video VAE it is a single frame.
     """
     last_layer(autoencoder)
@@ -53,10 +53,10 @@ def decode(autoencoder: nn.Module, z: torch.Tensor) -> Decoded:
     seen = []
     handle = norm.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
-        picture = autoencoder.decode(z[:, :, None] if video else z)
+        image = autoencoder.decode(z[:, :, None] if video else z)
     finally:
         handle.remove()
-    return Decoded(seen[0][:, :, 0], picture[:, :, 0]) if video else Decoded(seen[0], picture)
+    return Decoded(seen[0][:, :, 0], image[:, :, 0]) if video else Decoded(seen[0], image)
 
 
 def signature(autoencoder: nn.Module) -> torch.Tensor:

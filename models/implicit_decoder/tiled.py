@@ -16,7 +16,7 @@ def tile_count(height: int, width: int, tile: int, overlap: int) -> int:
 def decode_tiled(decode: Callable[[torch.Tensor], Decoded], z: torch.Tensor, tile: int, overlap: int, device: torch.device | str, progress: Callable[[], None]) -> Decoded:
     """`decode(z)` of z (B, C, h, w), in square tiles of `tile` latent cells that share `overlap` cells.
 
-    The tiles' features and pictures are put together on `device`, in float32; a latent that fits one
+    The tiles' features and images are put together on `device`, in float32; a latent that fits one
     tile is decoded as it is. progress() is called after each tile.
     """
     size = z.shape[-2:]
@@ -49,14 +49,14 @@ def axis_windows(length: int, tile: int, overlap: int) -> list[torch.Tensor]:
     """
     starts = axis_starts(length, tile, tile - overlap)
     tile = min(tile, length)
-    centre = torch.arange(tile) + 0.5
+    center = torch.arange(tile) + 0.5
     total, windows = torch.zeros(length), []
     for start in starts:
         inside = torch.full((tile,), torch.inf)
         if start > 0:
-            inside = torch.minimum(inside, centre)
+            inside = torch.minimum(inside, center)
         if start + tile < length:
-            inside = torch.minimum(inside, tile - centre)
+            inside = torch.minimum(inside, tile - center)
         windows.append(((inside - overlap * 3 / 8) / max(overlap / 4, 1e-6)).clamp(0, 1))
         total[start : start + tile] += windows[-1]
     return [window / total[start : start + tile] for start, window in zip(starts, windows)]

@@ -9,7 +9,7 @@ from spandrel.architectures.SwinIR import SwinIR
 from torch import nn
 
 from ...methods.regions import Region
-from ..liif import LIIF, axis_neighbours
+from ..liif import LIIF, axis_neighbors
 from .attention import FusedWindowAttention
 
 QUERIES_PER_CHUNK = 16384
@@ -129,12 +129,12 @@ class LSR(nn.Module):
 
     def query(self, grid: torch.Tensor, size: tuple[int, int], region: Region) -> torch.Tensor:
         """The head's residual (B, C, region.height, region.width) of `embed`'s grid at target `size`."""
-        rows = axis_neighbours(grid.shape[1], size[0], region.y, region.height, grid.device)
-        columns = axis_neighbours(grid.shape[2], size[1], region.x, region.width, grid.device)
+        rows = axis_neighbors(grid.shape[1], size[0], region.y, region.height, grid.device)
+        columns = axis_neighbors(grid.shape[2], size[1], region.x, region.width, grid.device)
         return self.imnet.query(grid, rows, columns)
 
     def memory(self, h: int, w: int, height: int, width: int, rows: int) -> int:
-        """Bytes that upscaling one (h, w) picture to (height, width) takes in chunks of `rows`."""
+        """Bytes that upscaling one (h, w) image to (height, width) takes in chunks of `rows`."""
         window, hidden = self.args["window"] ** 2, max(self.args["hidden"])
         encoder = h * w * (8 * self.args["dim"] + (3 * max(self.args["heads"]) + 1) * window)
         grid = h * w * (self.features + 2 * hidden)

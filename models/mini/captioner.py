@@ -54,7 +54,7 @@ def describe(net: Captioner, image: torch.Tensor) -> str:
         found += [d._replace(x=d.x - margin * level, y=d.y - margin * level) for d in peaks(net.detector, maps[0], level)]
     height, width = (side / shrink for side in x.shape[-2:])
     sights = [
-        Sight(WORDS["colors"][d.colour], WORDS["shapes"][d.shape], d.x / width, d.y / height, d.radius / width, d.radius / height)
+        Sight(WORDS["colors"][d.color], WORDS["shapes"][d.shape], d.x / width, d.y / height, d.radius / width, d.radius / height)
         for d in strongest(found)
     ]
     return caption_of(sights, WORDS["grounds"][int(ground.argmax())])

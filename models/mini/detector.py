@@ -1,4 +1,4 @@
-"""The mini world's object detector: shape, colour, centre and radius of every thing."""
+"""The mini world's object detector: shape, color, center and radius of every thing."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ RADIUS_UNIT = 24.0
 
 
 class Detection(NamedTuple):
-    """Class indices, centre and radius in pixels of the picture."""
+    """Class indices, center and radius in pixels of the image."""
 
     score: float
     shape: int
-    colour: int
+    color: int
     x: float
     y: float
     radius: float
@@ -38,18 +38,18 @@ class ResBlock(nn.Module):
 
 
 class Detector(nn.Module):
-    """Images (B, 3, H, W) in [-1, 1] to maps (B, shapes + colours + 1, H/4, W/4): centre logits, colour logits, log radius.
+    """Images (B, 3, H, W) in [-1, 1] to maps (B, shapes + colors + 1, H/4, W/4): center logits, color logits, log radius.
 
     operations: where its layers come from, torch.nn or a class of comfy.ops.
     """
 
-    def __init__(self, shapes: int = 8, colours: int = 8, channels: int = 48, operations=nn):
+    def __init__(self, shapes: int = 8, colors: int = 8, channels: int = 48, operations=nn):
         super().__init__()
-        self.shapes, self.colours, self.channels = shapes, colours, channels
+        self.shapes, self.colors, self.channels = shapes, colors, channels
         conv, norm = operations.Conv2d, operations.GroupNorm
         self.stem = nn.Sequential(conv(3, 24, 5, stride=2, padding=2), nn.SiLU(), conv(24, channels, 3, stride=2, padding=1))
         self.trunk = nn.Sequential(*(ResBlock(channels, d, operations) for d in (1, 2, 4, 2, 1)))
-        self.head = nn.Sequential(norm(8, channels), nn.SiLU(), conv(channels, shapes + colours + 1, 1))
+        self.head = nn.Sequential(norm(8, channels), nn.SiLU(), conv(channels, shapes + colors + 1, 1))
         nn.init.zeros_(self.head[2].weight)
         nn.init.constant_(self.head[2].bias, -3)
 
@@ -61,25 +61,25 @@ class Detector(nn.Module):
         return self.head(self.features(x))
 
 
-def detect(net: Detector, picture: np.ndarray, levels: tuple[int, ...] = (1,), threshold: float = 0.35) -> list[Detection]:
-    """Things in a uint8 RGB picture, best first. `levels` are shrink factors: (1, 2, 4) finds things of all sizes at 512 px."""
+def detect(net: Detector, image: np.ndarray, levels: tuple[int, ...] = (1,), threshold: float = 0.35) -> list[Detection]:
+    """Things in a uint8 RGB image, best first. `levels` are shrink factors: (1, 2, 4) finds things of all sizes at 512 px."""
     found = []
     for level in levels:
-        small = picture if level == 1 else cv2.resize(picture, None, fx=1 / level, fy=1 / level, interpolation=cv2.INTER_AREA)
+        small = image if level == 1 else cv2.resize(image, None, fx=1 / level, fy=1 / level, interpolation=cv2.INTER_AREA)
         x = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None].float() / 127.5 - 1
         found += peaks(net, net(x)[0], level, threshold)
     return strongest(found)
 
 
 def peaks(net: Detector, maps: torch.Tensor, level: float = 1, threshold: float = 0.35) -> list[Detection]:
-    """Things where the centre maps of an image that was shrunk by `level` are highest."""
+    """Things where the center maps of an image that was shrunk by `level` are highest."""
     found = []
-    centre = maps[:net.shapes].sigmoid()
-    tops = (centre == F.max_pool2d(centre[None], 5, 1, 2)[0]) & (centre > threshold)
+    center = maps[:net.shapes].sigmoid()
+    tops = (center == F.max_pool2d(center[None], 5, 1, 2)[0]) & (center > threshold)
     for shape, row, column in tops.nonzero().tolist():
-        colour = int(maps[net.shapes:net.shapes + net.colours, row, column].argmax())
+        color = int(maps[net.shapes:net.shapes + net.colors, row, column].argmax())
         radius = RADIUS_UNIT * math.exp(float(maps[-1, row, column])) * level
-        found.append(Detection(float(centre[shape, row, column]), shape, colour, (column + 0.5) * STRIDE * level, (row + 0.5) * STRIDE * level, radius))
+        found.append(Detection(float(center[shape, row, column]), shape, color, (column + 0.5) * STRIDE * level, (row + 0.5) * STRIDE * level, radius))
     return found
 
 

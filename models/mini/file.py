@@ -24,7 +24,7 @@ def load(part: str, path: Path | None = None) -> tuple[dict[str, torch.Tensor], 
     """Weights of one of PARTS as the file has them, on the CPU; of the bundled file unless `path` names another.
 
     Notes: the text encoder's `token_ids` (of its rows but the first), the autoencoder's `latent_rgb_factors` (JSON), the
-    detector's `shapes` and `colours`. Raises ValueError naming a file that is not that part.
+    detector's `shapes` and `colors`. Raises ValueError naming a file that is not that part.
     """
     path = path or bundled(part)
     state, entries = files.read(path)

@@ -1,7 +1,7 @@
 """ComfyUI's page with the pack, in Chromium, drawn by both renderers.
 
 LOUPE_COMFYUI names the unpacked ComfyUI, LOUPE_BROWSER a Chromium, LOUPE_FRONTEND the `static` folder of another
-comfyui-frontend-package than that of ComfyUI. `--screenshots` writes the pictures of docs/page.md.
+comfyui-frontend-package than that of ComfyUI. `--screenshots` writes the images of docs/page.md.
 """
 
 import io
@@ -32,7 +32,7 @@ PANELS = "import('/extensions/ComfyUI-Loupe/panel.js').then(({ panels }) => pane
 
 
 def pytest_addoption(parser):
-    parser.addoption("--screenshots", action="store_true", help="write the pictures of docs/page.md")
+    parser.addoption("--screenshots", action="store_true", help="write the images of docs/page.md")
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +147,7 @@ def screenshot(request, page):
             page.js("async () => { const { workflow } = app.extensionManager; for (const tab of [...workflow.openWorkflows]) if (tab !== workflow.activeWorkflow) await workflow.closeWorkflow(tab); }")
             page.js(STILL)
             page.frames(10)
-            picture = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
-            picture.resize((1280, 800), Image.Resampling.LANCZOS).save(ROOT / "docs" / f"page-{name}.jpg", quality=85)
+            image = Image.open(io.BytesIO(page.page.screenshot())).convert("RGB")
+            image.resize((1280, 800), Image.Resampling.LANCZOS).save(ROOT / "docs" / f"page-{name}.jpg", quality=85)
 
     return take

@@ -178,7 +178,7 @@ def test_plot_labels_its_axes(page):
     panel = page.panel(page.add("LoupeStructurePrior"))
     wait_for_line(page, panel, "now", 2)
     text = page.js("(panel) => document.querySelector(panel).innerText.split(/\\s*\\n\\s*/).filter(Boolean)", panel)
-    assert text == ["weight", "share of the deviation removed", "1", "weight", "0", "noise, t 999", "t 0, picture", "Stable Diffusion's levels, until a run"]
+    assert text == ["weight", "share of the deviation removed", "1", "weight", "0", "noise, t 999", "t 0, image", "Stable Diffusion's levels, until a run"]
 
 
 def test_a_preset_locks_what_it_decides(page, server):

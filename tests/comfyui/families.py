@@ -10,7 +10,7 @@ import torch
 from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
 
 TEXT, POOLED, TOKENS = 64, tiny.POOLED, 8
-BUFFERS = ("pos_embed", "conditioning", "freqs_")  # of networks that leave them uninitialised
+BUFFERS = ("pos_embed", "conditioning", "freqs_")  # of networks that leave them uninitialized
 
 UNET = {**tiny.UNET, "context_dim": TEXT, "use_linear_in_transformer": True, "num_heads": -1, "num_head_channels": 16, "adm_in_channels": None}
 CHROMA = {"image_model": "chroma", "in_channels": 64, "out_channels": 64, "context_in_dim": TEXT, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1, "axes_dim": [8, 12, 12]}
@@ -141,9 +141,9 @@ def build(name):
     return model
 
 
-def latent(name, model, height, width, pictures=1, seed=3):
+def latent(name, model, height, width, images=1, seed=3):
     frames = [FAMILIES[name].frames] if FAMILIES[name].frames else []
-    return tiny.noise((pictures, model.model.latent_format.latent_channels, *frames, height, width), seed)
+    return tiny.noise((images, model.model.latent_format.latent_channels, *frames, height, width), seed)
 
 
 def masked(name, model, shape, region):

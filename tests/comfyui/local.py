@@ -28,9 +28,9 @@ CONCATENATED = {"sd15": 5, "sdxl": 5, "flux": 80, "wan": 20}  # channels of the 
 
 
 class Network(torch.nn.Module):
-    """Convolutions over the picture and over all conditioning of its size, plus the means of the rest.
+    """Convolutions over the image and over all conditioning of its size, plus the means of the rest.
 
-    Frames are pictures, each with the mean of all.
+    Frames are images, each with the mean of all.
     """
 
     def __init__(self, channels, concatenated=0):
@@ -44,8 +44,8 @@ class Network(torch.nn.Module):
 
     def forward(self, x, timesteps, context=None, y=None, control=None, transformer_options=None, **conds):
         frames = x.shape[2] if x.ndim == 5 else 1
-        pictures = x.movedim(2, 1).flatten(0, 1) if x.ndim == 5 else x
-        hidden = self.patch_embedding(pictures)
+        images = x.movedim(2, 1).flatten(0, 1) if x.ndim == 5 else x
+        hidden = self.patch_embedding(images)
         if frames > 1:
             hidden = hidden + seen(x.mean(2), x).repeat_interleave(frames, 0)
         conds = {"context": context, "y": y, **conds}
@@ -83,14 +83,14 @@ def build(family, concatenated=0):
     return tiny.patcher(model)
 
 
-def latents(family, pictures, seed=0, channels=None):
+def latents(family, images, seed=0, channels=None):
     channels = channels or FAMILIES[family].latent_format().latent_channels
     frames = [tiny.FRAMES[family]] if family in tiny.FRAMES else []
-    return tiny.noise((pictures, channels, *frames, *CANVAS), seed)
+    return tiny.noise((images, channels, *frames, *CANVAS), seed)
 
 
-def hint(size=CANVAS, seed=0, pictures=1):
-    return torch.rand((pictures, 3, size[0] * 8, size[1] * 8), generator=torch.Generator().manual_seed(seed))
+def hint(size=CANVAS, seed=0, images=1):
+    return torch.rand((images, 3, size[0] * 8, size[1] * 8), generator=torch.Generator().manual_seed(seed))
 
 
 class HintNetwork(torch.nn.Module):
@@ -106,7 +106,7 @@ class HintNetwork(torch.nn.Module):
 
 
 class Blur:
-    """A VAE whose latents are blurred pictures."""
+    """A VAE whose latents are blurred images."""
 
     def __init__(self, channels, video):
         self.channels, self.video, self.calls = channels, video, []
@@ -171,7 +171,7 @@ def both(**keys):
 
 
 def text_batch(family, model):
-    """More prompts than pictures, one for each."""
+    """More prompts than images, one for each."""
     (positive,), (negative,) = both()
     text, pooled = tiny.noise((3, 8, 64), 5), tiny.noise((3, tiny.POOLED), 6)
     return [[text, {"pooled_output": pooled}]], [negative]
@@ -278,7 +278,7 @@ def hint_patch(family, model):
 
 KINDS = {
     "combined prompts": combined,
-    "one prompt per picture": text_batch,
+    "one prompt per image": text_batch,
     "masks": masks,
     "mask bounds": bounded_mask,
     "areas": areas,

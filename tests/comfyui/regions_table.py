@@ -78,7 +78,7 @@ def table() -> str:
 
 
 FAMILY_COLUMNS = ("family", "region, pixels", "multiples of", "positions: canvas", "told of a region by more than crops", "tiny networks")
-POSITIONS = {None: "refused", "relative": "nothing to move", "post_input": "moved", "post_input_centred": "moved", "post_input_halved": "moved", "rope_options": "moved, one by one", "rope_options_stretched": "moved, one by one"}
+POSITIONS = {None: "refused", "relative": "nothing to move", "post_input": "moved", "post_input_centered": "moved", "post_input_halved": "moved", "rope_options": "moved, one by one", "rope_options_stretched": "moved, one by one"}
 TOLD = {"pixels": "{} in pixels", "coarse": "{} by its own cells"}
 
 
@@ -121,8 +121,8 @@ CACHE_COLUMNS = ("regions", "images of two sizes", "PixelSmith")
 REFUSED_BY_PIXELSMITH = "test_caches.py::test_pixelsmith_refuses_what_remembers[{name}]"
 # what other nodes keep: the test that proves a place beside it, "refused: " before one that proves the refusal
 CACHES = {
-    "EasyCache": ("test_neighbours.py::test_caches_reuse_region_batches[EasyCacheNode-False]", "test_caches.py::test_easycache_keeps_images_of_each_size_apart", "refused: " + REFUSED_BY_PIXELSMITH.format(name="EasyCache")),
-    "LazyCache": ("test_neighbours.py::test_caches_reuse_region_batches[LazyCacheNode-False]", "test_caches.py::test_lazycache_keeps_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="LazyCache")),
+    "EasyCache": ("test_neighbors.py::test_caches_reuse_region_batches[EasyCacheNode-False]", "test_caches.py::test_easycache_keeps_images_of_each_size_apart", "refused: " + REFUSED_BY_PIXELSMITH.format(name="EasyCache")),
+    "LazyCache": ("test_neighbors.py::test_caches_reuse_region_batches[LazyCacheNode-False]", "test_caches.py::test_lazycache_keeps_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="LazyCache")),
     "Flux KV Cache": ("refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[regions]", "refused: test_caches.py::test_a_kv_cache_is_refused_beside_several_views[dilated views]", "refused: test_caches.py::test_a_kv_cache_is_refused_by_pixelsmith"),
     "caches of other packs around the network (TeaCache and the like)": ("test_other_packs.py::test_every_region_has_its_own_cache", "test_other_packs.py::test_a_dilated_view_has_its_own_cache_too", "test_other_packs.py::test_a_patch_of_pixelsmith_has_its_own_cache"),
     "Adaptive Projected Guidance with momentum": ("test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "test_caches.py::test_guidance_with_momentum_sees_the_whole_canvas", "refused: " + REFUSED_BY_PIXELSMITH.format(name="APG")),

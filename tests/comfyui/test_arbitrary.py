@@ -70,7 +70,7 @@ def test_training_starts_from_the_bundled_denoiser(untrained, clip, vae):
 
 
 @pytest.mark.parametrize("size", [(256, 256), (192, 320), (203, 131)])
-def test_network_sees_the_scaled_latent_of_the_picture(untrained, clip, vae, size):
+def test_network_sees_the_scaled_latent_of_the_image(untrained, clip, vae, size):
     image, seen = picture(*size), []
     positive, negative, latent = shown(prompt(clip), image, vae)
     cells = latent["samples"].shape[-2:]
@@ -90,7 +90,7 @@ def test_network_sees_the_scaled_latent_of_the_picture(untrained, clip, vae, siz
 
 
 @pytest.mark.numerics
-def test_regions_get_their_part_of_the_picture():
+def test_regions_get_their_part_of_the_image():
     model = concatenating()
     image, x = tiny.noise((1, 4, 8, 12), 1), tiny.noise((2, 4, 8, 12), 9) * 2
 

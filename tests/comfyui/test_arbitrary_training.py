@@ -25,7 +25,7 @@ def gradients(inference):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def images(tmp_path_factory):
     """A run's folder with two rendered scenes."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "scenes").mkdir()
@@ -43,7 +43,7 @@ def weights(monkeypatch, tmp_path):
 
 
 def train(folder, *arguments):
-    arbitrary.main(["--out", str(folder), "--batch", "2", "--pictures", str(SCENES), "--device", "cpu", *arguments])
+    arbitrary.main(["--out", str(folder), "--batch", "2", "--count", str(SCENES), "--device", "cpu", *arguments])
 
 
 def metadata(file):
@@ -51,43 +51,43 @@ def metadata(file):
         return f.metadata()
 
 
-def test_both_stages_leave_a_file_that_the_node_loads(pictures, weights):
+def test_both_stages_leave_a_file_that_the_node_loads(images, weights):
     file = weights / arbitrary.FILE
-    train(pictures, "--steps", "2")
+    train(images, "--steps", "2")
     first, start = load_file(file), load_file(weights / "mini_unet.safetensors")
-    pairs = load_file(pictures / "arbitrary.safetensors")
+    pairs = load_file(images / "arbitrary.safetensors")
     assert pairs["high"].shape == pairs["low"].shape == (SCENES * low_resolution.VIEWS, 4, 32, 32)
     assert first[arbitrary.STEM].shape[1] == 8 and first[arbitrary.STEM][:, 4:].abs().max() > 0
     assert not torch.equal(first["out.2.weight"], start["out.2.weight"])
     assert metadata(file)["training"].startswith("python dev.py train mini-arbitrary --steps 2")
 
-    train(pictures, "--align", "--steps", "1", "--picture-weight", "2")
+    train(images, "--align", "--steps", "1", "--image-weight", "2")
     second = load_file(file)
     assert first.keys() == second.keys() and not torch.equal(first["out.2.weight"], second["out.2.weight"])
-    assert metadata(file)["training"].startswith("python dev.py train mini-arbitrary --align") and metadata(file)["picture_weight"] == "2.0"
+    assert metadata(file)["training"].startswith("python dev.py train mini-arbitrary --align") and metadata(file)["image_weight"] == "2.0"
     loaded = mini.load_arbitrary().model.diffusion_model.state_dict()
     assert all(torch.equal(value, second[key].to(value)) for key, value in loaded.items())
-    assert torch.equal(load_file(pictures / arbitrary.FILE)[arbitrary.STEM], first[arbitrary.STEM])
+    assert torch.equal(load_file(images / arbitrary.FILE)[arbitrary.STEM], first[arbitrary.STEM])
 
 
-def test_start_goes_on_from_a_file(pictures, weights, tmp_path):
+def test_start_goes_on_from_a_file(images, weights, tmp_path):
     shutil.copy(BUNDLED / arbitrary.FILE, tmp_path / "start.safetensors")
-    (tmp_path / "scenes").symlink_to(pictures / "scenes")
+    (tmp_path / "scenes").symlink_to(images / "scenes")
     train(tmp_path, "--steps", "1", "--lr", "1e-12", "--start", str(tmp_path / "start.safetensors"))
     kept = load_file(weights / arbitrary.FILE)
     assert all(torch.equal(kept[key], value) for key, value in load_file(tmp_path / "start.safetensors").items())
     assert "mini-arbitrary --start" in metadata(weights / arbitrary.FILE)["training"]
 
 
-def test_stage_two_asks_for_stage_one(pictures, weights, tmp_path):
-    (tmp_path / "scenes").symlink_to(pictures / "scenes")
+def test_stage_two_asks_for_stage_one(images, weights, tmp_path):
+    (tmp_path / "scenes").symlink_to(images / "scenes")
     with pytest.raises(FileNotFoundError, match="mini_arbitrary.safetensors.*train mini-arbitrary"):
         train(tmp_path, "--align", "--steps", "1")
 
 
-def test_low_resolution_of_a_view_is_its_own(pictures):
-    picture = np.load(pictures / "scenes" / "large_00000.npy")[0]
-    whole, flipped, *zooms = [view[0] for view in low_resolution.views(picture, LARGE_SEED)]
+def test_low_resolution_of_a_view_is_its_own(images):
+    image = np.load(images / "scenes" / "large_00000.npy")[0]
+    whole, flipped, *zooms = [view[0] for view in low_resolution.views(image, LARGE_SEED)]
     assert np.array_equal(whole[:, ::-1], flipped) and len(zooms) == low_resolution.VIEWS - 2
     for view in (whole, *zooms):
         low = low_resolution.low_resolution(view, 64)
@@ -95,15 +95,15 @@ def test_low_resolution_of_a_view_is_its_own(pictures):
         assert np.abs(low_resolution.shrink(low, 32).astype(int) - low_resolution.shrink(view, 32)).mean() < 2
 
 
-def test_target_is_the_pair_at_any_size(pictures):
-    large = low_resolution.Images(pictures / "scenes", "large")
+def test_target_is_the_pair_at_any_size(images):
+    large = low_resolution.Images(images / "scenes", "large")
     plain, flipped = (low_resolution.target(large, low_resolution.VIEWS + i, 288) for i in (0, 1))
     assert plain.shape == (1, 3, 288, 288)
     assert torch.equal(plain.flip(-1), flipped)
     assert not torch.equal(plain, low_resolution.target(large, 0, 288))
 
 
-def test_queries_stay_inside_the_window_and_the_picture():
+def test_queries_stay_inside_the_window_and_the_image():
     g = torch.Generator().manual_seed(0)
     sides = set()
     for _ in range(300):
@@ -117,7 +117,7 @@ def test_queries_stay_inside_the_window_and_the_picture():
 
 
 @pytest.mark.parametrize("side", [256, 416])
-def test_window_is_decoded_as_in_the_whole_picture(side):
+def test_window_is_decoded_as_in_the_whole_image(side):
     decoder = arbitrary.Decoder("cpu")
     latents = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     cells, pixels = Region(8, 12, 16, 16), side // 32

@@ -55,7 +55,7 @@ def cross_attention(model, replace):
 
 def written_out(model, x, conds, weight, sigma=2.0, prompts=None, reference=REFERENCE, seed=0):
     """Predictions of both branches: the regions one by one, their positive branch with the small
-    picture's attention interpolated to the canvas and cropped."""
+    image's attention interpolated to the canvas and cropped."""
     height, width = x.shape[-2:]
     reference = model.model.process_latent_in(reference).expand(len(x), -1, -1, -1)
     kept, parts = {}, []
@@ -124,7 +124,7 @@ def test_without_regional_denoise_the_canvas_reads_it():
     one = tiny.evaluate(prior(regional(model, layout=RegionLayout.from_overlap(8, 12, 8, 12)), weight_alone=0.6), X, CONDS)
     assert torch.equal(whole[0], one[0])
     assert tiny.relative(whole[0], tiny.evaluate(model, X, CONDS)[0]) > 1e-3
-    # the same picture at the same noise reads back what it gives
+    # the same image at the same noise reads back what it gives
     x = model.model.process_latent_in(REFERENCE) + 2.0 * prior_noise(REFERENCE.shape, 0)
     own = tiny.evaluate(prior(model), x, CONDS)
     for a, b in zip(own, tiny.evaluate(model, x, CONDS)):
@@ -143,7 +143,7 @@ def test_batches_of_regions_equal_single_ones(jitter):
 
 
 @pytest.mark.numerics
-def test_several_prompts_of_the_whole_picture_keep_their_own_attention():
+def test_several_prompts_of_the_whole_image_keep_their_own_attention():
     model = tiny.sdxl()
     both = tiny.conditioning(1, mask=torch.ones(1, 8, 12), mask_strength=0.25) + tiny.conditioning(3, mask=torch.ones(1, 8, 12), mask_strength=0.75)
     fused = tiny.evaluate(prior(regional(model)), X, (both, CONDS[1]))[0]
@@ -203,7 +203,7 @@ def test_layers_are_chosen():
 
 
 def test_odd_sizes_have_the_same_layers():
-    """The tiny network attends at 2 x 2 cells; a small picture of 7 x 9 has 4 x 5 tokens there."""
+    """The tiny network attends at 2 x 2 cells; a small image of 7 x 9 has 4 x 5 tokens there."""
     model, reference = tiny.sdxl(), tiny.noise((1, 4, 7, 9), 4)
     every, coarse, none = (tiny.evaluate(prior(regional(model), reference, finest=finest), X, CONDS)[0] for finest in (1, 2, 3))
     assert torch.equal(every, coarse)
@@ -218,7 +218,7 @@ def test_no_guidance_and_any_sampler():
         assert tiny.sample(model, latent, sampler).isfinite().all()
 
 
-def test_a_cached_model_gives_the_same_picture_again_and_fresh_noise_another():
+def test_a_cached_model_gives_the_same_image_again_and_fresh_noise_another():
     latent = tiny.noise((1, 4, 8, 16))
     model = prior(regional(tiny.sdxl(), jitter=True))
     first = tiny.sample(model, latent)
@@ -276,7 +276,7 @@ def test_lora_acts_on_both_passes():
     torch.testing.assert_close(tiny.evaluate(with_lora(prior(regional(model))), X, CONDS)[0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_small_picture_costs_one_row_at_its_own_size():
+def test_the_small_image_costs_one_row_at_its_own_size():
     shapes = []
 
     def watch(executor, model, conds, x, timestep, options):

@@ -98,7 +98,7 @@ def test_region_noise_takes_gray_and_alpha():
         assert words in str(error.value)
 
 
-def test_noise_at_edges_is_checked_before_a_picture_is_decoded():
+def test_noise_at_edges_is_checked_before_a_image_is_decoded():
     with pytest.raises(ValueError, match="noise_flat is 2.0 and noise_edges 1.0; expected 0 <= noise_flat <= noise_edges"):
         sampled(mode="direct", vae=object(), noise_flat=2.0, noise_edges=1.0)
 

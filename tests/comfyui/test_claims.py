@@ -81,7 +81,7 @@ def test_what_is_kept_is_not_measured_again(tmp_path):
     labs.fill(lab, Cache("w", lab.weights, path), [Arm(1.0)], 2)
     labs.fill(lab, Cache("w", lab.weights, path), [Arm(1.0), Arm(2.0)], 3)
     assert lab.measured == [(1.0, 0), (1.0, 1), (1.0, 2), (2.0, 0), (2.0, 1), (2.0, 2)]
-    found = arrays(json.loads(path.read_text())["w"]["results"], Arm(1.0), 2, lab.metrics)
+    found = arrays(json.loads(path.read_text(encoding="utf-8"))["w"]["results"], Arm(1.0), 2, lab.metrics)
     assert found["base"].tolist() == [1, 2, 3] and found["extra"].tolist() == [0, 1, 2]
 
 
@@ -100,7 +100,7 @@ def test_two_runs_at_once_keep_what_both_have_measured(tmp_path):
     labs.fill(lab, first, [Arm(1.0)], 1)
     labs.fill(lab, second, [Arm(2.0)], 1)
     labs.fill(lab, Cache("other", lab.weights, path), [Arm(3.0)], 1)
-    assert sum(len(world["results"]) for world in json.loads(path.read_text()).values()) == 3
+    assert sum(len(world["results"]) for world in json.loads(path.read_text(encoding="utf-8")).values()) == 3
 
 
 def test_other_weights_or_results_start_anew(tmp_path, monkeypatch):

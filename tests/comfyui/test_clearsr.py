@@ -115,7 +115,7 @@ def test_window_attention_is_the_reference_one(golden):
 @pytest.mark.numerics
 @pytest.mark.parametrize("size", [(16, 16), (15, 13)])
 def test_windows_do_not_see_each_other(size):
-    """A change of x_lr moves the features of its own window and no others; a batch is its pictures one by one."""
+    """A change of x_lr moves the features of its own window and no others; a batch is its images one by one."""
     net = tiny.randomize(WindowCrossAttention(16, 2, 4, 8, 2), 0)
     net.rel_pos_bias.data = tiny.noise(net.rel_pos_bias.shape, 1)
     h, w = (-(-side // 2) for side in size)
@@ -172,11 +172,11 @@ def test_signals_fit_the_unet(world, size):
     assert [s.shape for s in signals["output"]] == shapes and signals["middle"][0].shape == shapes[-1]
 
 
-def test_initialised_networks_change_nothing():
+def test_initialized_networks_change_nothing():
     """As at the start of training: encoders are the UNet's, signals are zero."""
     unet = tiny.randomize(UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)).eval()
     net = ClearSR(MINI)
-    net.initialise(unet.state_dict())
+    net.initialize(unet.state_dict())
     x, t, context, y = tiny.noise((1, 4, 16, 16)), torch.tensor([500.0]), tiny.noise((1, 32, 128)), tiny.noise((1, UNET_CONFIG["adm_in_channels"]))
     signals = net(x, tiny.noise(x.shape, 1), t, context, y)
     assert not any(s.any() for part in signals.values() for s in part)
@@ -190,12 +190,12 @@ def test_initialised_networks_change_nothing():
 
 
 @pytest.mark.parametrize("change", [{}, {"gspm_middle": True}, {"gspm_middle": True, "gspm_time": True}, {"window": 0}])
-def test_initialising_leaves_no_weight_as_it_was(change):
+def test_initializing_leaves_no_weight_as_it_was(change):
     unet = tiny.randomize(UNetModel(**UNET_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)).state_dict()
     net = ClearSR(replace(MINI, **change))
     for p in net.parameters():
         p.data.fill_(float("nan"))
-    net.initialise(unet)
+    net.initialize(unet)
     assert [name for name, p in net.named_parameters() if not torch.isfinite(p).all()] == []
     if net.config.gspm_middle:
         assert torch.equal(net.gspm.middle_block[1].out_layers[3].weight, unet["middle_block.2.out_layers.3.weight"])
@@ -261,7 +261,7 @@ def test_encoder_lora_is_merged_weights_and_leaves_the_vae(world, control):
 @pytest.mark.parametrize("strength", [1.0, 0.0])
 @pytest.mark.parametrize("size", [(128, 128), (130, 196)])
 def test_the_reference_is_what_the_control_sees(world, control, size, strength):
-    """The last output is the paper's x_lr: the picture by the encoder with LoRA, as large as the latent output."""
+    """The last output is the paper's x_lr: the image by the encoder with LoRA, as large as the latent output."""
     model, clip, vae = world
     image = torch.cat([picture(4, *size), picture(5, *size)])
     *_, latent, reference = ApplyClearSR.execute(model, prompt(clip), prompt(clip), control, vae, image, strength, 0.0, 1.0).result
@@ -306,7 +306,7 @@ def test_image_prompt_is_one_token_for_conditional_rows_of_the_decoder():
 
 
 def test_image_prompt_replaces_the_text_in_the_decoder(world, control):
-    """The picture follows the embedding; without guidance the negative half is never asked."""
+    """The image follows the embedding; without guidance the negative half is never asked."""
     def with_prompt(seed, **keys):
         return restore(world, control, picture(), clip_vision_output={"image_embeds": tiny.noise((1, 128), seed)}, **keys)
 
@@ -320,9 +320,9 @@ def test_chains_with_other_controlnets(world, control):
     model, clip, vae = world
     x, sigma, context = tiny.noise((1, 4, 16, 16)), torch.tensor([3.0]), tiny.noise((1, 32, 128))
 
-    def signals(pictures):
+    def signals(images):
         chain = None
-        for image in pictures:
+        for image in images:
             chain = control.copy().set_cond_hint(image.movedim(-1, 1), 0.5, vae=vae).set_previous_controlnet(chain)
         comfy.model_management.load_models_gpu(chain.get_models())
         chain.pre_run(model.model, model.model.model_sampling.percent_to_sigma)
@@ -353,7 +353,7 @@ def regional(model, batch=0):
 
 
 @pytest.mark.numerics
-def test_regions_see_their_part_of_the_picture(world, control):
+def test_regions_see_their_part_of_the_image(world, control):
     """The first step's canvas is made of the predictions of crops, each with its own part of x_lr."""
     model, clip, vae = world
     image = picture(2, 128, 192)

@@ -115,8 +115,8 @@ def test_a_layer_must_be_chosen():
         LoRA(nn.Linear(2, 2), lambda name: False, 2)
 
 
-def test_low_quality_pictures_keep_their_size():
+def test_low_quality_images_keep_their_size():
     options = argparse.Namespace(scale=[4], strength=1.0)
-    pictures = [np.random.RandomState(i).randint(0, 256, (64, 64, 3), np.uint8) for i in range(3)]
-    low = clearsr.low_quality(pictures, np.random.RandomState(0), options)
-    assert [p.shape for p in low] == [p.shape for p in pictures]
+    images = [np.random.RandomState(i).randint(0, 256, (64, 64, 3), np.uint8) for i in range(3)]
+    low = clearsr.low_quality(images, np.random.RandomState(0), options)
+    assert [p.shape for p in low] == [p.shape for p in images]

@@ -44,9 +44,9 @@ def check_crops(model, make):
         torch.testing.assert_close(branch, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_inpaint_latents(pictures):
-    image, mask = tiny.noise((pictures, 4, 8, 12), 1), (tiny.noise((pictures, 1, 8, 12), 2) > 0).float()
+@pytest.mark.parametrize("images", [1, 2])
+def test_inpaint_latents(images):
+    image, mask = tiny.noise((images, 4, 8, 12), 1), (tiny.noise((images, 1, 8, 12), 2) > 0).float()
 
     def make(cut):
         return tuple(tiny.conditioning(seed, concat_latent_image=cut(image), concat_mask=cut(mask)) for seed in (1, 2))
@@ -54,9 +54,9 @@ def test_inpaint_latents(pictures):
     check_crops(tiny.sdxl(in_channels=9), make)
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_masks(pictures):
-    masks = torch.rand(2, pictures, 8, 12)
+@pytest.mark.parametrize("images", [1, 2])
+def test_masks(images):
+    masks = torch.rand(2, images, 8, 12)
 
     def make(cut):
         return tiny.conditioning(1, mask=cut(masks[0])) + tiny.conditioning(3, mask=cut(masks[1]), mask_strength=0.5), tiny.conditioning(2)
@@ -80,10 +80,10 @@ def test_areas():
     check_crops(tiny.sdxl(), make)
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_chained_controlnets(pictures, caplog):
+@pytest.mark.parametrize("images", [1, 2])
+def test_chained_controlnets(images, caplog):
     """One hint at full size, one at half size."""
-    hints = torch.rand(pictures, 3, 64, 96), torch.rand(1, 3, 32, 48)
+    hints = torch.rand(images, 3, 64, 96), torch.rand(1, 3, 32, 48)
     nets = tiny.controlnet(hints[0], 1), tiny.controlnet(hints[1], 2)
 
     def make(cut):
@@ -115,7 +115,7 @@ def test_control_loras(build):
     assert not torch.allclose(with_control[0], fused(model, (tiny.conditioning(1), tiny.conditioning(2)))[0], rtol=1e-2)
 
 
-def test_controls_move_the_picture():
+def test_controls_move_the_image():
     model, hint = tiny.sdxl(), torch.rand(1, 3, 64, 96)
     control = tiny.controlnet(hint)
     with_control = fused(model, (tiny.conditioning(1, control=control), tiny.conditioning(2)))
@@ -140,7 +140,7 @@ def told_sizes(model, *parts):
 
 def test_sdxl_is_told_the_region_or_the_canvas():
     def rows(*ids):
-        return [list(row) for row in ids for _ in range(2)] * 2  # two pictures, two branches
+        return [list(row) for row in ids for _ in range(2)] * 2  # two images, two branches
 
     regions = (8, 8)
     assert told_sizes(tiny.sdxl(), RegionalDenoise(regions)) == [rows((64, 64, 0, 0, 64, 64), (64, 64, 0, 0, 64, 64))]
@@ -191,7 +191,7 @@ def test_dilated_areas_hold_the_cells_they_held():
             assert torch.equal(out, view.latent(inside))
 
 
-def test_dilated_hints_are_the_whole_picture_made_small():
+def test_dilated_hints_are_the_whole_image_made_small():
     image = torch.rand(1, 3, 5 * 8, 7 * 8)
     for view in dilated_views(2, 5, 7):
         small = view.pixels(image, 8)

@@ -29,9 +29,9 @@ def regional(model, region=local.REGION, **settings):
     return with_parts(model, RegionalDenoise((region, region), **{"sizes": "unchanged", **settings}))
 
 
-def sample(model, conds, pictures=1, family="sd15", **kwargs):
+def sample(model, conds, images=1, family="sd15", **kwargs):
     latent = kwargs.pop("latent", None)
-    latent = torch.zeros_like(local.latents(family, pictures)) if latent is None else latent
+    latent = torch.zeros_like(local.latents(family, images)) if latent is None else latent
     return tiny.sample(model, latent, positive=conds[0], negative=conds[1], **{"sigmas": SIGMAS, **kwargs})
 
 
@@ -213,10 +213,10 @@ class Pointwise(torch.nn.Module):
         return 0.3 * x.tanh()
 
 
-def seam(picture, layout):
-    """Largest jump between neighbouring cells at the borders of regions, over that elsewhere."""
+def seam(image, layout):
+    """Largest jump between neighboring cells at the borders of regions, over that elsewhere."""
     borders = {region.x for region in layout.regions} | {region.x + region.width for region in layout.regions}
-    jumps = picture.diff(dim=-1).abs()
+    jumps = image.diff(dim=-1).abs()
     at = torch.tensor([column + 1 in borders for column in range(jumps.shape[-1])])
     return float(jumps[..., at].max() / jumps[..., ~at].max().clamp(min=1e-6))
 
@@ -230,10 +230,10 @@ def test_no_seams_on_a_constant_and_on_a_gradient(blend, jitter):
     layout = settings.layout_of(Canvas(*local.CANVAS))
     constant = torch.full((1, 4, *local.CANVAS), 0.7)
     gradient = torch.linspace(-1, 1, local.CANVAS[1]).expand(1, 4, *local.CANVAS).contiguous()
-    for picture in (constant, gradient):
-        whole, fused = (tiny.evaluate(m, picture, local.both(), 1.0)[0] for m in (model, with_parts(model, settings)))
+    for image in (constant, gradient):
+        whole, fused = (tiny.evaluate(m, image, local.both(), 1.0)[0] for m in (model, with_parts(model, settings)))
         torch.testing.assert_close(fused, whole, rtol=1e-5, atol=1e-6)
-        assert abs(seam(fused, layout) - seam(whole, layout)) < 1e-2 + (seam(fused, layout) if picture is constant else 0)
+        assert abs(seam(fused, layout) - seam(whole, layout)) < 1e-2 + (seam(fused, layout) if image is constant else 0)
 
 
 SIZES = [(1, 1), (1, 9), (9, 1), (17, 23), (5, 64)]
@@ -328,7 +328,7 @@ def test_keyframes_are_refused_before_sampling():
 
 
 @pytest.mark.parametrize("kind", ["WanUni3CCnetPatch", "AnimaLLLitePatch", "SUPIRPatch"])
-def test_patches_with_pictures_that_cannot_be_cut_are_refused_before_sampling(kind):
+def test_patches_with_images_that_cannot_be_cut_are_refused_before_sampling(kind):
     model = regional(local.build("sd15"))
     patch = type(kind, (), {"__call__": lambda self, args: args, "bound": lambda self, args: args})()
     for patched in (patch, patch.bound):

@@ -92,7 +92,7 @@ def test_time_is_measured_on_the_bare_network(sdxl):
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "watch", watch)
     planned = plan(model, SHAPE, works(model, *SHAPE[-2:], 100), 2)
     seconds = measure(model, planned, tiny.conditioning(1))
-    # two branches of three regions of two pictures, of both kinds
+    # two branches of three regions of two images, of both kinds
     assert set(calls) == {(12, 4, 8, 8), (12, 4, 8, 10)}
     assert seconds > 0.01
     assert "regions" in parts_of(model)
@@ -105,15 +105,15 @@ def node(model, **inputs):
 def test_the_node_says_it_in_words_and_shows_the_regions(sdxl, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
     out = node(PATCHES["DemoFusion"](sdxl))
-    text, picture = out.result
+    text, image = out.result
     assert "Canvas: 20 x 16 latent cells, 160 x 128 pixels, 2 images" in text
     assert "Regions: 12 of 64 x 64 pixels, every 32 x 32" in text
     assert "regions: 960 rows of 64 x 64 pixels\n" in text
     assert "dilated views: 320 rows of 80 x 64 pixels\n" in text
     assert "Network rows: 1,280 with 2 guidance branches (equal to 1,360 regions)\n" in text
     assert "Time" not in text
-    assert picture.shape[0] == 1
-    assert picture.shape[-1] == 3
+    assert image.shape[0] == 1
+    assert image.shape[-1] == 3
     assert out.ui["text"] == (text,)
     assert len(out.ui["images"]) == 1
     assert re.search(r"attention prior: 20 rows of 80 x 48 pixels, keeps 0.00 GiB during each evaluation", node(PATCHES["attention prior"](sdxl), evaluations_per_step=1).result[0])

@@ -33,13 +33,13 @@ def regional(model, region, **settings):
     return with_parts(model, RegionalDenoise((region, region), **settings))
 
 
-def latent_of(family, model, height, width, pictures=1, seed=3):
+def latent_of(family, model, height, width, images=1, seed=3):
     frames = [tiny.FRAMES[family]] if family in tiny.FRAMES else []
-    return tiny.noise((pictures, model.model.latent_format.latent_channels, *frames, height, width), seed)
+    return tiny.noise((images, model.model.latent_format.latent_channels, *frames, height, width), seed)
 
 
 def without_attention(model):
-    """Clone of a network whose tokens and pixels only see their neighbours, through convolutions."""
+    """Clone of a network whose tokens and pixels only see their neighbors, through convolutions."""
     model = model.clone()
 
     def nothing(function, *args, **kwargs):
@@ -54,7 +54,7 @@ def test_without_attention_regions_equal_the_whole(family, monkeypatch):
     model = tiny.FAMILIES[family]()
     network = model.model.diffusion_model
     unet = isinstance(network, UNetModel)
-    # what sees all of the picture, besides attention, or depends on where its corner is
+    # what sees all of the image, besides attention, or depends on where its corner is
     for module in network.modules():
         if isinstance(module, torch.nn.GroupNorm):
             module.forward = lambda x: x
@@ -167,7 +167,7 @@ def test_canvas_positions_are_refused_where_the_model_has_none(family, models):
 
 def test_canvas_positions_are_refused_where_comfyui_hides_them(models):
     model = models("qwen")
-    assert family_of(model.model).positions == "post_input_centred"
+    assert family_of(model.model).positions == "post_input_centered"
     x = latent_of("qwen", model, 8, 16)
     patched = regional(model, 8, positions="canvas")
     if ids_of(model, x) is None:

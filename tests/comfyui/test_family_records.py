@@ -21,7 +21,7 @@ from loupe.models.mini import loaded as mini
 OWN = {"MiniWorld": mini.MiniWorld, "MiniArbitrary": mini.MiniArbitrary}
 CONFIGS = {name: made for name, made in vars(comfy.supported_models).items() if isinstance(made, type) and issubclass(made, comfy.supported_models_base.BASE)}
 ATTENTION = {UNetModel: "unet", PixArtMS: "cross_attn", MiniTrainDIT: "cross_attn", WanModel: "cross_attn"}
-POSITIONS = {Flux: "post_input", QwenImageTransformer2DModel: "post_input_centred", NextDiT: "rope_options", WanModel: "relative", MiniTrainDIT: "relative"}
+POSITIONS = {Flux: "post_input", QwenImageTransformer2DModel: "post_input_centered", NextDiT: "rope_options", WanModel: "relative", MiniTrainDIT: "relative"}
 LATER_POSITIONS = {"Krea2": "post_input", "MageFlow": "post_input_halved", "ErnieImage": "rope_options", "PixelDiTT2I": "rope_options_stretched", "Kandinsky5Image": "relative"}  # by class, also those of later versions
 SIZES = {comfy.model_base.SDXL: "sdxl", comfy.model_base.SDXLRefiner: "refiner", comfy.model_base.PixArt: "pixart", comfy.model_base.HunyuanDiT: "hunyuan_dit"}
 

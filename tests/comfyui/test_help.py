@@ -30,17 +30,17 @@ def test_node_has_a_help_page(node_id):
     assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
     inputs = page.split("## Inputs")[1].split("## Before and after")[0]
     assert [item.id for item in schema.inputs if f"**{item.id}**" not in inputs] == []
-    assert re.search(r"!\[.+\]\(images/", page), "show a picture"
+    assert re.search(r"!\[.+\]\(images/", page), "show an image"
     assert "\n|" not in page, "a table does not fit beside the graph; write a list"
     assert len(page.split()) < 900
 
 
 def test_help_pages_belong_to_nodes_and_link_what_is_there():
     assert {file.stem for file in PAGES.glob("*.md")} == set(SCHEMAS)
-    pictures = set()
+    images = set()
     for file in PAGES.glob("*.md"):
         for link in re.findall(r"\]\((?!https?://)([^)]+)\)", file.read_text(encoding="utf-8")):
             assert (PAGES / link).is_file(), f"{file.name}: {link}"
-            pictures.add(PAGES / link)
-    assert pictures == set(PAGES.glob("images/*"))
-    assert sum(picture.stat().st_size for picture in pictures) < 1_000_000
+            images.add(PAGES / link)
+    assert images == set(PAGES.glob("images/*"))
+    assert sum(image.stat().st_size for image in images) < 1_000_000

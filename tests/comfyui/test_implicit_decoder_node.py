@@ -121,7 +121,7 @@ def test_the_papers_decoder_needs_no_vae():
     assert torch.equal(decode(z, mini.load_vae(), decoder, 2.5), out)
 
 
-def test_little_memory_means_smaller_chunks_and_the_same_picture(vae, monkeypatch):
+def test_little_memory_means_smaller_chunks_and_the_same_image(vae, monkeypatch):
     z, decoder = latents(vae, 1, 6, 6), trained(vae)
     seen = []
     query = HybridDecoder.query
@@ -133,7 +133,7 @@ def test_little_memory_means_smaller_chunks_and_the_same_picture(vae, monkeypatc
     assert seen[0] == 144 and set(seen[1:]) == {9}
 
 
-def test_wide_pictures_are_drawn_a_few_rows_at_a_time(vae, monkeypatch):
+def test_wide_images_are_drawn_a_few_rows_at_a_time(vae, monkeypatch):
     z, decoder = latents(vae, 1, 6, 6), trained(vae)
     whole = decode(z, vae, decoder, 2.2)
     monkeypatch.setattr("loupe.models.implicit_decoder.loaded.QUERIES_PER_CHUNK", 7 * 106)
@@ -171,7 +171,7 @@ def test_what_does_not_fit_together_is_refused(vae):
         decode(z, other, decoder)
     with pytest.raises(ValueError, match="trained.safetensors was not trained on the connected VAE"):
         decode(z, autoencoder_kl(seed=5), decoder)
-    with pytest.raises(ValueError, match="vae is not connected, and trained.safetensors adds to the picture of the VAE"):
+    with pytest.raises(ValueError, match="vae is not connected, and trained.safetensors adds to the image of the VAE"):
         decode(z, None, decoder)
     with pytest.raises(ValueError, match="vae is not connected, and neither is decoder"):
         decode(z)

@@ -24,7 +24,7 @@ def slope():
     return (1 - torch.linspace(0, 1.5, CELLS)).clamp(0).expand(1, CELLS, CELLS)
 
 
-def sampled(build, mask, differential=False, steps=3, pictures=1, parts=(), jitter=False, regions_per_call=0):
+def sampled(build, mask, differential=False, steps=3, images=1, parts=(), jitter=False, regions_per_call=0):
     """The result, and rows that the network saw."""
     model, rows = build(), []
 
@@ -32,7 +32,7 @@ def sampled(build, mask, differential=False, steps=3, pictures=1, parts=(), jitt
         rows.append(len(x))
         return executor(x, *args, **kwargs)
 
-    latent = tiny.noise((pictures, model.model.latent_format.latent_channels, CELLS, CELLS), 3)
+    latent = tiny.noise((images, model.model.latent_format.latent_channels, CELLS, CELLS), 3)
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "count", count)
     if differential:
         (model,) = DifferentialDiffusion.execute(model).result
@@ -66,8 +66,8 @@ def test_a_corner_costs_its_regions(build, settings, whole):
 def test_a_region_that_any_image_asks_for_is_seen(whole):
     mask = torch.cat([corner(), torch.zeros(1, CELLS, CELLS)])
     mask[1, -4:, -4:] = 1
-    out, rows = sampled(tiny.sd15, mask, pictures=2)
-    expected, all_rows = whole(tiny.sd15, mask, pictures=2)
+    out, rows = sampled(tiny.sd15, mask, images=2)
+    expected, all_rows = whole(tiny.sd15, mask, images=2)
     assert tiny.relative(out, expected) < 1e-4
     assert rows * 9 == all_rows * 3
 

@@ -35,13 +35,13 @@ def interior(layout, reach):
 INSIDE = interior(SETTINGS.layout_of(Canvas(*local.CANVAS)), local.REACH)
 
 
-def predictions(kind, family, regional=None, pictures=2):
+def predictions(kind, family, regional=None, images=2):
     """Denoised inside, per guidance branch; `regional` None for ComfyUI's own evaluation."""
     model = local.build(family, local.CONCATENATED[family] if kind == "inpainting latents" else 0)
     conds = local.KINDS[kind](family, model)
     if regional is not None:
         model = with_parts(model, regional)
-    x = local.latents(family, pictures, 9)
+    x = local.latents(family, images, 9)
     return [branch[..., INSIDE] for branch in tiny.evaluate(model, x, conds, sigma=0.7)]
 
 
@@ -54,10 +54,10 @@ def whole():
     """Untiled predictions, each computed once."""
     found = {}
 
-    def get(kind, family, pictures=2):
-        key = kind, family, pictures
+    def get(kind, family, images=2):
+        key = kind, family, images
         if key not in found:
-            found[key] = predictions(kind, family, None, pictures)
+            found[key] = predictions(kind, family, None, images)
         return found[key]
 
     return get
@@ -70,9 +70,9 @@ def test_regions_equal_the_whole(kind, family, whole):
     assert not close([expected[0]], [expected[1]])
 
 
-@pytest.mark.parametrize("kind", ["one prompt per picture", "masks", "areas", "chained ControlNets", "ControlNet through a VAE", "T2I adapter"])
-def test_one_picture_equals_the_whole(kind, whole):
-    assert close(predictions(kind, "sd15", SETTINGS, pictures=1), whole(kind, "sd15", 1))
+@pytest.mark.parametrize("kind", ["one prompt per image", "masks", "areas", "chained ControlNets", "ControlNet through a VAE", "T2I adapter"])
+def test_one_image_equals_the_whole(kind, whole):
+    assert close(predictions(kind, "sd15", SETTINGS, images=1), whole(kind, "sd15", 1))
 
 
 def squeezed(tensor, crop):
@@ -83,7 +83,7 @@ def squeezed(tensor, crop):
 
 
 LEFT_OUT = {
-    "one prompt per picture": ("_rows", lambda value, crop: value),
+    "one prompt per image": ("_rows", lambda value, crop: value),
     "masks": ("_latents", squeezed),
     "mask bounds": ("_latents", squeezed),
     "areas": ("_area", lambda cond, view: cond.get("area")),

@@ -53,7 +53,7 @@ def test_works_in_the_scaled_units_of_its_file(lsr):
     torch.testing.assert_close(upscale(own, z)["samples"], own.patcher.model(z * 0.5, (18, 24)) / 0.5)
 
 
-def test_videos_are_enlarged_frame_by_frame_and_batches_picture_by_picture(lsr):
+def test_videos_are_enlarged_frame_by_frame_and_batches_image_by_image(lsr):
     video = torch.randn(2, 4, 3, 8, 9)
     out = upscale(lsr, video, 1.5)["samples"]
     assert out.shape == (2, 4, 3, 12, 14)
@@ -120,7 +120,7 @@ def test_formats_with_a_shift():
     torch.testing.assert_close(upscale(flux, z)["samples"], fmt.process_out(flux.patcher.model(fmt.process_in(z), (16, 16))))
 
 
-def test_little_memory_means_smaller_chunks_and_the_same_picture(lsr, monkeypatch):
+def test_little_memory_means_smaller_chunks_and_the_same_image(lsr, monkeypatch):
     z = torch.randn(1, 4, 24, 24)
     seen = []
     inner = type(lsr.patcher.model).forward

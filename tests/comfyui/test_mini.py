@@ -33,13 +33,13 @@ def sample(model, positive, negative, seed=3, steps=8, size=16):
     return comfy.sample.sample(model, noise, steps, 4.0, "euler", "normal", positive, negative, latent, disable_pbar=True, seed=seed)
 
 
-def test_prompt_decides_the_picture(world):
+def test_prompt_decides_the_image(world):
     model, clip, vae = world
     negative = encode(clip, "")
-    red, blue = (vae.decode(sample(model, encode(clip, f"{colour} ball top center, on grass"), negative))[0] for colour in ("red", "blue"))
+    red, blue = (vae.decode(sample(model, encode(clip, f"{color} ball top center, on grass"), negative))[0] for color in ("red", "blue"))
     assert red.shape == (128, 128, 3)
-    centre = (slice(24, 64), slice(44, 84))
-    balance = [(picture[centre][..., 0] - picture[centre][..., 2]).mean() for picture in (red, blue)]
+    center = (slice(24, 64), slice(44, 84))
+    balance = [(picture[center][..., 0] - picture[center][..., 2]).mean() for picture in (red, blue)]
     assert balance[0] > balance[1] + 0.15
 
 

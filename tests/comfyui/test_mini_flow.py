@@ -41,8 +41,8 @@ def test_it_is_comfyui_s_z_image(world):
 def test_prompt_decides_the_image(world):
     model, clip, vae = world
     negative = encode(clip, "")
-    centre = (slice(24, 64), slice(44, 84))
-    red, blue = (vae.decode(sample(model, encode(clip, f"{color} ball top center, on grass"), negative))[0][centre] for color in ("red", "blue"))
+    center = (slice(24, 64), slice(44, 84))
+    red, blue = (vae.decode(sample(model, encode(clip, f"{color} ball top center, on grass"), negative))[0][center] for color in ("red", "blue"))
     assert (red[..., 0] - red[..., 2]).mean() > (blue[..., 0] - blue[..., 2]).mean() + 0.15
 
 

@@ -30,7 +30,7 @@ def weights(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder with encoded pictures."""
+    """A run's folder with encoded images."""
     rows = text.Vocabulary().rows([caption(SCENE), ""])
     folder = tmp_path / "run"
     folder.mkdir()
@@ -76,5 +76,5 @@ def test_labels_say_what_is_in_which_slot():
     thing = SCENE.things[0]
     row, column = reading.place(thing.x, thing.y).split()
     slot = reading.ROWS.index(row) * 3 + reading.COLUMNS.index(column)
-    assert labels[2 * slot:2 * slot + 2] == [reading.SHAPES.index(thing.shape) + 1, list(reading.COLOURS).index(thing.colour) + 1]
+    assert labels[2 * slot:2 * slot + 2] == [reading.SHAPES.index(thing.shape) + 1, list(reading.COLORS).index(thing.color) + 1]
     assert sum(label > 0 for label in labels[:-1]) == 2 * len(SCENE.things)

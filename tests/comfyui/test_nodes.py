@@ -72,7 +72,7 @@ def test_the_sampler_is_the_patches_before_a_stock_sampler(mode):
 
 
 @pytest.mark.numerics
-def test_the_sampler_s_batch_holds_the_same_pictures():
+def test_the_sampler_s_batch_holds_the_same_images():
     reference = tiny.noise((2, 4, 8, 8), 5)
     args = {"model": tiny.sdxl(), "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "steps": 2, "mode": "direct", **SMALL}
     both = run(DemoFusionSampler, **args, reference={"samples": reference})["samples"]
@@ -92,9 +92,9 @@ def test_the_sampler_enlarges_with_the_lsr_and_adds_noise_at_edges():
             return comfy.utils.common_upscale(samples, width, height, "nearest-exact", "disabled")
 
         def decode(self, samples):
-            picture = torch.zeros(1, 64, 64, 3)
-            picture[:, 16:48, 16:48] = 1
-            return picture
+            image = torch.zeros(1, 64, 64, 3)
+            image[:, 16:48, 16:48] = 1
+            return image
 
     recorder, model = Recorder(), tiny.sdxl()
     args = {"model": model, "positive": tiny.conditioning(1), "negative": tiny.conditioning(2), "reference": REFERENCE, "steps": 2, **SMALL}

@@ -90,7 +90,7 @@ def test_batches_of_patches_equal_single_ones(name):
 
 
 @pytest.mark.numerics
-def test_pictures_of_a_batch_equal_single_pictures():
+def test_images_of_a_batch_equal_single_images():
     model, guidance = tiny.sdxl(), tiny.noise((3, 4, 16, 20))
     together = run(model, guidance)
     for i in range(3):

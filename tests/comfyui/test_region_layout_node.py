@@ -29,10 +29,10 @@ def test_region_larger_than_the_latent():
 
 
 def test_preview_is_brighter_where_regions_overlap():
-    picture = draw(RegionLayout(30, 60, 30, 40, 30, 20))[0]
-    zoom = picture.shape[0] // 30
-    row = picture[15 * zoom]
-    assert picture.min() >= 0 and picture.max() <= 1
+    image = draw(RegionLayout(30, 60, 30, 40, 30, 20))[0]
+    zoom = image.shape[0] // 30
+    row = image[15 * zoom]
+    assert image.min() >= 0 and image.max() <= 1
     assert torch.equal(row[10 * zoom], row[50 * zoom]) and row[30 * zoom].mean() > row[10 * zoom].mean()
     assert row[0].tolist() == pytest.approx([1.0, 0.6, 0.1]) and row[20 * zoom].tolist() == pytest.approx([0.3, 0.6, 1.0])
 

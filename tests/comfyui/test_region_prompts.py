@@ -227,16 +227,16 @@ def folder(tmp_path_factory):
     core = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(dict.fromkeys(WORDS))}, unk_token="[UNK]"))
     core.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]", additional_special_tokens=["<image>"])
-    pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    images = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     template = "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
-    processor = transformers.LlavaProcessor(image_processor=pictures, tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template)
+    processor = transformers.LlavaProcessor(image_processor=images, tokenizer=tokenizer, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1, chat_template=template)
     vision = transformers.CLIPVisionConfig(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14, projection_dim=16)
     text = transformers.LlamaConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2, pad_token_id=0, eos_token_id=2, bos_token_id=None)
     torch.manual_seed(0)
     model = transformers.LlavaForConditionalGeneration(transformers.LlavaConfig(vision_config=vision, text_config=text, image_token_index=3, vision_feature_layer=-1))
     with torch.inference_mode(False):
         for parameter in model.parameters():
-            parameter.data.mul_(12)  # the usual start is too small to tell pictures apart
+            parameter.data.mul_(12)  # the usual start is too small to tell images apart
     model.save_pretrained(path, safe_serialization=True)
     processor.save_pretrained(path)
     return path
@@ -248,11 +248,11 @@ def installed(folder, monkeypatch):
     return folder.name
 
 
-PICTURE = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(1))
-PICTURE[:, :, 48:] *= torch.tensor([1.0, 0.1, 0.1])
+IMAGE = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(1))
+IMAGE[:, :, 48:] *= torch.tensor([1.0, 0.1, 0.1])
 
 
-def captions(model, clip=None, batch=1, image=PICTURE):
+def captions(model, clip=None, batch=1, image=IMAGE):
     text = CaptionRegions.execute(image, LAYOUT, "a red star", model, INSTRUCTION, 12, batch, clip).result[0]
     return json.loads(text)
 
@@ -261,7 +261,7 @@ def test_a_local_model_describes_the_crops(installed):
     single = captions(installed)
     assert len(single) == 2 and all(single) and single[0] != single[1]
     assert captions(installed) == captions(installed, batch=2) == single
-    first = captions(installed, image=torch.cat([PICTURE, 1 - PICTURE]))
+    first = captions(installed, image=torch.cat([IMAGE, 1 - IMAGE]))
     assert first == single
 
 
@@ -292,7 +292,7 @@ def test_a_local_model_keeps_the_dtype_of_its_file(folder, monkeypatch, version,
 
 
 def test_cancel_stops_within_an_answer(folder, monkeypatch):
-    pictures, words = [PICTURE[:, :, :64]], []
+    images, words = [IMAGE[:, :, :64]], []
     check = comfy.model_management.throw_exception_if_processing_interrupted
 
     def interrupt_in_time():
@@ -303,7 +303,7 @@ def test_cancel_stops_within_an_answer(folder, monkeypatch):
 
     monkeypatch.setattr(comfy.model_management, "throw_exception_if_processing_interrupted", interrupt_in_time)
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        list(caption_with_folder(str(folder), "tiny", pictures, "a star", 12, 1))
+        list(caption_with_folder(str(folder), "tiny", images, "a star", 12, 1))
     assert len(words) == 4
 
 
@@ -355,7 +355,7 @@ def classes_of(family, name):
 
 
 def test_a_text_encoder_without_eyes_is_refused(clip):
-    with pytest.raises(ValueError, match="clip is a text encoder that does not look at pictures"):
+    with pytest.raises(ValueError, match="clip is a text encoder that does not look at images"):
         captions(CONNECTED, clip)
     with pytest.raises(ValueError, match="clip is not connected"):
         captions(CONNECTED)

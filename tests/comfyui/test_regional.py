@@ -66,7 +66,7 @@ def test_batches_of_regions_equal_single_ones(jitter):
 
 
 @pytest.mark.numerics
-def test_pictures_of_a_batch_equal_single_pictures():
+def test_images_of_a_batch_equal_single_images():
     model = patch_demofusion(regional(tiny.sdxl(), jitter=True), tiny.noise((1, 4, 8, 8)), renormalize=True)
     latent, noise = latent_of(model, 3, 16, 16), tiny.noise((3, 4, 16, 16))
     together = tiny.sample(model, latent, noise_tensor=noise)
@@ -75,7 +75,7 @@ def test_pictures_of_a_batch_equal_single_pictures():
         assert tiny.relative(together[i : i + 1], alone) < 1e-4
 
 
-def test_a_cached_model_gives_the_same_picture_again_and_after_an_interrupt(monkeypatch):
+def test_a_cached_model_gives_the_same_image_again_and_after_an_interrupt(monkeypatch):
     model = patch_demofusion(regional(tiny.sdxl(), jitter=True, regions_per_call=2), tiny.noise((1, 4, 8, 8)))
     latent = latent_of(model, 1, 16, 24)
     first = tiny.sample(model, latent)

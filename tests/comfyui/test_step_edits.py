@@ -25,7 +25,7 @@ class Edit(Part):
 
 
 def nothing_ahead():
-    """A model that always predicts an empty picture."""
+    """A model that always predicts an empty image."""
     model = tiny.toy({f"toy.{name}": torch.zeros(shape) for name, shape in {"w1": (1, 4, 3, 3), "b1": 1, "v": 1, "w2": (4, 1, 3, 3), "b2": 4}.items()})
 
     class Sampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.X0):

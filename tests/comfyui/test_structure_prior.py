@@ -150,7 +150,7 @@ def test_weight_zero_changes_no_bit_and_the_kept_part_of_a_mask_stays():
     assert not torch.equal(out, tiny.sample(model, latent, noise_mask=mask))
 
 
-def test_a_cached_model_gives_the_same_picture_again():
+def test_a_cached_model_gives_the_same_image_again():
     model = with_parts(tiny.sdxl(), StructurePrior(tiny.noise((1, 4, 6, 8), 2), 0.4))
     latent = tiny.noise((1, 4, 12, 16))
     assert torch.equal(tiny.sample(model, latent, "dpmpp_2m"), tiny.sample(model, latent, "dpmpp_2m"))

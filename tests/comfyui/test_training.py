@@ -1,4 +1,4 @@
-"""`train lsr` and `train implicit-decoder`, on a handful of pictures and random autoencoders, through their command lines."""
+"""`train lsr` and `train implicit-decoder`, on a handful of images and random autoencoders, through their command lines."""
 
 import csv
 import os
@@ -97,7 +97,7 @@ def wan(tmp_path_factory):
 
 @pytest.fixture
 def images(tmp_path):
-    """Three pictures in a folder, its subfolder and a stack, a small one and a damaged one."""
+    """Three images in a folder, its subfolder and a stack, a small one and a damaged one."""
     folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
     rng = np.random.RandomState(0)
@@ -105,7 +105,7 @@ def images(tmp_path):
         cv2.imwrite(str(folder / ("more" if i % 2 else ".") / f"{i}.png"), cv2.resize(rng.randint(0, 256, (9, 11, 3), np.uint8), (88, 80), interpolation=cv2.INTER_CUBIC))
     np.save(folder / "stack.npy", rng.randint(0, 256, (1, 80, 80, 3)).astype(np.uint8))
     cv2.imwrite(str(folder / "small.png"), np.zeros((79, 200, 3), np.uint8))
-    (folder / "damaged.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (folder / "damaged.jpg").write_bytes(b"\xff\xd8\xff no image")
     return folder
 
 
@@ -117,7 +117,7 @@ def test_lsr_from_a_folder_to_the_loader(taesd, images, tmp_path, capsys):
     train_lsr(taesd, images, "--steps", "4")
     said = capsys.readouterr().out
     assert "skipped, cannot be read: damaged.jpg" in said
-    assert "skipped, smaller than 80 pixels: 1 pictures" in said and "3 pictures to learn from" in said
+    assert "skipped, smaller than 80 pixels: 1 images" in said and "3 images to learn from" in said
     assert [row["step"] for row in csv.DictReader(open("run/lsr-tiny.csv", encoding="utf-8"))] == ["2", "4"]
     assert cv2.imread("run/lsr-tiny.png").shape[1] == 900
     assert cv2.imread("run/lsr-tiny.samples.png") is not None
@@ -133,12 +133,12 @@ def test_pairs_are_encoded_apart(taesd, images):
     train_lsr(taesd, images, "--steps", "1", "--octaves", "1")
     shards = Shards(Path("run/lsr-tiny.data"), {})
     frozen = vae.load(str(taesd), "SDXL")
-    picture = cv2.imread(str(images / "0.png"))[..., ::-1]
+    image = cv2.imread(str(images / "0.png"))[..., ::-1]
     shards.prepare({}, None)
     # 88 x 80 is covered by two overlapping squares of 80
     mine = [entry for entry in shards.entries if entry.facts["picture"] == "0.png"]
     assert [entry.facts["pairs"] for entry in mine] == [[[2, 80]]] * 2
-    square = picture[:, 8:88]
+    square = image[:, 8:88]
     for side, pixels in ((80, square), (40, shrink_bicubic(square, 2))):
         expected = frozen.encode(to_unit_tensor(pixels))[0]
         assert torch.allclose(shards.read(mine[1], str(side)).float(), expected, atol=2e-3 * expected.abs().max().item())
@@ -172,7 +172,7 @@ def test_interrupted_lsr_goes_on_as_if_nothing_had_been(taesd, images, monkeypat
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
-def test_new_pictures_are_added_and_other_settings_refused(taesd, images):
+def test_new_images_are_added_and_other_settings_refused(taesd, images):
     train_lsr(taesd, images, "--steps", "1")
     before = os.stat("run/lsr-tiny.data/00000.safetensors").st_mtime_ns
     shutil.copy(images / "0.png", images / "new.png")
@@ -244,12 +244,12 @@ def test_decoder_says_which_vae_it_cannot_read(taesd, images):
         implicit_decoder.main(["--vae", str(taesd), "--latent-format", "SD15", "--images", str(images), "--out", "run", *SMALL_DECODER])
 
 
-def test_folders_without_pictures(taesd, images, tmp_path):
+def test_folders_without_images(taesd, images, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder, words in (("empty", "no readable pictures"), ("missing", "no such folder")):
+    for folder, words in (("empty", "no readable images"), ("missing", "no such folder")):
         with pytest.raises(SystemExit, match=words):
             train_lsr(taesd, folder)
-    with pytest.raises(SystemExit, match="none of its 4 pictures has 4000 pixels"):
+    with pytest.raises(SystemExit, match="none of its 4 images has 4000 pixels"):
         train_lsr(taesd, images, "--square", "3000", "4000")
 
 
@@ -291,7 +291,7 @@ def test_a_checkpoint_knows_its_latents(kl, monkeypatch, tmp_path):
 
 
 def test_mini_autoencoder_is_comfyui_s(images):
-    frozen, picture = vae.load("mini"), torch.rand(1, 3, 64, 64)
-    expected = mini.latent_format().process_in(mini.load_vae().encode(picture.movedim(1, -1)))
-    assert torch.allclose(frozen.encode(picture), expected, atol=0.05)
+    frozen, image = vae.load("mini"), torch.rand(1, 3, 64, 64)
+    expected = mini.latent_format().process_in(mini.load_vae().encode(image.movedim(1, -1)))
+    assert torch.allclose(frozen.encode(image), expected, atol=0.05)
     assert torch.allclose(frozen.view(expected), mini.load_vae().decode(expected / frozen.space.scale_factor).movedim(-1, 1), atol=1e-3)

@@ -69,13 +69,13 @@ def test_it_has_no_record_and_the_common_native_side(model):
 
 def test_its_native_side_is_1024_pixels(model):
     large = tiny.noise((1, 12, 80, 112))
-    pictures = []
+    images = []
     for side in (0, 1024):
         (patched,) = run(RegionalDenoiseNode, model=model, region_width=side, region_height=side, jitter=False)
         patched, seen = tiny.views_seen(patched)
-        pictures.append(tiny.sample(patched, large, sampler="euler", steps=2, cfg=1.0))
+        images.append(tiny.sample(patched, large, sampler="euler", steps=2, cfg=1.0))
         assert seen == {(64, 64)}
-    assert torch.equal(*pictures)
+    assert torch.equal(*images)
 
 
 def test_one_region_changes_nothing(model):

@@ -36,7 +36,7 @@ POOLED = 32
 
 
 def randomize(module, seed=0):
-    """ComfyUI's layers start uninitialised."""
+    """ComfyUI's layers start uninitialized."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in module.named_parameters():
         if parameter.ndim < 2:
@@ -73,7 +73,7 @@ def sd15():
 def sd3():
     embedder = {"target": "torch.nn.Linear", "params": {"in_features": 64, "out_features": 128}}
     model = _build(comfy.supported_models.SD3, {"in_channels": 16, "patch_size": 2, "depth": 2, "input_size": None, "adm_in_channels": POOLED, "context_embedder_config": embedder, "num_patches": 256, "pos_embed_max_size": 16, "pos_embed_scaling_factor": None})
-    model.model.diffusion_model.pos_embed.copy_(noise(model.model.diffusion_model.pos_embed.shape))  # a buffer, uninitialised
+    model.model.diffusion_model.pos_embed.copy_(noise(model.model.diffusion_model.pos_embed.shape))  # a buffer, uninitialized
     return model
 
 

@@ -47,11 +47,11 @@ def demo_workflow():
 
 @pytest.fixture(scope="session")
 def likeness():
-    """likeness(picture, reference): correlation of two PIL pictures at the smaller one's size, 1 for the same."""
+    """likeness(image, reference): correlation of two PIL images at the smaller one's size, 1 for the same."""
 
-    def compare(picture, reference):
-        size = min(picture.size, reference.size)
-        a, b = (np.asarray(p.convert("RGB").resize(size), float).ravel() for p in (picture, reference))
+    def compare(image, reference):
+        size = min(image.size, reference.size)
+        a, b = (np.asarray(p.convert("RGB").resize(size), float).ravel() for p in (image, reference))
         return np.corrcoef(a, b)[0, 1]
 
     return compare

@@ -1,4 +1,4 @@
-"""The workflow that shows one picture enlarged in every way."""
+"""The workflow that shows one image enlarged in every way."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ def workflow():
     return workflow
 
 
-def test_the_sheet_holds_all_pictures_in_the_order_of_its_title(client, workflow):
+def test_the_sheet_holds_all_images_in_the_order_of_its_title(client, workflow):
     (sheet,) = [key for key, node in workflow.items() if node["class_type"] == "PreviewImage"]
     workflow["enlarged"] = {"class_type": "SaveImage", "inputs": {"images": [find_node(workflow, title="Enlarge"), 0], "filename_prefix": "enlarged"}, "_meta": {"title": "Enlarge"}}
     run = client.run(workflow)
-    picture = np.asarray(client.images(run, sheet)[0])
-    assert picture.shape == (2 * 256 + 8, 3 * 256 + 2 * 8, 3)
+    image = np.asarray(client.images(run, sheet)[0])
+    assert image.shape == (2 * 256 + 8, 3 * 256 + 2 * 8, 3)
     seen = []
     for place, title in enumerate(SHEET):
         y, x = (place // 3) * 264, (place % 3) * 264
         single = np.asarray(client.images(run, find_node(workflow, "SaveImage", title))[0])
-        assert np.array_equal(picture[y : y + 256, x : x + 256], single), title
+        assert np.array_equal(image[y : y + 256, x : x + 256], single), title
         assert not any(np.array_equal(single, other) for other in seen)
         seen.append(single)
     words = workflow[sheet]["_meta"]["title"].lower().replace(";", ",").split(": ")[1].split(", ")

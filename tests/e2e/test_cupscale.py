@@ -38,7 +38,7 @@ def sights_of(image):
     """What the detector of the evaluation, which has no part in the captions, finds in the whole image."""
     width, height = image.size
     found = detect(load_detector(), np.array(image.convert("RGB")), (1,))
-    return [Sight(WORDS["colors"][d.colour], WORDS["shapes"][d.shape], d.x / width, d.y / height, d.radius / width, d.radius / height) for d in found]
+    return [Sight(WORDS["colors"][d.color], WORDS["shapes"][d.shape], d.x / width, d.y / height, d.radius / width, d.radius / height) for d in found]
 
 
 def part_of(sight, region, layout):

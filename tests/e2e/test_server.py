@@ -44,13 +44,13 @@ def test_every_node_is_described(info):
     assert lacks == []
 
 
-def test_help_pages_and_their_pictures_are_served(server, info):
+def test_help_pages_and_their_images_are_served(server, info):
     client = Client(server.url)
     for name in (name for name in info if name.startswith("Loupe")):
         page = client.get(f"/extensions/ComfyUI-Loupe/docs/{name}.md").decode()
         assert page.startswith(f"# {info[name]['display_name']}\n")
-        for picture in re.findall(r"\]\((images/[^)]+)\)", page):
-            assert client.get(f"/extensions/ComfyUI-Loupe/docs/{picture}").startswith(b"\xff\xd8")
+        for image in re.findall(r"\]\((images/[^)]+)\)", page):
+            assert client.get(f"/extensions/ComfyUI-Loupe/docs/{image}").startswith(b"\xff\xd8")
 
 
 def test_translations_are_served(server, info):

@@ -181,5 +181,5 @@ def test_browser_gets_template_and_thumbnail(client, file, tmp_path):
     at = f"/api/workflow_templates/{folder}/{quote(file.stem)}"
     assert client.get(f"{at}.json") == file.read_bytes()
     (tmp_path / "thumbnail.jpg").write_bytes(client.get(f"{at}.jpg"))
-    with Image.open(tmp_path / "thumbnail.jpg") as picture:
-        assert picture.format == "JPEG" and 200 <= picture.width <= 400
+    with Image.open(tmp_path / "thumbnail.jpg") as image:
+        assert image.format == "JPEG" and 200 <= image.width <= 400

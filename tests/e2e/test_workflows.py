@@ -36,11 +36,11 @@ def test_bundled_workflow_runs_as_shipped(client, likeness, file):
     run = client.run(workflow)
     saved = {node_id: client.images(run, node_id) for node_id, node in workflow.items() if node["class_type"] == "SaveImage"}
     assert saved
-    pictures = sorted((picture for pictures in saved.values() for picture in pictures), key=lambda picture: picture.width)
+    pictures = sorted((image for pictures in saved.values() for image in pictures), key=lambda image: image.width)
     assert pictures[-1].width > pictures[0].width
-    for picture in pictures:
-        assert np.asarray(picture).std() > 10
-        assert likeness(picture, pictures[0]) > 0.8
+    for image in pictures:
+        assert np.asarray(image).std() > 10
+        assert likeness(image, pictures[0]) > 0.8
 
 
 def test_again_is_cached_and_equal(client, demo_workflow):
@@ -50,7 +50,7 @@ def test_again_is_cached_and_equal(client, demo_workflow):
     assert (result(client, again, demo_workflow) == result(client, first, demo_workflow)).all()
 
 
-def test_a_cached_model_sampled_again_gives_the_same_picture(client, demo_workflow):
+def test_a_cached_model_sampled_again_gives_the_same_image(client, demo_workflow):
     first = result(client, client.run(demo_workflow), demo_workflow)
     sampler_of(demo_workflow)["seed"] += 1
     other = client.run(demo_workflow)
@@ -105,7 +105,7 @@ def test_patches_before_a_stock_sampler(client, demo_workflow, likeness):
     assert likeness(pictures[0], client.images(run, "low")[0]) > 0.8
 
 
-def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
+def test_patches_and_sampler_draw_the_same_image(client, demo_workflow):
     """The bundled workflow of patches, at the size and steps of `demo_workflow`. Its sampler has the seed of the noise
     that DemoFusion Sampler draws, and the noise at edges is that of the level where so few steps start."""
     from loupe.methods.noise import stream
@@ -125,18 +125,18 @@ def test_patches_and_sampler_draw_the_same_picture(client, demo_workflow):
     assert np.abs(drawn.astype(int) - sampled).max() <= 1  # of 255
 
 
-def test_picture_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
-    from loupe.tools.demo import use_picture
+def test_image_of_a_user_as_reference(client, demo_workflow, likeness, tmp_path):
+    from loupe.tools.demo import use_image
     from loupe.training.mini.render import render
     from loupe.training.mini.scenes import caption, sample_scene
 
     scene = sample_scene(7_000_003)
     Image.fromarray(render(scene, 450, 1)[75:375]).save(tmp_path / "mine.png")
     demo_workflow[find_node(demo_workflow, title="Prompt")]["inputs"]["text"] = caption(scene)
-    use_picture(demo_workflow, client, tmp_path / "mine.png")
-    picture = Image.fromarray(result(client, client.run(demo_workflow), demo_workflow))
-    assert picture.size == (2 * 160, 2 * 104)
-    assert likeness(picture, Image.open(tmp_path / "mine.png")) > 0.8
+    use_image(demo_workflow, client, tmp_path / "mine.png")
+    image = Image.fromarray(result(client, client.run(demo_workflow), demo_workflow))
+    assert image.size == (2 * 160, 2 * 104)
+    assert likeness(image, Image.open(tmp_path / "mine.png")) > 0.8
 
 
 def test_bad_size_is_refused_before_sampling(client, demo_workflow):

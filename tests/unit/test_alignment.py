@@ -41,7 +41,7 @@ def test_latent_term_is_the_error_of_the_noise(case):
 
 
 @pytest.mark.parametrize("limit", [5.0, 20.0])
-def test_limit_holds_back_the_almost_clean_pictures_only(case, limit):
+def test_limit_holds_back_the_almost_clean_images_only(case, limit):
     tensors, _, alphas = case
     snr = signal_to_noise(alphas)
     assert snr[0] > 1000 > limit > snr[2]
@@ -61,7 +61,7 @@ def test_weights_choose_the_terms(case):
     torch.testing.assert_close(loss.total, 3 * loss.image.mean())
 
 
-def test_any_part_of_the_picture_can_be_compared(case):
+def test_any_part_of_the_image_can_be_compared(case):
     tensors, _, alphas = case
     predicted = predicted_latent(tensors["z_t"], tensors["eps_pred"], alphas)
     decoded = decode(predicted, tensors)

@@ -11,8 +11,8 @@ def scene(size=96):
     return ((waves * 0.4 + 0.5) * 255).astype(np.uint8)
 
 
-def enlarged(picture, size=96):
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC)
+def enlarged(image, size=96):
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def test_the_seed_decides():
@@ -25,9 +25,9 @@ def test_the_seed_decides():
 
 @pytest.mark.parametrize("shape, scale, expected", [((96, 128), 4, (24, 32)), ((97, 61), 2, (48, 30)), ((96, 96), 1.5, (64, 64)), ((5, 7), 4, (1, 2))])
 def test_sizes(shape, scale, expected):
-    picture = np.random.RandomState(0).randint(0, 256, (*shape, 3), np.uint8)
+    image = np.random.RandomState(0).randint(0, 256, (*shape, 3), np.uint8)
     for seed in range(4):
-        out = degrade(picture, np.random.RandomState(seed), scale)
+        out = degrade(image, np.random.RandomState(seed), scale)
         assert out.shape == (*expected, 3) and out.dtype == np.uint8
 
 
@@ -36,7 +36,7 @@ def test_strength_orders_the_damage():
     assert quality[0] > quality[1] + 1 > quality[2] + 2
 
 
-def test_every_picture_is_damaged_differently():
+def test_every_image_is_damaged_differently():
     outs = [degrade(scene(), np.random.RandomState(seed)) for seed in range(12)]
     assert len({out.tobytes() for out in outs}) == 12
 
@@ -45,7 +45,7 @@ def test_every_picture_is_damaged_differently():
 def test_gaussian_kernels_are_opencvs(sigma):
     column = cv2.getGaussianKernel(21, sigma)
     np.testing.assert_allclose(gaussian_kernel(21, (sigma, sigma)), column @ column.T, atol=1e-7)
-    np.testing.assert_allclose(gaussian_kernel(21, (sigma, sigma), kind="generalised", beta=1.0), column @ column.T, atol=1e-7)
+    np.testing.assert_allclose(gaussian_kernel(21, (sigma, sigma), kind="generalized", beta=1.0), column @ column.T, atol=1e-7)
 
 
 def test_anisotropic_kernels_turn():

@@ -19,7 +19,7 @@ from loupe.models.implicit_decoder.resample import bicubic
 from loupe.models.implicit_decoder.tap import Decoded
 from loupe.models.implicit_decoder.tiled import axis_windows, decode_tiled, tile_count
 from loupe.models.latent_space import LatentSpace
-from loupe.models.liif import LIIF, axis_neighbours, axis_span
+from loupe.models.liif import LIIF, axis_neighbors, axis_span
 from loupe.models.lsr import LSR
 from loupe.models.lsr import save as save_lsr
 from loupe.models.mini.vae import MiniVAE
@@ -84,7 +84,7 @@ def test_parity_with_the_official_head(golden, name):
     head.load_state_dict({key.removeprefix(f"{name}.w.imnet."): value for key, value in tensors.items() if key.startswith(f"{name}.w.")})
     (h, w), (height, width) = case["feat"], case["out"]
     grid = head.embed(tensors[f"{name}.feat"], (2 * h / height, 2 * w / width))
-    out = head.query(grid, *(axis_neighbours(low, high, 0, high, "cpu", case["local_ensemble"]) for low, high in ((h, height), (w, width))))
+    out = head.query(grid, *(axis_neighbors(low, high, 0, high, "cpu", case["local_ensemble"]) for low, high in ((h, height), (w, width))))
     assert compared(out - tensors[f"{name}.out"], case) < info["tol"]
 
 
@@ -139,13 +139,13 @@ def test_regions_are_parts_of_the_whole(reference, vae, size):
 
 
 @pytest.mark.parametrize("low,high", [(6, 48), (6, 5), (7, 21), (9, 9), (3, 1)])
-def test_span_is_what_the_neighbours_name(low, high):
+def test_span_is_what_the_neighbors_name(low, high):
     for start in range(high):
         for count in range(1, high - start + 1):
             first, last = axis_span(low, high, start, count)
-            index = torch.cat([index for index, _, _ in axis_neighbours(low, high, start, count, "cpu")])
+            index = torch.cat([index for index, _, _ in axis_neighbors(low, high, start, count, "cpu")])
             assert (first, last) == (index.min(), index.max() + 1)
-            (nearest, offset, weight), = axis_neighbours(low, high, start, count, "cpu", ensemble=False)
+            (nearest, offset, weight), = axis_neighbors(low, high, start, count, "cpu", ensemble=False)
             assert first <= nearest.min() and nearest.max() < last and offset.abs().max() <= 1 and (weight == 1).all()
 
 
@@ -175,7 +175,7 @@ def test_a_hybrid_learns_what_a_resize_misses(vae):
     with torch.enable_grad():
         optimizer = torch.optim.Adam(network.parameters(), 3e-3)
         for _ in range(30):
-            residual = network.query(decoded, (48, 48), region) - bicubic(decoded.picture, (48, 48), region)
+            residual = network.query(decoded, (48, 48), region) - bicubic(decoded.image, (48, 48), region)
             loss = (residual - 0.1).abs().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -184,10 +184,10 @@ def test_a_hybrid_learns_what_a_resize_misses(vae):
     assert losses[0] == pytest.approx(0.1) and losses[-1] < 0.03
 
 
-def test_mixed_precision_leaves_the_picture_alone(vae):
+def test_mixed_precision_leaves_the_image_alone(vae):
     network, decoded = HybridDecoder.of(vae), tap.decode(vae, torch.randn(1, 4, 4, 4))
     region = Region(0, 0, 50, 50)
-    expected = bicubic(decoded.picture, (50, 50), region)
+    expected = bicubic(decoded.image, (50, 50), region)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(network.query(decoded, (50, 50), region), expected)
 
@@ -258,7 +258,7 @@ def test_foreign_files_are_named(reference, tmp_path):
         load(file("vae.safetensors", {"decoder.conv_in.weight": torch.zeros(1)}))
     lsr = str(tmp_path / "lsr.safetensors")
     save_lsr(lsr, LSR(dim=12, depths=(1,), heads=(2,), window=4, hidden=(8,)), Metadata(LatentSpace("SDXL", 4)))
-    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder: this is an LSR file; use Load Latent Upscale Model (LSR)"):
+    with pytest.raises(ValueError, match=r"lsr\.safetensors is not an implicit decoder: this is an LSR file; use Load Latent Upscale Model \(LSR\)"):
         load(lsr)
     with pytest.raises(ValueError, match=r"list\.pth is not an implicit decoder: it holds a list"):
         load(file("list.pth", [1, 2]))
@@ -315,15 +315,15 @@ def test_tiles_with_enough_overlap_change_nothing(vae):
     tiled = decode_tiled(lambda part: tap.decode(vae, part), z, 48, 32, "cpu", lambda: seen.append(1))
     assert len(seen) == tile_count(60, 45, 48, 32) == 2
     torch.testing.assert_close(tiled.features, whole.features, rtol=0, atol=1e-4)
-    torch.testing.assert_close(tiled.picture, whole.picture, rtol=0, atol=1e-4)
+    torch.testing.assert_close(tiled.image, whole.image, rtol=0, atol=1e-4)
     narrow = decode_tiled(lambda part: tap.decode(vae, part), z, 48, 4, "cpu", lambda: None)
-    assert (narrow.picture - whole.picture).abs().max() > 1e-3
+    assert (narrow.image - whole.image).abs().max() > 1e-3
 
 
-def test_tiles_of_a_decoder_without_a_picture():
+def test_tiles_of_a_decoder_without_a_image():
     torch.manual_seed(0)
     conv = ConvDecoder(2, 32, (1,), 1, ()).requires_grad_(False).conv_in
     z = torch.randn(1, 2, 30, 20)
     tiled = decode_tiled(lambda part: Decoded(conv(part), None), z, 16, 8, "cpu", lambda: None)
-    assert tiled.picture is None
+    assert tiled.image is None
     torch.testing.assert_close(tiled.features, conv(z), rtol=0, atol=1e-5)

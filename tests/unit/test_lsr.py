@@ -4,7 +4,7 @@ import torch
 from loupe.methods.regions import Region
 from loupe.models.files import Metadata
 from loupe.models.latent_space import LatentSpace
-from loupe.models.liif import axis_neighbours
+from loupe.models.liif import axis_neighbors
 from loupe.models.lsr import LSR, load, save
 from loupe.models.lsr.file import BUFFERS
 from tolerance import close
@@ -47,15 +47,15 @@ def test_lsrna_goes_through_the_same_network(network, golden):
 
 
 def test_offsets_and_weights_of_an_axis():
-    (before, d0, w0), (after, d1, w1) = axis_neighbours(2, 4, 0, 4, "cpu")
+    (before, d0, w0), (after, d1, w1) = axis_neighbors(2, 4, 0, 4, "cpu")
     assert before.tolist() == [0, 0, 0, 1] and after.tolist() == [0, 1, 1, 1]
     assert d0.tolist() == [-0.5, 0.5, 1.5, 0.5] and d1.tolist() == [-0.5, -1.5, -0.5, 0.5]
     assert w0.tolist() == [0.5, 0.75, 0.25, 0.5] and torch.equal(w0 + w1, torch.ones(4))
-    # odd factors put queries on the centres, where one neighbour has all the weight
-    (index, offset, weight), _ = axis_neighbours(3, 9, 1, 8, "cpu")
-    centres = [0, 3, 6]
-    assert offset[centres].tolist() == [0, 0, 0] and index[centres].tolist() == [0, 1, 2]
-    assert weight[centres].tolist() == [1, 1, 0.5]
+    # odd factors put queries on the centers, where one neighbor has all the weight
+    (index, offset, weight), _ = axis_neighbors(3, 9, 1, 8, "cpu")
+    centers = [0, 3, 6]
+    assert offset[centers].tolist() == [0, 0, 0] and index[centers].tolist() == [0, 1, 2]
+    assert weight[centers].tolist() == [1, 1, 0.5]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 50])

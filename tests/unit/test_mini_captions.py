@@ -9,7 +9,7 @@ from loupe.models.mini.captions import Sight, caption_of, from_ids, to_ids
 from loupe.training.mini import captioner as training
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import (
-    COLOURS,
+    COLORS,
     GROUNDS,
     SHAPES,
     Scene,
@@ -103,6 +103,6 @@ def test_training_views_hold_what_they_say():
         assert (view * outside == 127.5 * outside).all()
         assert 0 <= ground < len(GROUNDS)
         for shape, color, x, y, radius in things:
-            assert 0 <= shape < len(SHAPES) and 0 <= color < len(COLOURS)
+            assert 0 <= shape < len(SHAPES) and 0 <= color < len(COLORS)
             near = inside[0, int(max(0, min(127, y - radius)) // 4) : int(max(0, min(127, y + radius)) // 4) + 1, int(max(0, min(127, x - radius)) // 4) : int(max(0, min(127, x + radius)) // 4) + 1]
             assert near.any()

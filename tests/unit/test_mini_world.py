@@ -14,7 +14,7 @@ from loupe.models.mini.vae import MiniVAE
 from loupe.models.mini.world import WORDS, unknown_words, warning_of
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import (
-    COLOURS,
+    COLORS,
     GROUNDS,
     SHAPES,
     Scene,
@@ -43,7 +43,7 @@ def scale_factor():
         return float(f.metadata()["scale_factor"])
 
 
-def pictures(size):
+def images(size):
     return torch.from_numpy(np.stack([render(sample_scene(seed), size, 1) for seed in SEEDS])).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -76,7 +76,7 @@ def test_captions():
 
 
 def test_words_are_those_of_the_captions():
-    assert {word for words in WORDS.values() for word in words} == {*GROUNDS, *SHAPES, *COLOURS, *COLUMNS, *ROWS, "a", "on"}
+    assert {word for words in WORDS.values() for word in words} == {*GROUNDS, *SHAPES, *COLORS, *COLUMNS, *ROWS, "a", "on"}
     assert [warning for seed in range(200) if (warning := warning_of(caption(sample_scene(seed))))] == []
 
 
@@ -98,36 +98,36 @@ def test_unknown_words_are_found(prompt, unknown):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("ground", GROUNDS)
 def test_detector_reads_true_renders(shape, ground):
-    colour = "blue" if ground in ("brick", "wood", "sand", "grass") else "red"
-    scene = Scene(ground, 3, (1, 1, 1), (Thing(shape, colour, 0.5, 0.35, 0.18, 0.1, 5),))
+    color = "blue" if ground in ("brick", "wood", "sand", "grass") else "red"
+    scene = Scene(ground, 3, (1, 1, 1), (Thing(shape, color, 0.5, 0.35, 0.18, 0.1, 5),))
     scores = score_images(load_detector(), [render(scene, 128)], [scene])
-    assert scores == {"shape": 1, "colour": 1, "slot": 1, "extra": 0}
+    assert scores == {"shape": 1, "color": 1, "slot": 1, "extra": 0}
 
 
 def test_detector_notices_what_is_wrong():
     right, other = sample_scene(7_000_000, count=1), sample_scene(7_000_003, count=1)
-    assert (right.things[0].shape, right.things[0].colour) != (other.things[0].shape, other.things[0].colour)
+    assert (right.things[0].shape, right.things[0].color) != (other.things[0].shape, other.things[0].color)
     scores = score_images(load_detector(), [render(other, 128)], [right])
-    assert scores["shape"] * scores["colour"] == 0 and scores["extra"] == 1 - scores["shape"]
+    assert scores["shape"] * scores["color"] == 0 and scores["extra"] == 1 - scores["shape"]
 
 
 @pytest.mark.parametrize("size, floor", [(128, 26.5), (256, 28), (512, 30)])
 def test_autoencoder_quality(vae, size, floor):
-    x = pictures(size)
+    x = images(size)
     with torch.no_grad():
         assert psnr(vae.decode(vae.encode(x)), x) > floor
 
 
 def test_autoencoder_latents_have_unit_deviation_when_scaled(vae, scale_factor):
     with torch.no_grad():
-        assert 0.8 < (vae.encode(pictures(128)) * scale_factor).std() < 1.2
+        assert 0.8 < (vae.encode(images(128)) * scale_factor).std() < 1.2
 
 
 @pytest.mark.parametrize("low, high", [(128, 256), (128, 512)])
 def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
     net, metadata = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
     assert metadata.latents.scale_factor == pytest.approx(scale_factor)
-    large = pictures(512)
+    large = images(512)
     to = lambda size: torch.nn.functional.interpolate(large, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
     side = (high // 8, high // 8)
     with torch.no_grad():
@@ -142,11 +142,11 @@ def test_lsr_beats_bicubic_latents(vae, scale_factor, low, high):
 @pytest.mark.parametrize("side", [192, 320])
 def test_implicit_decoder_beats_a_resize(vae, side):
     net, _ = implicit_decoder.load(str(BUNDLED / "mini_decoder.safetensors"))
-    large = pictures(512)
-    to = lambda picture, size: torch.nn.functional.interpolate(picture, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
+    large = images(512)
+    to = lambda image, size: torch.nn.functional.interpolate(image, (size, size), mode="bicubic", antialias=True).clamp(-1, 1)
     with torch.no_grad():
         decoded = net.features(vae, vae.encode(to(large, 128)))
-        learned, plain = psnr(net(decoded, (side, side)), to(large, side)), psnr(to(decoded.picture, side), to(large, side))
+        learned, plain = psnr(net(decoded, (side, side)), to(large, side)), psnr(to(decoded.image, side), to(large, side))
     assert net.fits(vae)
     assert learned > plain + 0.02
 

@@ -67,12 +67,12 @@ def test_end_to_end(golden, sdxl_sigmas, toy_eps, name, execution):
     sigmas = ddim_sigmas(sdxl_sigmas, config["steps"], depth, end_at_zero=True).tolist()
     calls, trace = [], {}
 
-    def predict(pictures, regions, step):
+    def predict(images, regions, step):
         out = []
-        for picture, region in zip(pictures, regions):
-            x_in = picture / Levels().deviation(sigmas[step])
+        for image, region in zip(images, regions):
+            x_in = image / Levels().deviation(sigmas[step])
             calls.append(x_in)
-            out.append(picture - sigmas[step] * guided(x_in, timesteps[step], region))
+            out.append(image - sigmas[step] * guided(x_in, timesteps[step], region))
         return out
 
     def guided(x_in, t, region):
@@ -99,11 +99,11 @@ def test_end_to_end(golden, sdxl_sigmas, toy_eps, name, execution):
 
 
 def predictor(seed=0, channels=4):
-    """Denoised predictions of one picture at a time that depend on the whole picture, its place and the step."""
+    """Denoised predictions of one image at a time that depend on the whole image, its place and the step."""
     weight = torch.randn(channels, channels, 3, 3, generator=torch.Generator().manual_seed(seed)) / 6
 
-    def predict(pictures, regions, step):
-        return [torch.conv2d(p, weight, padding=1).tanh() + 0.1 * p.mean() + region.y / 100 + step / 50 for p, region in zip(pictures, regions)]
+    def predict(images, regions, step):
+        return [torch.conv2d(p, weight, padding=1).tanh() + 0.1 * p.mean() + region.y / 100 + step / 50 for p, region in zip(images, regions)]
 
     return predict
 
@@ -121,18 +121,18 @@ def test_planned_equals_one_by_one(sdxl_sigmas, seed):
 
     together = denoise(predictor(), guidance, noise, sigmas, sweeps, guided_steps)
     alone = denoise(predictor(), guidance, noise, sigmas, [one_by_one(sweep.patches) for sweep in sweeps], guided_steps)
-    # the pictures shown to the network are the same to the last bit
+    # the images shown to the network are the same to the last bit
     assert torch.equal(together, alone)
 
 
 @pytest.mark.numerics
-def test_a_pair_of_pictures_is_two_single_ones(sdxl_sigmas):
+def test_a_pair_of_images_is_two_single_ones(sdxl_sigmas):
     guidance, noise = torch.randn(2, 2, 4, 40, 48)
     sigmas = ddim_sigmas(sdxl_sigmas, 4, end_at_zero=True).tolist()
     sweeps = plan(40, 48, 16, 4, 3, 0)
 
-    def predict(pictures, regions, step):
-        return [(picture + region.x / 50).tanh() for picture, region in zip(pictures, regions)]
+    def predict(images, regions, step):
+        return [(image + region.x / 50).tanh() for image, region in zip(images, regions)]
 
     pair = denoise(predict, guidance, noise, sigmas, sweeps, 3)
     for i in range(2):
@@ -145,8 +145,8 @@ def test_frames_of_a_video_are_denoised_alike(sdxl_sigmas):
     sigmas = ddim_sigmas(sdxl_sigmas, 4, end_at_zero=True).tolist()
     sweeps = plan(30, 40, 16, 4, 3, 0)
 
-    def predict(pictures, regions, step):
-        return [(picture + region.y / 50).tanh() for picture, region in zip(pictures, regions)]
+    def predict(images, regions, step):
+        return [(image + region.y / 50).tanh() for image, region in zip(images, regions)]
 
     video = denoise(predict, guidance, noise, sigmas, sweeps, 3)
     for frame in range(3):
@@ -164,9 +164,9 @@ def test_flow_is_the_same_method(sdxl_sigmas):
     predict = predictor()
 
     def from_unit_variance(flow, levels):
-        # one network for both, fed with unit-variance pictures
-        def shown(pictures, regions, step):
-            return predict([picture / Levels(flow).deviation(levels[step]) for picture in pictures], regions, step)
+        # one network for both, fed with unit-variance images
+        def shown(images, regions, step):
+            return predict([image / Levels(flow).deviation(levels[step]) for image in images], regions, step)
 
         return shown
 

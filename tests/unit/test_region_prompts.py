@@ -18,7 +18,7 @@ from loupe.methods.region_prompts import (
     ("Caption: 'wet stones'", "wet stones"),
     ("<think>The crop is a sky.\nNothing else.</think>\n\nPale blue sky", "Pale blue sky"),
     ("<think>cut off in the mid", ""),
-    ("**The picture depicts** a wall", "a wall"),
+    ("**The image depicts** a wall", "a wall"),
     ("The photographer holds a camera", "The photographer holds a camera"),
     ("  ", ""),
 ])
@@ -27,7 +27,7 @@ def test_captions_are_cleaned(answer, prompt):
 
 
 def test_the_instruction_carries_the_global_prompt():
-    assert "The whole picture shows: a {red} star, on grass. Describe" in instruction(" a {red} star,\non grass. ")
+    assert "The whole image shows: a {red} star, on grass. Describe" in instruction(" a {red} star,\non grass. ")
     assert "shows: not described." in instruction("")
     assert instruction("fox", "Say {prompt}!") == "Say fox!"
 

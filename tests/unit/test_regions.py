@@ -140,7 +140,7 @@ def test_bad_layouts_are_refused(args, message):
 
 
 @pytest.mark.parametrize("height, width", [(10, 15), (80, 120), (33, 50)])
-def test_pictures_of_any_resolution_are_cropped(height, width):
+def test_images_of_any_resolution_are_cropped(height, width):
     layout = RegionLayout.from_overlap(10, 15, 4, 6)
     ramp = torch.stack(torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij"), -1)
     crops = crop_images(ramp[None], layout)

@@ -28,12 +28,12 @@ def test_noise_addition_of_the_reference(golden):
 
 def test_thresholds_reach_canny():
     image = torch.rand(64, 64, 3, generator=torch.Generator().manual_seed(0))
-    grey = cv2.cvtColor((image * 255).round().to(torch.uint8).numpy(), cv2.COLOR_RGB2GRAY)
-    assert torch.equal(edges(image, 300, 600), torch.from_numpy(cv2.Canny(grey, 300, 600)).float())
+    gray = cv2.cvtColor((image * 255).round().to(torch.uint8).numpy(), cv2.COLOR_RGB2GRAY)
+    assert torch.equal(edges(image, 300, 600), torch.from_numpy(cv2.Canny(gray, 300, 600)).float())
     assert not torch.equal(edges(image, 300, 600), edges(image))
 
 
-def test_flat_picture_gets_the_minimum():
+def test_flat_image_gets_the_minimum():
     assert torch.equal(strength_map(edges(torch.full((64, 64, 3), 0.5)), (16, 16), 0.3, 1.2), torch.full((16, 16), 0.3))
 
 

@@ -1,4 +1,4 @@
-"""What a run makes of its arguments, and how it hands out pictures, without a server."""
+"""What a run makes of its arguments, and how it hands out images, without a server."""
 
 import importlib.util
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loupe.headless import run
 from loupe.headless.client import Refused, ServerLost, WorkflowError
-from loupe.headless.jobs import PICTURE, Job, UsageError, plan
+from loupe.headless.jobs import IMAGE, Job, UsageError, plan
 from loupe.headless.results import Results
 from loupe.headless.workers import dispatch
 from loupe.tools import run as dev_run
@@ -28,7 +28,7 @@ WORKFLOW = {
 
 @pytest.fixture
 def folder(tmp_path):
-    """A workflow, two pictures, and the options that run them."""
+    """A workflow, two images, and the options that run them."""
     (tmp_path / "workflow.json").write_text(json.dumps(WORKFLOW), encoding="utf-8")
     (tmp_path / "in").mkdir()
     for name in ("b.png", "a.JPG"):
@@ -41,14 +41,14 @@ def options(folder, *more):
     return run.parse([str(folder / "workflow.json"), "--input", str(folder / "in"), "--output", str(folder / "out"), *more])
 
 
-def test_a_job_for_every_picture(folder):
+def test_a_job_for_every_image(folder):
     jobs = plan(options(folder, "--set", "2.steps=30", "--set", "v1.5 draw.cfg=7", "--set", "2.tiled=True", "--set", "2.name=heun=2"))
     assert [(job.label, job.name) for job in jobs] == [("a.JPG", "a"), ("b.png", "b")]
-    assert jobs[0].workflow["1"]["inputs"]["image"] == PICTURE
+    assert jobs[0].workflow["1"]["inputs"]["image"] == IMAGE
     assert jobs[0].workflow["2"]["inputs"] == {"steps": 30, "cfg": 7, "tiled": True, "name": "heun=2", "image": ["1", 0]}
 
 
-def test_once_without_pictures(folder):
+def test_once_without_images(folder):
     (job,) = plan(run.parse([str(folder / "workflow.json"), "--output", str(folder / "out")]))
     assert job.label == "workflow" and job.workflow == WORKFLOW
 
@@ -77,10 +77,10 @@ def test_two_nodes_of_one_title(folder):
     (folder / "workflow.json").write_text(json.dumps(twice), encoding="utf-8")
     with pytest.raises(UsageError, match="2 nodes are called 'LoadImage'. Name one by its id: 1, 5"):
         plan(options(folder, "--set", "LoadImage.image=y.png"))
-    with pytest.raises(UsageError, match="several Load Image nodes: 1 .*--set NODE.INPUT={picture}"):
+    with pytest.raises(UsageError, match="several Load Image nodes: 1 .*--set NODE.INPUT={image}"):
         plan(options(folder))
-    job = plan(options(folder, "--set", "5.image={picture}"))[0]
-    assert job.workflow["5"]["inputs"]["image"] == PICTURE and job.workflow["1"]["inputs"]["image"] == "x.png"
+    job = plan(options(folder, "--set", "5.image={image}"))[0]
+    assert job.workflow["5"]["inputs"]["image"] == IMAGE and job.workflow["1"]["inputs"]["image"] == "x.png"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_wrong_folders_are_named(folder):
     with pytest.raises(UsageError, match="no such folder"):
         plan(options(folder, "--input", str(folder / "none")))
     (folder / "empty").mkdir()
-    with pytest.raises(UsageError, match="no pictures"):
+    with pytest.raises(UsageError, match="no images"):
         plan(options(folder, "--input", str(folder / "empty")))
 
 
@@ -141,20 +141,20 @@ def names(folder, count):
     return [Job(str(i), {}) for i in range(count)]
 
 
-def test_a_lost_server_s_picture_goes_elsewhere(folder):
+def test_a_lost_server_s_image_goes_elsewhere(folder):
     lost, other = Worker("lost", ServerLost("gone")), Worker("other")
     finished = list(dispatch(names(folder, 4), [lost, other], retries=2))
     assert sorted((job.name, worker.name, result) for job, worker, _, result in finished) == [(str(i), "other", "saved") for i in range(4)]
     assert lost.seen == ["0"]
 
 
-def test_a_failing_picture_stops_nobody(folder):
-    worker = Worker("one", WorkflowError("bad picture"))
+def test_a_failing_image_stops_nobody(folder):
+    worker = Worker("one", WorkflowError("bad image"))
     (first, second) = dispatch(names(folder, 2), [worker], retries=2)
-    assert str(first[3]) == "bad picture" and second[3] == "saved"
+    assert str(first[3]) == "bad image" and second[3] == "saved"
 
 
-def test_a_picture_that_breaks_servers_is_given_up(folder):
+def test_a_image_that_breaks_servers_is_given_up(folder):
     workers = [Worker(str(i), ServerLost("gone")) for i in range(3)] + [Worker("last")]
     finished = {job.name: result for job, _, _, result in dispatch(names(folder, 1), workers, retries=1)}
     assert isinstance(finished["0"], ServerLost)

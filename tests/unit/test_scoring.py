@@ -12,7 +12,7 @@ def picture():
     return torch.from_numpy(render(sample_scene(7_000_002), 256, 1)).permute(2, 0, 1)[None] / 127.5 - 1
 
 
-def test_ssim_of_flat_pictures_is_its_luminance_term():
+def test_ssim_of_flat_images_is_its_luminance_term():
     a, b = torch.full((2, 3, 16, 20), 0.2), torch.full((2, 3, 16, 20), -0.4)
     expected = (2 * 0.6 * 0.3 + 1e-4) / (0.6**2 + 0.3**2 + 1e-4)
     torch.testing.assert_close(ssim(a, b), torch.full((2,), expected), atol=1e-4, rtol=0)
@@ -37,7 +37,7 @@ def test_ssim_falls_with_damage(picture):
     assert ssim(picture, picture.flip(-1)).item() < ssim(picture, noisy).item()
 
 
-def test_self_ssim_tells_one_picture_at_two_sizes_from_two_pictures(picture):
+def test_self_ssim_tells_one_image_at_two_sizes_from_two_images(picture):
     small = F.interpolate(picture, (128, 128), mode="bicubic", antialias=True)
     other = torch.from_numpy(render(sample_scene(7_000_003), 192, 1)).permute(2, 0, 1)[None] / 127.5 - 1
     found = self_ssim({256: picture, 128: small, 192: other})

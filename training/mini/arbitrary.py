@@ -110,7 +110,7 @@ def train(rank: int, options) -> None:
     for _, g in loop:
         _, noise, eps, alpha = denoiser(*draw(data, options.batch, g), g)
         error, snr = (eps - noise).square().flatten(1).mean(1), signal_to_noise(alpha)
-        # the noisiest steps settle the colours of the image, where a small error of eps is a large one of the latent
+        # the noisiest steps settle the colors of the image, where a small error of eps is a large one of the latent
         weight = snr.clamp(max=5) / snr * (1 / snr).clamp(1, 10)
         loop.update((error * weight).mean(), mse=error.mean().item())
     if rank == 0:
@@ -131,10 +131,10 @@ def train_aligned(rank: int, options) -> None:
         cells, side, region = draw_queries(latents.shape[-1], g)
         truth = torch.cat([region.crop(target(images, index, side)) for index in i.tolist()]).to(predicted)
         loss = alignment_loss(latents.to(predicted), predicted, truth, decoder(predicted, cells, side, region), alpha,
-                              limit=options.snr_limit, image_weight=options.picture_weight)
+                              limit=options.snr_limit, image_weight=options.image_weight)
         loop.update(loss.total, latent=loss.latent.mean().item(), image=loss.image.mean().item())
     if rank == 0:
-        finish(loop, "mini-arbitrary --align", options, options.save, snr_limit=str(options.snr_limit), picture_weight=str(options.picture_weight))
+        finish(loop, "mini-arbitrary --align", options, options.save, snr_limit=str(options.snr_limit), image_weight=str(options.image_weight))
 
 
 def draw_queries(count: int, g: torch.Generator) -> tuple[Region, int, Region]:
@@ -152,9 +152,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--start", type=Path, nargs="?", const=file.path_of("arbitrary"), help="go on from these weights instead of the denoiser's, without a file from the bundled ones")
     parser.add_argument("--align", action="store_true", help="second stage, from the weights that the first left in --out")
     parser.add_argument("--lr", type=float, help="default 5e-4, with --align 5e-5")
-    parser.add_argument("--pictures", type=int, default=2000, help="512 px pictures to learn from")
+    parser.add_argument("--count", type=int, default=2000, help="512 px images to learn from")
     parser.add_argument("--snr-limit", type=float, default=5.0, help="with --align: largest signal-to-noise weight (paper: none)")
-    parser.add_argument("--picture-weight", type=float, default=1.0, help="with --align: weight of the decoded picture's error; 0 trains on without it")
+    parser.add_argument("--image-weight", type=float, default=1.0, help="with --align: weight of the decoded image's error; 0 trains on without it")
     options = parser.parse_args(argv)
     options.lr = options.lr or (5e-5 if options.align else 5e-4)
     if options.align and not (options.out / FILE).exists():

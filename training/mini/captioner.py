@@ -17,7 +17,7 @@ from ..command_line import launch, options_parser, provenance
 from ..images import to_tensor
 from ..loop import Loop
 from .detector import SIZE, losses, targets
-from .scenes import COLOURS, GROUNDS, SHAPES, crop_sights, sample_scene
+from .scenes import COLORS, GROUNDS, SHAPES, crop_sights, sample_scene
 from .shards import Images
 
 SEEN = 0.2  # share of a thing from which on it is to be found; those near the limit of a caption are told apart by their place
@@ -58,7 +58,7 @@ def training_view(rng: np.random.RandomState, large: Images):
     inside = np.zeros((1, SIZE // STRIDE, SIZE // STRIDE), np.float32)
     inside[:, top // STRIDE:(top + pixels) // STRIDE, left // STRIDE:(left + pixels) // STRIDE] = 1
     things = [
-        (SHAPES.index(s.shape), list(COLOURS).index(s.color), left + s.x * pixels, top + s.y * pixels, s.wide * pixels)
+        (SHAPES.index(s.shape), list(COLORS).index(s.color), left + s.x * pixels, top + s.y * pixels, s.wide * pixels)
         for s in crop_sights(scene, x, y, side) if s.share > SEEN * min(1, 4 * s.wide * s.high)
     ]
     return view, inside, things, GROUNDS.index(scene.ground)

@@ -1,7 +1,7 @@
 """`train mini-unet`: the mini world's denoiser, with the bundled text encoder frozen, on latents of whole scenes and of zoom crops.
 
 Size micro-conditioning as in SDXL (original size, crop origin, target size). A zoom crop of a render of side S at
-(y, x) is told S, (y, x) and, half of the time each, the render's or the picture's own size as target; a whole scene
+(y, x) is told S, (y, x) and, half of the time each, the render's or the image's own size as target; a whole scene
 is told crop (0, 0). So "canvas" conditioning of regions has been seen in training, as with SDXL's own crops.
 """
 
@@ -61,23 +61,23 @@ def load_vae() -> tuple[MiniVAE, float]:
 
 
 @torch.no_grad()
-def encode(vae: MiniVAE, pictures: list[np.ndarray], device: str) -> torch.Tensor:
-    """Unscaled latents of equally sized pictures, on the CPU."""
+def encode(vae: MiniVAE, images: list[np.ndarray], device: str) -> torch.Tensor:
+    """Unscaled latents of equally sized images, on the CPU."""
     out = []
-    for i in range(0, len(pictures), 50):
+    for i in range(0, len(images), 50):
         with torch.autocast(device, torch.bfloat16):
-            out.append(vae.encode(to_tensor(np.stack(pictures[i:i + 50])).to(device)).float().cpu())
+            out.append(vae.encode(to_tensor(np.stack(images[i:i + 50])).to(device)).float().cpu())
     return torch.cat(out)
 
 
 def zoom_crops(large: Images, scenes: range):
-    """Crops of 128 px from renders of side 192..512, most near a thing: (picture, side, y, x, full caption, visible caption)."""
+    """Crops of 128 px from renders of side 192..512, most near a thing: (image, side, y, x, full caption, visible caption)."""
     for i in scenes:
         rng = np.random.RandomState(i)
-        scene, picture = sample_scene(large.seed(i)), large[i]
+        scene, image = sample_scene(large.seed(i)), large[i]
         for _ in range(CROPS_PER_SCENE):
             side = 8 * rng.randint(24, 65)
-            resized, span = shrink(picture, side), side - NATIVE_SIZE
+            resized, span = shrink(image, side), side - NATIVE_SIZE
             if rng.rand() < 0.6:
                 thing = scene.things[rng.randint(len(scene.things))]
                 x, y = (int(np.clip((c + rng.uniform(-0.15, 0.15)) * side - NATIVE_SIZE / 2, 0, span)) for c in (thing.x, thing.y))
@@ -97,8 +97,8 @@ class Encoder:
         self.vae.to(self.device)
         self.base, self.large = Images(options.out / "scenes", "base"), Images(options.out / "scenes", "large")
 
-    def encode(self, pictures: list[np.ndarray]) -> np.ndarray:
-        return (encode(self.vae, pictures, self.device) * self.scale).numpy()
+    def encode(self, images: list[np.ndarray]) -> np.ndarray:
+        return (encode(self.vae, images, self.device) * self.scale).numpy()
 
     def run(self, kind: str, scenes: range):
         if kind == "whole":
@@ -117,7 +117,7 @@ def encode_job(job: tuple):
 
 
 def prepare(options) -> None:
-    """Encode all training pictures once to `latents.safetensors`."""
+    """Encode all training images once to `latents.safetensors`."""
     path = options.out / "latents.safetensors"
     if path.exists():
         return
@@ -145,8 +145,8 @@ def prepare(options) -> None:
     save_file({k: v.contiguous() for k, v in tensors.items()}, path)
 
 
-def initialise(unet: UNetModel) -> UNetModel:
-    """Seeded default initialisation (ComfyUI's layers start empty), residual outputs at zero."""
+def initialize(unet: UNetModel) -> UNetModel:
+    """Seeded default initialization (ComfyUI's layers start empty), residual outputs at zero."""
     for name, module in unet.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.kaiming_uniform_(module.weight, a=5 ** 0.5)
@@ -194,7 +194,7 @@ def train(rank: int, options) -> None:
     if options.start:
         unet.load_state_dict({k: v.float() for k, v in file.load("unet", options.start)[0].items()})
     else:
-        initialise(unet)
+        initialize(unet)
     unet.to(device)
     text = load_text_model(vocabulary).to(device)
     alphas = alphas_cumprod()

@@ -50,8 +50,8 @@ def differentiable():
         comfy.model_management.in_training = before
 
 
-def initialise(net: NextDiT) -> NextDiT:
-    """Seeded initialisation (ComfyUI's layers start empty): modulation starts as one and the same for all noise levels,
+def initialize(net: NextDiT) -> NextDiT:
+    """Seeded initialization (ComfyUI's layers start empty): modulation starts as one and the same for all noise levels,
     with gates half open, and the output is zero."""
     for name, module in net.named_modules():
         if isinstance(module, nn.Linear):
@@ -68,10 +68,10 @@ def initialise(net: NextDiT) -> NextDiT:
 
 
 def build(weights: dict[str, torch.Tensor] | None = None) -> NextDiT:
-    """The network in float32, with these weights or initialised."""
+    """The network in float32, with these weights or initialized."""
     net = NextDiT(**FLOW_CONFIG, dtype=torch.float32, operations=comfy.ops.disable_weight_init)
     if weights is None:
-        return initialise(net)
+        return initialize(net)
     net.load_state_dict({k: v.float() for k, v in weights.items()})
     return net
 

@@ -53,7 +53,7 @@ def prepare(options) -> None:
     vae.to(options.device)
     large = Images(options.out / "scenes", "large")
     high, low, places, full, visible = [], [], [], [], []
-    for i in tqdm(range(min(options.pictures, len(large))), desc="encoding", mininterval=10):
+    for i in tqdm(range(min(options.count, len(large))), desc="encoding", mininterval=10):
         images, *told = zip(*views(large[i], large.seed(i)))
         sides = np.random.RandomState(large.seed(i) + 1).randint(LOW_SIDES[0], LOW_SIDES[1] + 1, len(images))
         reduced = [low_resolution(image, side) for image, side in zip(images, sides)]

@@ -20,7 +20,7 @@ from ..loop import Loop
 from .denoiser import attention
 from .scenes import (
     BASE_SEED,
-    COLOURS,
+    COLORS,
     GROUNDS,
     SHAPES,
     Scene,
@@ -35,13 +35,13 @@ NOISE = 1.0  # about the deviation of the states
 
 
 class SlotReader(nn.Module):
-    """Reads a caption's meaning back from its encoding, for training: per slot a shape and a colour (0 = none), and the ground."""
+    """Reads a caption's meaning back from its encoding, for training: per slot a shape and a color (0 = none), and the ground."""
 
     def __init__(self, width: int = TEXT_CONFIG["hidden_size"], inner: int = 64):
         super().__init__()
         self.queries = nn.Parameter(torch.randn(len(ROWS) * len(COLUMNS), inner))
         self.keys, self.values = nn.Linear(width, inner), nn.Linear(width, inner)
-        self.classes = len(SHAPES) + len(COLOURS) + 2
+        self.classes = len(SHAPES) + len(COLORS) + 2
         self.slot = nn.Linear(inner, self.classes)
         self.pooled = nn.Linear(width, len(self.queries) * self.classes + len(GROUNDS))
 
@@ -54,18 +54,18 @@ class SlotReader(nn.Module):
 
 
 def slot_labels(scene: Scene) -> list[int]:
-    """Shape and colour class of every slot, row by row, then the ground's class."""
+    """Shape and color class of every slot, row by row, then the ground's class."""
     labels = [0] * (2 * len(ROWS) * len(COLUMNS))
     for thing in scene.things:
         row, column = place(thing.x, thing.y).split()
         slot = ROWS.index(row) * len(COLUMNS) + COLUMNS.index(column)
-        labels[2 * slot:2 * slot + 2] = SHAPES.index(thing.shape) + 1, list(COLOURS).index(thing.colour) + 1
+        labels[2 * slot:2 * slot + 2] = SHAPES.index(thing.shape) + 1, list(COLORS).index(thing.color) + 1
     return labels + [GROUNDS.index(scene.ground)]
 
 
 def reading_loss(reading: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    shape, colour = reading.split([len(SHAPES) + 1, len(COLOURS) + 1], -1)
-    return F.cross_entropy(shape.transpose(1, 2), slots[..., 0]) + F.cross_entropy(colour.transpose(1, 2), slots[..., 1])
+    shape, color = reading.split([len(SHAPES) + 1, len(COLORS) + 1], -1)
+    return F.cross_entropy(shape.transpose(1, 2), slots[..., 0]) + F.cross_entropy(color.transpose(1, 2), slots[..., 1])
 
 
 def train(rank: int, options) -> None:

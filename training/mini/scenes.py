@@ -1,4 +1,4 @@
-"""The mini world's grammar: one to three coloured things in a 3 x 2 grid of slots on a textured ground.
+"""The mini world's grammar: one to three colored things in a 3 x 2 grid of slots on a textured ground.
 
 A scene is a pure function of its seed and can be rendered at any size (`render.py`), so every image has a true
 high-resolution version. Seeds of 6,000,000 and above are held out: nothing is trained or tuned on them.
@@ -14,7 +14,7 @@ from ...models.mini.captions import Sight, caption_of, place
 
 GROUNDS = ["grass", "sand", "brick", "wood", "water", "sky"]
 SHAPES = ["ball", "box", "pyramid", "star", "heart", "flower", "house", "tree"]
-COLOURS = {
+COLORS = {
     "red": (0.86, 0.12, 0.12),
     "green": (0.10, 0.62, 0.20),
     "blue": (0.12, 0.28, 0.88),
@@ -35,7 +35,7 @@ class Thing:
     """One object; `x`, `y`, `radius` as fractions of the image's side."""
 
     shape: str
-    colour: str
+    color: str
     x: float
     y: float
     radius: float
@@ -44,7 +44,7 @@ class Thing:
 
     @property
     def words(self) -> str:
-        return f"{self.colour} {self.shape} {place(self.x, self.y)}"
+        return f"{self.color} {self.shape} {place(self.x, self.y)}"
 
 
 @dataclass(frozen=True)
@@ -64,15 +64,15 @@ def sample_scene(seed: int, count: int | None = None) -> Scene:
     things, used = [], set()
     for column in columns:
         while True:
-            shape, colour = SHAPES[rng.randint(len(SHAPES))], list(COLOURS)[rng.randint(len(COLOURS))]
-            if shape not in used and (ground, colour) != ("grass", "green"):
+            shape, color = SHAPES[rng.randint(len(SHAPES))], list(COLORS)[rng.randint(len(COLORS))]
+            if shape not in used and (ground, color) != ("grass", "green"):
                 break
         used.add(shape)
         radius = rng.uniform(0.17, 0.24) if count == 1 else rng.uniform(0.145, 0.175)
         x = (0.20, 0.50, 0.80)[column] + rng.uniform(-0.03, 0.03)
         y = (0.34, 0.66)[rng.randint(2)] + rng.uniform(-0.05, 0.05)
         x, y = (min(max(v, radius + 0.01), 0.99 - radius) for v in (x, y))
-        things.append(Thing(shape, colour, x, y, radius, rng.uniform(-0.22, 0.22), int(rng.randint(1 << 20))))
+        things.append(Thing(shape, color, x, y, radius, rng.uniform(-0.22, 0.22), int(rng.randint(1 << 20))))
     tint = tuple(float(v) for v in 1 + rng.uniform(-0.08, 0.08, 3))
     return Scene(ground, int(rng.randint(1 << 20)), tint, tuple(things))
 
@@ -84,7 +84,7 @@ def caption(scene: Scene) -> str:
 
 def crop_sights(scene: Scene, x: float, y: float, side: float) -> list[Sight]:
     """The scene's things as the square crop at (x, y) of the given side has them, all as fractions."""
-    return [Sight(t.colour, t.shape, (t.x - x) / side, (t.y - y) / side, t.radius / side, t.radius / side) for t in scene.things]
+    return [Sight(t.color, t.shape, (t.x - x) / side, (t.y - y) / side, t.radius / side, t.radius / side) for t in scene.things]
 
 
 def crop_caption(scene: Scene, x: float, y: float, side: float) -> str:

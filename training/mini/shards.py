@@ -47,7 +47,7 @@ class Images:
         while (path := shard_path(folder, kind, len(self.shards))).exists():
             self.shards.append(np.load(path, mmap_mode="r"))
         if not self.shards:
-            raise FileNotFoundError(f"no {kind} pictures in {folder}: run `python dev.py train mini-scenes` first")
+            raise FileNotFoundError(f"no {kind} images in {folder}: run `python dev.py train mini-scenes` first")
 
     def __len__(self) -> int:
         return len(self.shards) * self.rows
@@ -62,8 +62,8 @@ class Images:
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="dev.py train mini-scenes", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/mini"))
-    parser.add_argument("--base", type=int, default=24000, help="pictures at 128 px (default %(default)s)")
-    parser.add_argument("--large", type=int, default=2000, help="pictures at 512 px (default %(default)s)")
+    parser.add_argument("--base", type=int, default=24000, help="images at 128 px (default %(default)s)")
+    parser.add_argument("--large", type=int, default=2000, help="images at 512 px (default %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     folder = options.out / "scenes"

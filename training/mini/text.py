@@ -11,7 +11,7 @@ from torch import nn
 from ...models.mini import file
 from ...models.mini.captions import COLUMNS, ROWS
 from ...models.mini.world import TEXT_CONFIG
-from .scenes import COLOURS, GROUNDS, SHAPES
+from .scenes import COLORS, GROUNDS, SHAPES
 
 UNKNOWN_ROW = 0
 
@@ -21,7 +21,7 @@ class Vocabulary:
 
     def __init__(self):
         self.tokenizer = SDTokenizer(max_length=TEXT_CONFIG["max_position_embeddings"])
-        words = [*GROUNDS, *SHAPES, *COLOURS, *COLUMNS, *ROWS, "on", ",", "a"]
+        words = [*GROUNDS, *SHAPES, *COLORS, *COLUMNS, *ROWS, "on", ",", "a"]
         ids = {self.tokenizer.start_token, self.tokenizer.end_token}
         for word in words:
             ids.update(self.tokenizer.tokenizer(word)["input_ids"])

@@ -8,14 +8,14 @@ import numpy as np
 OCTAVES = [3, 6, 12, 24, 48, 96, 192, 384]
 
 
-def colour(*channels: float) -> np.ndarray:
+def color(*channels: float) -> np.ndarray:
     return np.array(channels, np.float32)
 
 
 def pixel_grid(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel centres in [0, 1] as (x, y) maps of (size, size)."""
-    centres = (np.arange(size, dtype=np.float32) + 0.5) / size
-    return np.meshgrid(centres, centres)
+    """Pixel centers in [0, 1] as (x, y) maps of (size, size)."""
+    centers = (np.arange(size, dtype=np.float32) + 0.5) / size
+    return np.meshgrid(centers, centers)
 
 
 def coverage(distance: np.ndarray, pixel: float) -> np.ndarray:
@@ -52,20 +52,20 @@ def octaves(seed: int, size: int, frequencies, amplitudes, stretch_x: float = 1.
 
 def sky(seed, size, x, y):
     clouds = octaves(seed, size, OCTAVES, [0.5, 0.35, 0.2, 0.1, 0.06, 0.04, 0.03, 0.02], 0.6, 1.2)
-    base = mix(colour(0.30, 0.52, 0.86), colour(0.72, 0.85, 0.96), y)
-    return mix(base, colour(0.97, 0.97, 0.98), np.clip(clouds * 1.1 - 0.15, 0, 1))
+    base = mix(color(0.30, 0.52, 0.86), color(0.72, 0.85, 0.96), y)
+    return mix(base, color(0.97, 0.97, 0.98), np.clip(clouds * 1.1 - 0.15, 0, 1))
 
 
 def grass(seed, size, x, y):
     blades = octaves(seed, size, OCTAVES, [0.3, 0.25, 0.2, 0.2, 0.22, 0.3, 0.3, 0.25], 1.6, 0.5)
-    return mix(colour(0.16, 0.40, 0.10), colour(0.48, 0.70, 0.22), np.clip(0.45 + 0.30 * blades, 0, 1))
+    return mix(color(0.16, 0.40, 0.10), color(0.48, 0.70, 0.22), np.clip(0.45 + 0.30 * blades, 0, 1))
 
 
 def sand(seed, size, x, y):
     grain = octaves(seed, size, OCTAVES, [0.3, 0.3, 0.2, 0.15, 0.18, 0.22, 0.28, 0.28])
     bend = octaves(seed + 7, size, [2, 4, 8], [1, 0.6, 0.3])
     ripples = np.sin((y * 14 + 0.35 * bend) * 2 * np.pi)
-    return mix(colour(0.70, 0.56, 0.36), colour(0.93, 0.83, 0.62), np.clip(0.5 + 0.14 * ripples + 0.2 * grain, 0, 1))
+    return mix(color(0.70, 0.56, 0.36), color(0.93, 0.83, 0.62), np.clip(0.5 + 0.14 * ripples + 0.2 * grain, 0, 1))
 
 
 def wood(seed, size, x, y):
@@ -76,9 +76,9 @@ def wood(seed, size, x, y):
     rings = np.sin((y * 9 + bend * 0.8 + shift + 0.5 * np.sin(x * 3 + shift)) * 2 * np.pi)
     fibres = octaves(seed + 3, size, OCTAVES[2:], [0.2, 0.28, 0.28, 0.28, 0.28, 0.25], 0.12, 1.3)
     tone = np.clip(0.5 + 0.22 * rings + 0.22 * fibres + 0.12 * np.sin(plank * 7.1 + seed), 0, 1)
-    image = mix(colour(0.36, 0.20, 0.09), colour(0.72, 0.48, 0.26), tone)
+    image = mix(color(0.36, 0.20, 0.09), color(0.72, 0.48, 0.26), tone)
     gap = np.abs(y * planks - np.round(y * planks)) / planks - 0.004
-    return mix(image, colour(0.16, 0.08, 0.03), coverage(gap, 1 / size) * 0.8)
+    return mix(image, color(0.16, 0.08, 0.03), coverage(gap, 1 / size) * 0.8)
 
 
 def brick(seed, size, x, y):
@@ -90,14 +90,14 @@ def brick(seed, size, x, y):
     which = (np.floor(shifted) + row * 31).astype(int) % 97
     tone = np.random.RandomState(seed).rand(97).astype(np.float32)[which]
     grain = octaves(seed, size, OCTAVES[2:], [0.2, 0.22, 0.25, 0.25, 0.25, 0.25])
-    image = mix(colour(0.45, 0.20, 0.15), colour(0.70, 0.36, 0.26), np.clip(0.15 + 0.6 * tone + 0.22 * grain, 0, 1))
-    return mix(image, colour(0.74, 0.72, 0.68), coverage(np.minimum(joint_x, joint_y) - 0.008, 1 / size))
+    image = mix(color(0.45, 0.20, 0.15), color(0.70, 0.36, 0.26), np.clip(0.15 + 0.6 * tone + 0.22 * grain, 0, 1))
+    return mix(image, color(0.74, 0.72, 0.68), coverage(np.minimum(joint_x, joint_y) - 0.008, 1 / size))
 
 
 def water(seed, size, x, y):
     waves = octaves(seed, size, OCTAVES, [0.4, 0.4, 0.4, 0.32, 0.25, 0.2, 0.15, 0.12], 0.35, 1.5)
-    image = mix(colour(0.05, 0.24, 0.42), colour(0.22, 0.56, 0.72), np.clip(0.45 + 0.32 * waves, 0, 1))
-    return mix(image, colour(0.88, 0.95, 0.98), np.clip((waves - 1.0) * 1.6, 0, 1))
+    image = mix(color(0.05, 0.24, 0.42), color(0.22, 0.56, 0.72), np.clip(0.45 + 0.32 * waves, 0, 1))
+    return mix(image, color(0.88, 0.95, 0.98), np.clip((waves - 1.0) * 1.6, 0, 1))
 
 
 TEXTURES = {"grass": grass, "sand": sand, "brick": brick, "wood": wood, "water": water, "sky": sky}

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from .scenes import COLOURS, Thing
-from .textures import colour, coverage, mix, octaves, pixel_grid
+from .scenes import COLORS, Thing
+from .textures import color, coverage, mix, octaves, pixel_grid
 
 
 def polygon(x: np.ndarray, y: np.ndarray, points) -> np.ndarray:
@@ -51,7 +51,7 @@ class Canvas:
         self.a, self.b = self.u * c + self.v * s, -self.u * s + self.v * c
         self.fine = octaves(thing.seed, size, [48, 96, 192, 384], [0.4, 0.4, 0.4, 0.4])[y0:y1, x0:x1]
         self.leaves = octaves(thing.seed + 5, size, [24, 48, 96, 192, 384], [0.3, 0.4, 0.4, 0.35, 0.3])[y0:y1, x0:x1]
-        self.main = np.array(COLOURS[thing.colour], np.float32)
+        self.main = np.array(COLORS[thing.color], np.float32)
         self.dark = self.main * 0.45
         self.light = self.main + (1 - self.main) * 0.55
 
@@ -73,7 +73,7 @@ def ball(k: Canvas):
     k.body(rim, paint, 0.04)
     k.outline(rim)
     shine = np.hypot(k.u + 0.38, k.v + 0.42) - 0.14
-    k.pixels = mix(k.pixels, colour(1, 1, 1), coverage(shine, 0.12) * 0.8)
+    k.pixels = mix(k.pixels, color(1, 1, 1), coverage(shine, 0.12) * 0.8)
 
 
 def box(k: Canvas):
@@ -117,16 +117,16 @@ def heart(k: Canvas):
 
 def flower(k: Canvas):
     turn, reach = np.arctan2(k.a, -k.b), np.hypot(k.a, k.b)
-    k.fill(np.maximum(np.abs(k.u) - 0.06, np.maximum(-k.v, k.v - 1.15)), colour(0.1, 0.42, 0.12))
+    k.fill(np.maximum(np.abs(k.u) - 0.06, np.maximum(-k.v, k.v - 1.15)), color(0.1, 0.42, 0.12))
     rim = (reach - (0.62 + 0.30 * np.cos(6 * turn))) * 0.7
     k.body(rim, k.main)
     vein = np.abs((turn / (2 * math.pi) * 6 + 0.5) % 1 - 0.5) * reach - 0.012
     k.fill(np.maximum(vein, rim + 0.06), k.dark, 0.9)
     k.outline(rim, 0.04)
     yellowish = k.main[0] > 0.9 and k.main[1] > 0.5
-    k.body(reach - 0.27, colour(0.45, 0.25, 0.1) if yellowish else colour(0.98, 0.86, 0.25))
+    k.body(reach - 0.27, color(0.45, 0.25, 0.1) if yellowish else color(0.98, 0.86, 0.25))
     k.outline(reach - 0.27, 0.03)
-    k.fill(np.maximum(dots(k.a, k.b, 9, 0.018), reach - 0.24), colour(0.35, 0.18, 0.05))
+    k.fill(np.maximum(dots(k.a, k.b, 9, 0.018), reach - 0.24), color(0.35, 0.18, 0.05))
 
 
 def house(k: Canvas):
@@ -136,9 +136,9 @@ def house(k: Canvas):
     k.fill(np.maximum(lines(v, 7, 0.012), wall), k.light * 0.6, 0.7)
     k.outline(wall, 0.04)
     k.fill(np.maximum(np.abs(u + 0.28) - 0.17, np.maximum(-v + 0.3, v - 0.9)), k.dark)
-    k.fill(np.hypot(u + 0.18, v - 0.62) - 0.03, colour(0.95, 0.85, 0.2))
+    k.fill(np.hypot(u + 0.18, v - 0.62) - 0.03, color(0.95, 0.85, 0.2))
     window = np.maximum(np.abs(u - 0.32), np.abs(v - 0.36)) - 0.19
-    k.fill(window, colour(0.55, 0.80, 0.95))
+    k.fill(window, color(0.55, 0.80, 0.95))
     k.outline(window, 0.03)
     k.fill(np.maximum(np.minimum(np.abs(u - 0.32), np.abs(v - 0.36)) - 0.02, window), k.dark * 0.5)
     roof = polygon(u, v, [(0, -0.95), (0.98, -0.05), (-0.98, -0.05)])
@@ -152,7 +152,7 @@ def house(k: Canvas):
 def tree(k: Canvas):
     u, v = k.u, k.v
     trunk = np.maximum(np.abs(u) - 0.13, np.maximum(-v, v - 1.05))
-    k.body(trunk, colour(0.36, 0.22, 0.10), 0.15)
+    k.body(trunk, color(0.36, 0.22, 0.10), 0.15)
     k.outline(trunk, 0.03)
     crown = np.minimum(np.hypot(u, v + 0.45) - 0.5, np.minimum(np.hypot(u + 0.42, v + 0.02), np.hypot(u - 0.42, v + 0.02)) - 0.42)
     k.fill(crown, mix(k.main * 0.7, k.light * 0.85 + 0.15 * k.main, np.clip(0.4 + 0.3 * k.leaves, 0, 1)))

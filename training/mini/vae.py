@@ -25,13 +25,13 @@ def training_crop(rng: np.random.RandomState, base: Images, large: Images) -> np
     """Half whole scenes, a quarter crops at 256 px, a quarter crops at 512 px, half of all mirrored."""
     kind = rng.rand()
     if kind < 0.5:
-        picture = base[rng.randint(len(base))]
+        image = base[rng.randint(len(base))]
     else:
-        picture = large[rng.randint(len(large))]
+        image = large[rng.randint(len(large))]
         side = 2 * SIZE if kind < 0.77 else SIZE
-        y, x = rng.randint(0, picture.shape[0] - side + 1, 2)
-        picture = shrink(picture[y:y + side, x:x + side], SIZE)
-    return picture[:, ::-1] if rng.rand() < 0.5 else picture
+        y, x = rng.randint(0, image.shape[0] - side + 1, 2)
+        image = shrink(image[y:y + side, x:x + side], SIZE)
+    return image[:, ::-1] if rng.rand() < 0.5 else image
 
 
 def detail(x: torch.Tensor) -> torch.Tensor:
@@ -45,13 +45,13 @@ def local_energy(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def latent_statistics(vae: MiniVAE, base: Images) -> tuple[float, str]:
     """The latents' scale factor (one over their deviation), and the least-squares map of scaled latents to RGB for previews, JSON."""
-    pictures = torch.cat([to_tensor(np.stack([base[i] for i in range(j, j + 50)])) for j in range(0, 2000, 50)])
+    images = torch.cat([to_tensor(np.stack([base[i] for i in range(j, j + 50)])) for j in range(0, 2000, 50)])
     device = next(vae.parameters()).device
-    latents = torch.cat([vae.encode(x.to(device)).cpu() for x in pictures.split(50)])
+    latents = torch.cat([vae.encode(x.to(device)).cpu() for x in images.split(50)])
     scale = 1 / latents.std().item()
     samples = (latents * scale).movedim(1, -1).reshape(-1, latents.shape[1])
-    colours = F.avg_pool2d(pictures, 8).movedim(1, -1).reshape(-1, 3)
-    factors = torch.linalg.lstsq(torch.cat([samples, torch.ones(len(samples), 1)], 1), colours).solution
+    colors = F.avg_pool2d(images, 8).movedim(1, -1).reshape(-1, 3)
+    factors = torch.linalg.lstsq(torch.cat([samples, torch.ones(len(samples), 1)], 1), colors).solution
     return round(scale, 6), json.dumps([[round(v, 4) for v in row] for row in factors.tolist()])
 
 
