@@ -86,7 +86,7 @@ class Enlarger(World):
             texts = [crop_caption(scenes.scenes[i], region.x / layout.width, region.y / layout.height, NATIVE_CELLS / layout.width) for region in layout.regions]
         else:
             enlarged = cv2.resize(scenes.small(i), (8 * layout.width, 8 * layout.height), interpolation=cv2.INTER_CUBIC)
-            texts = caption_with_clip(self.clip, crops_of(to_image([enlarged]), layout), "", 90)
+            texts = list(caption_with_clip(self.clip, crops_of(to_image([enlarged]), layout), "", 90))
         return encode_regions(self.clip, texts, layout, whole, CAPTION_TOKENS)
 
     def cut(self, setting: Setting, seed: int) -> RegionalDenoise:

@@ -60,7 +60,7 @@ class DemoFusion(io.ComfyNode):
             category="Loupe/patches",
             description=(
                 "Keeps a large image coherent while it is denoised: every step is drawn towards the reference (skip "
-                "residual), and thinned-out copies of the whole canvas are denoised beside it (dilated pass). Use it "
+                "residual), and subsampled copies of the whole canvas are denoised alongside it (dilated pass). Use it "
                 "together with Regional Denoise, in any order."
             ),
             search_aliases=["LSRNA", "skip residual", "dilated sampling", "high resolution fix"],

@@ -19,7 +19,7 @@ class RegionalDenoiseNode(io.ComfyNode):
             display_name="Regional Denoise (Tiled)",
             category="Loupe/patches",
             description=(
-                "Shows the model a large latent in overlapping regions of its native size and averages what it sees, "
+                "Shows the model a large latent in overlapping regions of its native size and averages the predictions, "
                 "at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each "
                 "region."
             ),

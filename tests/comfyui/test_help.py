@@ -8,7 +8,7 @@ from loupe.nodes import NODES
 
 PAGES = Path(__file__).resolve().parents[2] / "js" / "docs"
 SCHEMAS = {schema.node_id: schema for schema in (node.GET_SCHEMA() for node in NODES)}
-HEADINGS = ["Inputs", "Before and after", "Paper", "Limits"]
+HEADINGS = ["Inputs", "Connections", "Paper", "Limits"]
 
 
 @pytest.mark.parametrize("node_id", SCHEMAS)
@@ -28,7 +28,7 @@ def test_node_has_a_help_page(node_id):
     page = file.read_text(encoding="utf-8")
     assert page.startswith(f"# {schema.display_name}\n")
     assert re.findall(r"^## (.+)$", page, re.MULTILINE) == HEADINGS
-    inputs = page.split("## Inputs")[1].split("## Before and after")[0]
+    inputs = page.split("## Inputs")[1].split("## Connections")[0]
     assert [item.id for item in schema.inputs if f"**{item.id}**" not in inputs] == []
     assert re.search(r"!\[.+\]\(images/", page), "show an image"
     assert "\n|" not in page, "a table does not fit beside the graph; write a list"
