@@ -4,10 +4,9 @@ from comfy_api.latest import io
 
 from ..engine import with_parts
 from ..engine.latents import samples_of
-from ..methods.latent_adjustment import PRESETS
 from ..patches.latent_adjustment import BOUNDARIES, TARGETS, LatentAdjustment
 from .checks import checked, verdict
-from .presets import CUSTOM
+from .presets import LATENT_ADJUSTMENT, decided, preset_input
 
 
 class LatentAdjustmentNode(io.ComfyNode):
@@ -32,10 +31,7 @@ class LatentAdjustmentNode(io.ComfyNode):
                     "reference",
                     tooltip="The low-resolution image, enlarged and encoded.",
                 ),
-                io.Combo.Input(
-                    "preset", options=[*PRESETS, CUSTOM], default="ClearSR",
-                    tooltip="fidelity stays closer to the image than ClearSR; custom uses alpha and beta.",
-                ),
+                preset_input(LATENT_ADJUSTMENT, "fidelity stays closer to the image than ClearSR; custom unlocks alpha and beta."),
                 io.Float.Input(
                     "alpha", default=0.01, min=0.0, max=0.3, step=0.001,
                     tooltip="Move of each early step towards the reference. 0 is off.",
@@ -72,8 +68,7 @@ class LatentAdjustmentNode(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, preset=None, alpha=None, beta=None, early_end=None, late_start=None, target=None):
         def check(preset, alpha, beta, **settings):
-            alpha, beta = PRESETS.get(preset, (alpha, beta))
-            LatentAdjustment(None, alpha, beta, **settings).check()
+            LatentAdjustment(None, **decided(LATENT_ADJUSTMENT, preset, {"alpha": alpha, "beta": beta}), **settings).check()
 
         return verdict(cls, check, preset=preset, alpha=alpha, beta=beta, early_end=early_end, late_start=late_start, target=target)
 
@@ -91,11 +86,9 @@ class LatentAdjustmentNode(io.ComfyNode):
         boundaries,
         target,
     ) -> io.NodeOutput:
-        alpha, beta = PRESETS.get(preset, (alpha, beta))
         adjustment = LatentAdjustment(
             samples_of(reference, "reference", model),
-            alpha=alpha,
-            beta=beta,
+            **decided(LATENT_ADJUSTMENT, preset, {"alpha": alpha, "beta": beta}),
             early_end=early_end,
             late_start=late_start,
             boundaries=boundaries,

@@ -1,4 +1,4 @@
-"""Presets of the samplers: what they set their widgets to. Measured in docs/cost.md."""
+"""Presets of nodes: what they set their widgets to. Those of the samplers are measured in docs/cost.md."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..engine.sigmas import PAPER_SCHEDULE
+from ..methods import latent_adjustment
 
 CUSTOM = "custom"
 
@@ -36,6 +37,8 @@ PIXELSMITH: Presets = {
     "PixelSmith paper": {"steps": 50, "strength": 1.0, "order": "random", "scheduler": PAPER_SCHEDULE},
     "LSRNA paper": {"steps": 30, "strength": 0.6, "order": "random", "scheduler": PAPER_SCHEDULE},
 }
+
+LATENT_ADJUSTMENT: Presets = {name: {"alpha": alpha, "beta": beta} for name, (alpha, beta) in latent_adjustment.PRESETS.items()}
 
 
 def preset_input(presets: Presets, tooltip: str) -> io.Input:

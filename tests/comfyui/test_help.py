@@ -44,3 +44,8 @@ def test_help_pages_belong_to_nodes_and_link_what_is_there():
             images.add(PAGES / link)
     assert images == set(PAGES.glob("images/*"))
     assert sum(image.stat().st_size for image in images) < 1_000_000
+
+
+def test_tooltips_are_a_short_sentence():
+    lengths = sorted(len(entry.tooltip) for node in NODES for schema in [node.define_schema()] for entry in (*schema.inputs, *schema.outputs) if entry.tooltip)
+    assert len(lengths) > 200 and lengths[len(lengths) // 2] <= 60 and lengths[-1] <= 120

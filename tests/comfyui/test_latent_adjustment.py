@@ -7,6 +7,7 @@ import torch
 from loupe.engine.evaluation import with_parts
 from loupe.methods.latent_adjustment import adjust, shares_by_step
 from loupe.nodes.latent_adjustment import LatentAdjustmentNode
+from loupe.nodes.presets import LATENT_ADJUSTMENT
 from loupe.patches.latent_adjustment import LatentAdjustment
 from loupe.patches.structure_prior import StructurePrior
 from tolerance import close
@@ -151,8 +152,16 @@ def node(model, reference=None, preset="custom", alpha=0.01, beta=0.01, early_en
 def test_presets_are_the_papers_values():
     model, latent = tiny.sdxl(), tiny.noise((1, 4, 8, 8))
     for preset, alpha in (("ClearSR", 0.01), ("fidelity", 0.03)):
-        assert torch.equal(tiny.sample(node(model, preset=preset, alpha=0.3), latent, steps=5), tiny.sample(node(model, alpha=alpha), latent, steps=5))
+        assert torch.equal(tiny.sample(node(model, preset=preset), latent, steps=5), tiny.sample(node(model, alpha=alpha), latent, steps=5))
     assert not torch.equal(tiny.sample(node(model, preset="fidelity"), latent, steps=5), tiny.sample(node(model), latent, steps=5))
+
+
+def test_values_that_the_preset_would_not_use_are_refused():
+    with pytest.raises(ValueError, match="alpha is 0.05, but preset is 'ClearSR', which sets it to 0.01. Set preset to 'custom'"):
+        node(tiny.sdxl(), preset="ClearSR", alpha=0.05)
+    assert LatentAdjustmentNode.validate_inputs(preset="fidelity", alpha=0.05, beta=0.01, early_end=0.2, late_start=0.8, target="sample").startswith("alpha is 0.05")
+    schema = {entry.id: entry for entry in LatentAdjustmentNode.define_schema().inputs}["preset"]
+    assert schema.as_dict()["presets"] == LATENT_ADJUSTMENT and schema.default == "ClearSR"
 
 
 def test_off_changes_no_bit_and_a_cached_model_repeats_itself():
