@@ -9,6 +9,7 @@ COMMANDS = {
     "growth": "growth",
     "implicit-decode": "implicit_decode",
     "mini-world": "mini_world",
+    "peers": "peers",
     "pixelsmith-calls": "pixelsmith_calls",
     "speed": "speed",
 }
