@@ -44,7 +44,7 @@ EVERYWHERE: dict[str, dict[str, Way]] = {
     "Ultimate SD Upscale, seams fixed": family("Ultimate SD Upscale, seams fixed", UltimateSDUpscale, (0.35,), seams="Half Tile"),
     "MultiDiffusion": family("MultiDiffusion", TiledDiffusion, method="MultiDiffusion"),
     "Mixture of Diffusers": family("Mixture of Diffusers", TiledDiffusion, method="Mixture of Diffusers"),
-    "SpotDiffusion": family("SpotDiffusion", TiledDiffusion, (0.35, 0.45), method="SpotDiffusion"),
+    "SpotDiffusion": family("SpotDiffusion", TiledDiffusion, (0.35, 0.45), method="SpotDiffusion", overlap=0),
     "Regional Denoise": family("Regional Denoise", Regions, (0.35,)),
     "Upscale your image": {
         f"Upscale your image, creativity {number(creativity)}, {preset}": UpscaleYourImage(creativity, preset)

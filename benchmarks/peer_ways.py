@@ -130,9 +130,10 @@ class TiledDiffusion:
     method: str
     denoise: float
     steps: int = STEPS
+    overlap: int = OVERLAP
 
     def draw(self, stage: Stage) -> Node:
-        model = stage.add("TiledDiffusion", model=stage.model, method=self.method, tile_width=NATIVE, tile_height=NATIVE, tile_overlap=OVERLAP)
+        model = stage.add("TiledDiffusion", model=stage.model, method=self.method, tile_width=NATIVE, tile_height=NATIVE, tile_overlap=self.overlap)
         return stage.decoded(stage.sampled(model, stage.encoded(stage.enlarged()), self.denoise, self.steps))
 
 
