@@ -59,6 +59,7 @@ WITH_GUIDANCE: dict[str, dict[str, Way]] = {
 
 UNET_ALONE: dict[str, dict[str, Way]] = {
     "Ultimate SD Upscale, ClearSR": family("Ultimate SD Upscale, ClearSR", UltimateSDUpscale, (0.35, 0.6), control=True),
+    "Upscale your image, ClearSR": {"Upscale your image, ClearSR, creativity .35, balanced": UpscaleYourImage(control=True)},
     "C-Upscale": {f"C-Upscale {number(steps / 50)}": CUpscale(steps) for steps in (17, 22)},
     **WITH_GUIDANCE,
     "LSRNA-DemoFusion": {"LSRNA-DemoFusion, paper": DemoFusion("LSRNA paper", lsr=True)},

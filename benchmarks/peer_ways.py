@@ -47,6 +47,12 @@ class Stage(Graph):
     def decoded(self, latent: object) -> Node:
         return self.add("VAEDecode", samples=latent, vae=self.vae)
 
+    def controlled(self, image: object) -> tuple[Node, dict]:
+        """Model and prompts with ClearSR, which stands for a tile ControlNet."""
+        network = self.add("LoupeLoadClearSR", control_net_name="mini_clearsr.safetensors")
+        applied = self.add("LoupeApplyClearSR", model=self.model, control_net=network, vae=self.vae, image=image, **self.prompts)
+        return applied, {"positive": applied[1], "negative": applied[2]}
+
     @property
     def settings(self) -> dict:
         """Of everything that samples as KSampler does."""
@@ -102,7 +108,7 @@ class TileList:
 
 @dataclass(frozen=True)
 class UltimateSDUpscale:
-    """control: ClearSR in the place of a tile ControlNet."""
+    """control: with ClearSR."""
 
     denoise: float
     padding: int = 32
@@ -113,11 +119,7 @@ class UltimateSDUpscale:
 
     def draw(self, stage: Stage) -> Node:
         enlarged = stage.enlarged()
-        model, prompts = stage.model, stage.prompts
-        if self.control:
-            network = stage.add("LoupeLoadClearSR", control_net_name="mini_clearsr.safetensors")
-            control = stage.add("LoupeApplyClearSR", model=model, control_net=network, vae=stage.vae, image=enlarged, **prompts)
-            model, prompts = control, {"positive": control[1], "negative": control[2]}
+        model, prompts = stage.controlled(enlarged) if self.control else (stage.model, stage.prompts)
         return stage.add(
             "UltimateSDUpscaleNoUpscale", upscaled_image=enlarged, model=model, vae=stage.vae, steps=self.steps, denoise=self.denoise,
             tile_width=NATIVE, tile_height=NATIVE, tile_padding=self.padding, mask_blur=self.blur, seam_fix_mode=self.seams,
@@ -151,19 +153,21 @@ class Regions:
 
 @dataclass(frozen=True)
 class UpscaleYourImage:
-    """The graph of the templates of that name."""
+    """The graph of the templates of that name. control: with ClearSR."""
 
     creativity: float = 0.35
     preset: str = "balanced"
+    control: bool = False
 
     def draw(self, stage: Stage) -> Node:
         begin = stage.add("LoupeEnlargeImage", image=stage.image, vae=stage.vae, scale_by=stage.scale)
+        model, prompts = stage.controlled(begin[2]) if self.control else (stage.model, stage.prompts)
         dial = stage.add("LoupeCreativity", model=stage.model, creativity=self.creativity, preset=self.preset, scheduler="simple")
-        model = stage.add("LoupeRegionalDenoise", model=stage.model, jitter=False)
+        model = stage.add("LoupeRegionalDenoise", model=model, jitter=False)
         model = stage.add("LoupeStructurePrior", model=model, reference=begin[1], weight=dial[1], strength="kappa")
         model = stage.add("LoupeLatentAdjustment", model=model, reference=begin, preset="custom", alpha=dial[2], beta=0.0, early_end=0.5, late_start=1.0, boundaries="steps")
         sampler = stage.add("KSamplerSelect", sampler_name="euler")
-        drawn = stage.add("SamplerCustom", model=model, add_noise=True, noise_seed=stage.seed, cfg=stage.cfg, sampler=sampler, sigmas=dial, latent_image=begin, **stage.prompts)
+        drawn = stage.add("SamplerCustom", model=model, add_noise=True, noise_seed=stage.seed, cfg=stage.cfg, sampler=sampler, sigmas=dial, latent_image=begin, **prompts)
         return stage.decoded(drawn)
 
 

@@ -17,7 +17,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "coming-from.md"
 MARK = re.compile(r"(<!-- peers: (?P<kind>[\w ]+), (?P<variant>[\w ]+), (?P<scale>\d)x -->\n).*?(<!-- end -->)", re.DOTALL)
 
 COLUMNS = ("area", "seconds", "extra", "base", "truth", "sharp", "seam", "border")
-LEAST = 8  # images that a comparison needs
+DIFFERENCES = ("extra", "base", "truth", "miss", "seam", "border")
+LEAST = 8  # images that a way needs
 SLACK = 1.05  # processor times of the same work differ by so much
 SAME = 0.8  # share of the longest time from which on settings of a family count as equally long
 
@@ -25,12 +26,12 @@ Results = dict[str, Values]  # of one world, see `cache.name_of`
 
 
 def absolute(results: Results, variant: str, scale: int) -> Iterator[str]:
-    """A row a way."""
+    """A row a way with enough images."""
     yield "| way | n | rows | seconds | extra things | fidelity, dB | truth, dB | sharpness | seam | border |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for name, way in ways(variant).items():
         values = arrays(results, way, scale, COLUMNS)
-        if not len(values["area"]):
+        if len(values["area"]) < LEAST:
             continue
         low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
         cells = [shown(values[metric]) for metric in ("extra", "base", "truth", "seam", "border")]
@@ -45,6 +46,8 @@ class Pair:
         found, base = (arrays(results, ways(variant)[which], scale, COLUMNS) for which in (name, REFERENCE))
         self.name, self.n = name, min(len(found["area"]), len(base["area"]))
         self.found, self.base = ({metric: values[: self.n] for metric, values in known.items()} for known in (found, base))
+        for values in (self.found, self.base):
+            values["miss"] = np.abs(np.log2(values["sharp"]))
 
     @property
     def time(self) -> float:
@@ -52,8 +55,8 @@ class Pair:
         return float(np.exp(np.log(self.found["seconds"] / self.base["seconds"]).mean()))
 
     def row(self) -> str:
-        apart = [starred(self.found[metric] - self.base[metric]) for metric in ("extra", "base", "truth", "seam", "border")]
-        apart.insert(3, starred(100 * (self.found["sharp"] / self.base["sharp"] - 1), 0))
+        apart = [starred(self.found[metric] - self.base[metric]) for metric in DIFFERENCES]
+        apart.insert(3, f"{sharpness_ratio(self.found['sharp'])[0]:.2f}")
         return f"| {self.name} | {self.n} | {self.time:.2f} | {self.found['area'].mean():.0f} | {' | '.join(apart)} |"
 
 
@@ -80,11 +83,11 @@ def within_the_time(members: list[Pair]) -> Pair | None:
 
 def equal_time(results: Results, variant: str, scale: int) -> Iterator[str]:
     """A row a family: paired differences to REFERENCE."""
-    yield "| way | n | time, × | rows | extra things | fidelity, dB | truth, dB | sharpness, % | seam | border |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| way | n | time, × | rows | extra things | fidelity, dB | truth, dB | sharpness | miss | seam | border |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     base = Pair(results, variant, scale, REFERENCE)
-    values = [f"{base.base[metric].mean():.2f}" for metric in ("extra", "base", "truth", "seam", "border")]
-    values.insert(3, f"{100 * sharpness_ratio(base.base['sharp'])[0]:.0f}")
+    values = [f"{base.base[metric].mean():.2f}" for metric in DIFFERENCES]
+    values.insert(3, f"{sharpness_ratio(base.base['sharp'])[0]:.2f}")
     yield f"| *{REFERENCE}* | {base.n} | 1 | {base.base['area'].mean():.0f} | {' | '.join(f'*{value}*' for value in values)} |"
     for members in pairs(results, variant, scale).values():
         if (pair := within_the_time(members)) and pair.name != REFERENCE:
