@@ -11,6 +11,7 @@ from typing import Protocol
 from .graph import Graph, Node
 
 NATIVE = 128  # px
+REGION = {"region_width": NATIVE, "region_height": NATIVE}
 STEPS = 20
 OVERLAP = NATIVE // 8  # of TiledDiffusion: 128 of 1024 px
 
@@ -147,7 +148,7 @@ class Regions:
     steps: int = STEPS
 
     def draw(self, stage: Stage) -> Node:
-        model = stage.add("LoupeRegionalDenoise", model=stage.model)
+        model = stage.add("LoupeRegionalDenoise", model=stage.model, **REGION)
         return stage.decoded(stage.sampled(model, stage.encoded(stage.enlarged()), self.denoise, self.steps))
 
 
@@ -163,7 +164,7 @@ class UpscaleYourImage:
         begin = stage.add("LoupeEnlargeImage", image=stage.image, vae=stage.vae, scale_by=stage.scale)
         model, prompts = stage.controlled(begin[2]) if self.control else (stage.model, stage.prompts)
         dial = stage.add("LoupeCreativity", model=stage.model, creativity=self.creativity, preset=self.preset, scheduler="simple")
-        model = stage.add("LoupeRegionalDenoise", model=model, jitter=False)
+        model = stage.add("LoupeRegionalDenoise", model=model, jitter=False, **REGION)
         model = stage.add("LoupeStructurePrior", model=model, reference=begin[1], weight=dial[1], strength="kappa")
         model = stage.add("LoupeLatentAdjustment", model=model, reference=begin, preset="custom", alpha=dial[2], beta=0.0, early_end=0.5, late_start=1.0, boundaries="steps")
         sampler = stage.add("KSamplerSelect", sampler_name="euler")
@@ -180,7 +181,7 @@ class CUpscale:
 
     def draw(self, stage: Stage) -> Node:
         reference = stage.encoded(stage.image)
-        model = stage.add("LoupeRegionalDenoise", model=stage.model, overlap=self.overlap, blend="uniform", jitter=False)
+        model = stage.add("LoupeRegionalDenoise", model=stage.model, overlap=self.overlap, blend="uniform", jitter=False, **REGION)
         model = stage.add("LoupeStructurePrior", model=model, reference=reference, weight=0.2, strength="paper")
         model = stage.add("LoupeAttentionPrior", model=model, reference=reference)
         drawn = stage.add(
@@ -201,7 +202,7 @@ class DemoFusion:
         link = {"lsr": stage.add("LoupeLoadLSR", model_name="mini_lsr.safetensors")} if self.lsr else {}
         drawn = stage.add(
             "LoupeDemoFusionSampler", model=stage.model, reference=stage.encoded(stage.image), vae=stage.vae, scale_by=stage.scale, width=0, height=0,
-            preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts, **link,
+            preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts, **REGION, **link,
         )
         return stage.decoded(drawn)
 
@@ -214,4 +215,4 @@ class PixelSmith:
 
     def draw(self, stage: Stage) -> Node:
         guidance = stage.encoded(stage.enlarged())
-        return stage.decoded(stage.add("LoupePixelSmithSampler", model=stage.model, guidance=guidance, preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts))
+        return stage.decoded(stage.add("LoupePixelSmithSampler", model=stage.model, guidance=guidance, patch_size=NATIVE, preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts))
