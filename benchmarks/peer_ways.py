@@ -165,7 +165,7 @@ class UpscaleYourImage:
         model, prompts = stage.controlled(begin[2]) if self.control else (stage.model, stage.prompts)
         dial = stage.add("LoupeCreativity", model=stage.model, creativity=self.creativity, preset=self.preset, scheduler="simple")
         model = stage.add("LoupeRegionalDenoise", model=model, jitter=False, **REGION)
-        model = stage.add("LoupeStructurePrior", model=model, reference=begin[1], weight=dial[1], strength="kappa")
+        model = stage.add("LoupeStructurePrior", model=model, reference=begin[1], weight=dial[1], mode="kappa")
         model = stage.add("LoupeLatentAdjustment", model=model, reference=begin, preset="custom", alpha=dial[2], beta=0.0, early_end=0.5, late_start=1.0, boundaries="steps")
         sampler = stage.add("KSamplerSelect", sampler_name="euler")
         drawn = stage.add("SamplerCustom", model=model, add_noise=True, noise_seed=stage.seed, cfg=stage.cfg, sampler=sampler, sigmas=dial, latent_image=begin, **prompts)
@@ -182,7 +182,7 @@ class CUpscale:
     def draw(self, stage: Stage) -> Node:
         reference = stage.encoded(stage.image)
         model = stage.add("LoupeRegionalDenoise", model=stage.model, overlap=self.overlap, blend="uniform", jitter=False, **REGION)
-        model = stage.add("LoupeStructurePrior", model=model, reference=reference, weight=0.2, strength="paper")
+        model = stage.add("LoupeStructurePrior", model=model, reference=reference, weight=0.2, mode="paper")
         model = stage.add("LoupeAttentionPrior", model=model, reference=reference)
         drawn = stage.add(
             "KSamplerAdvanced", model=model, add_noise="enable", noise_seed=stage.seed, steps=50, cfg=stage.cfg, sampler_name="euler", scheduler="ddim_uniform",
@@ -214,5 +214,5 @@ class PixelSmith:
     preset: str
 
     def draw(self, stage: Stage) -> Node:
-        guidance = stage.encoded(stage.enlarged())
-        return stage.decoded(stage.add("LoupePixelSmithSampler", model=stage.model, guidance=guidance, patch_size=NATIVE, preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts))
+        guide = stage.encoded(stage.enlarged())
+        return stage.decoded(stage.add("LoupePixelSmithSampler", model=stage.model, guide=guide, patch_size=NATIVE, preset=self.preset, cfg=stage.cfg, seed=stage.seed, **stage.prompts))

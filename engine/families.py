@@ -42,6 +42,7 @@ FAMILIES = (
     Family("SDXL Refiner", ("SDXLRefiner",), "UNetModel", sizes="refiner", attention="unet", pooled=True),
     Family("Mini World", ("MiniWorld",), "UNetModel", 128, sizes="sdxl", attention="unet", pooled=True),
     Family("Mini World, arbitrary scale", ("MiniArbitrary",), "UNetModel", 256, sizes="sdxl", attention="unet", pooled=True),
+    Family("Mini World, flow", ("MiniFlow",), "NextDiT", 128, positions="rope_options"),
     Family("Stable Video Diffusion", ("SVD_img2vid",), "UNetModel", 768, attention="unet"),
     Family("SV3D", ("SV3D_u",), "UNetModel", 576, attention="unet"),
     Family("Stable Zero123", ("Stable_Zero123",), "UNetModel", 256, attention="unet"),

@@ -110,6 +110,10 @@ class MiniArbitrary(comfy.supported_models.SDXL_instructpix2pix):
     """The same for arbitrary scales."""
 
 
+class MiniFlow(comfy.supported_models.ZImage):
+    """The same for the flow transformer, told from Z-Image's."""
+
+
 def latent_format() -> comfy.latent_formats.LatentFormat:
     """The mini world's latent format: 4 channels, factor 8, its own scale factor and preview colors."""
     metadata = file.metadata_of("vae")
@@ -155,7 +159,7 @@ def load_arbitrary(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPa
 
 def load_flow(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
     """MODEL: ComfyUI's Z-Image class at the mini world's size. It takes prompts from `load_clip(masked=True)`."""
-    patcher = _model("flow", comfy.supported_models.ZImage({"image_model": "lumina2", **FLOW_CONFIG}), disable_dynamic)
+    patcher = _model("flow", MiniFlow({"image_model": "lumina2", **FLOW_CONFIG}), disable_dynamic)
     patcher.cached_patcher_init = (load_flow, ())
     return patcher
 

@@ -89,4 +89,4 @@ def test_another_network_in_a_model_s_place_is_told_its_sizes_only():
 
 
 def test_the_mini_world_has_a_native_size_of_its_own():
-    assert [family_of(load().model).native for load in (mini.load_model, mini.load_arbitrary)] == [128, 256]
+    assert [family_of(load().model).native for load in (mini.load_model, mini.load_arbitrary, mini.load_flow, mini.load_few_steps)] == [128, 256, 128, 128]
