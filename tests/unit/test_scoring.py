@@ -1,8 +1,19 @@
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from loupe.benchmarks.scoring import outer_border, self_ssim, sharpness_ratio, ssim
+from loupe.benchmarks.scoring import (
+    detail,
+    interval,
+    outer_border,
+    seam,
+    self_ssim,
+    sharpness,
+    sharpness_ratio,
+    ssim,
+)
+from loupe.methods.regions import RegionLayout
 from loupe.training.mini.render import render
 from loupe.training.mini.scenes import sample_scene
 
@@ -60,3 +71,31 @@ def test_a_faded_outer_border():
     faded[:8] = faded[:8].mean(-1, keepdims=True)  # gray
     assert outer_border(faded) < 0.85
     assert outer_border(np.ascontiguousarray(faded[::-1])) == pytest.approx(outer_border(faded))
+
+
+def test_a_seam_is_a_step_on_a_border_of_regions_and_nowhere_else():
+    layout = RegionLayout.from_overlap(32, 32, 16, 16, 0.0)
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 110, (256, 256, 3)).astype(np.uint8)
+    assert seam(image, layout, 8) == pytest.approx(1, abs=0.15)
+    on, off = image.copy(), image.copy()
+    on[:, 128:] += 60
+    off[:, 100:] += 60
+    assert seam(on, layout, 8) > 10 and seam(off, layout, 8) == pytest.approx(1, abs=0.15)
+
+
+def test_blur_lowers_sharpness_and_detail():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    blurred = cv2.GaussianBlur(image, (0, 0), 1.0)
+    assert sharpness(blurred) < 0.3 * sharpness(image)
+    assert detail(blurred / 255) < 0.2 * detail(image / 255)
+
+
+def test_an_interval_of_a_mean_holds_it_and_shrinks_with_n():
+    values = np.random.default_rng(1).normal(3, 1, 400)
+    widths = []
+    for n in (16, 400):
+        low, high = interval(values[:n])
+        assert low < values[:n].mean() < high
+        widths.append(high - low)
+    assert widths[0] > 3 * widths[1]
