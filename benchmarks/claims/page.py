@@ -55,18 +55,19 @@ def claims(cached: Cached, method: str) -> Iterator[str]:
 
 
 def table(cached: Cached, name: str) -> Iterator[str]:
-    """A row an arm, on the images that all of them have."""
+    """A row an arm, on the images that all measured ones have."""
     shape: Table = TABLES[name]
     results = cached.get(shape.world, {}).get("results", {})
     found = {label: arrays(results, arm, shape.scale, shape.columns) for label, arm in shape.arms.items()}
-    count = min(len(values[shape.columns[0]]) for values in found.values())
+    counts = [len(values[shape.columns[0]]) for values in found.values()]
+    count = min((count for count in counts if count >= LEAST), default=0)
     yield f"| {count} scenes | {' | '.join(METRICS[column].label.removesuffix(', %') for column in shape.columns)} |\n|---|{'---|' * len(shape.columns)}"
     for label, values in found.items():
         yield f"| {label} | {' | '.join(cell(column, values[column][:count]) for column in shape.columns)} |"
 
 
 def cell(column: str, values: np.ndarray) -> str:
-    if not len(values):
+    if len(values) < LEAST:
         return "-"
     if column == "rows":
         return f"{values.mean():.0f}"
