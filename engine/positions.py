@@ -14,7 +14,7 @@ SPAN = 16.0  # of PixelDiT's positions
 def check_positions(model) -> None:
     """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
     if family_of(model).positions is None:
-        raise ValueError(f"positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that ComfyUI lets move. Set positions to 'region'.")
+        raise ValueError(f"rope_positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that ComfyUI lets move. Set rope_positions to 'region'.")
 
 
 def check_compiled(model) -> None:
@@ -62,7 +62,7 @@ class Placed(ViewPatch):
 
     def after(self):
         if self.shift is not None and not self.shift.used:
-            raise ValueError(f"positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set positions to 'region'.")
+            raise ValueError(f"rope_positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set rope_positions to 'region'.")
 
 
 class PositionShift:

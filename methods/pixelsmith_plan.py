@@ -59,7 +59,7 @@ def plan(height: int, width: int, size: int, steps: int, guided_steps: int, seed
         raise ValueError(f"patch_size is {size} latent cells; patches have a center, so use an even number from 2.")
     for axis, length in (("height", height), ("width", width)):
         if length < size:
-            raise ValueError(f"The canvas {axis} is {length} latent cells and patch_size {size}; every side must hold a patch. Enlarge the guidance's {axis} or lower patch_size.")
+            raise ValueError(f"The canvas {axis} is {length} latent cells and patch_size {size}; every side must hold a patch. Enlarge the guide's {axis} or lower patch_size.")
     check_guided_steps(guided_steps, steps)
     if order not in ORDERS:
         raise ValueError(f"order is {order!r}; use one of {', '.join(ORDERS)}.")

@@ -58,7 +58,7 @@ class RegionalDenoise(Part):
             return
         check_positions(model.model)
         if canvas is not None and self.layout_of(canvas).count > 1 and is_compiled(model):
-            raise ValueError("positions is 'canvas', but model is compiled, and would place all regions where the first one lies. Set positions to 'region', or remove TorchCompileModel.")
+            raise ValueError("rope_positions is 'canvas', but model is compiled, and would place all regions where the first one lies. Set rope_positions to 'region', or remove TorchCompileModel.")
 
     def works(self, model, canvas, sigma, inner):
         layout = self.layout_of(canvas)
