@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from ..decoding import Decoding, Drawing
 from ..labs import MOST, Enlarging, Lab
@@ -14,6 +15,7 @@ CLAIMS = [*regional.CLAIMS, *trained.CLAIMS]
 WORLDS = list(dict.fromkeys(world for claim in CLAIMS for world in claim.worlds))
 
 
+@cache
 def lab_of(world: str, scale: int) -> Lab:
     if world in Enlarging.WEIGHTS:
         return Enlarging(world, scale)

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ..cache import Cache, arrays, name_of, read
-from ..labs import Lab, fill, images
+from ..labs import fill, images
 from ..world import write_sheet
 from .page import claims, write
 from .registry import CLAIMS, WORLDS, arms, lab_of
@@ -40,12 +40,10 @@ def needed(world: str) -> dict[int, list[object]]:
 
 
 def measure(worlds: list[str], count: int, only: str) -> None:
-    labs: dict[tuple[str, int], Lab] = {}
     for most in [n for n in ROUNDS if n < count] + [count]:
         for world in worlds:
             for scale, found in needed(world).items():
-                lab = labs.setdefault((world, scale), None) or lab_of(world, scale)
-                labs[world, scale] = lab
+                lab = lab_of(world, scale)
                 fill(lab, Cache(world, lab.weights), [arm for arm in found if only in name_of(arm, scale)], most)
 
 
@@ -53,17 +51,16 @@ def measure(worlds: list[str], count: int, only: str) -> None:
 def changed(worlds: list[str]) -> list[str]:
     """Arms whose image of scene 0 has other metrics than what is kept."""
     until, other = time.monotonic() + QUICK_SECONDS, []
-    labs = {(world, scale): lab_of(world, scale) for world in worlds for scale in needed(world)}
     known = read()
     todo = [(world, scale, arm) for world in worlds for scale, found in needed(world).items() for arm in found]
 
     def kept(item):
         world, scale, arm = item
-        return arrays(known.get(world, {}).get("results", {}), arm, scale, labs[world, scale].metrics)
+        return arrays(known.get(world, {}).get("results", {}), arm, scale, lab_of(world, scale).metrics)
 
     todo = sorted((item for item in todo if len(next(iter(kept(item).values())))), key=lambda item: kept(item).get("rows", [0])[0])
     for world, scale, arm in itertools.takewhile(lambda _: time.monotonic() < until, todo):
-        _, values = labs[world, scale].measure(arm, 0)
+        _, values = lab_of(world, scale).measure(arm, 0)
         for metric, past in kept((world, scale, arm)).items():
             if abs(values[metric] - past[0]) > TOLERANCE.get(metric, 0.003 * abs(past[0]) + 1e-3):
                 other.append(f"{world}: {name_of(arm, scale)}: {metric} is {values[metric]:.4f}, kept is {past[0]:.4f}")
