@@ -10,13 +10,13 @@ import numpy as np
 
 from ..cache import arrays, read
 from ..scoring import interval, shown
-from .claim import LABELS, METRICS, Claim, Comparison, differences, verdict
+from .claim import LABELS, METRICS, Claim, Comparison, Verdict, differences, verdict
 from .registry import CLAIMS, WORLDS
 from .tables import TABLES, Table
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = ("evaluation.md", "cupscale.md", "pixelsmith.md", "clearsr.md", "any-scale.md", "one-dial.md", "shallow-start.md")
-MARK = re.compile(r"(<!-- (?P<kind>claims|table): (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (?P<kind>claims|table|count): (?P<name>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 LEAST = 8  # scenes that a verdict needs
 
 Cached = dict[str, dict]
@@ -54,6 +54,21 @@ def claims(cached: Cached, method: str) -> Iterator[str]:
         yield f"| {claim.text} ({claim.source}) | {metric} | {' | '.join(finding(cached, world, claim) for world in worlds)} |"
 
 
+def count(cached: Cached, name: str) -> Iterator[str]:
+    """How many claims have each verdict in any world, and those that are reversed."""
+    found: dict[Verdict | None, list[str]] = {}
+    for claim in CLAIMS:
+        for world in claim.worlds:
+            comparison = claim.measure(world)
+            values = apart(cached, world, comparison)
+            known = verdict(comparison, values) if len(values) >= LEAST else None
+            found.setdefault(known, []).append(f"{claim.method}, {LABELS.get(world, world)}: {claim.text}")
+    total = sum(map(len, found.values()))
+    words = [f"{len(found.get(which, []))} {which.value}" for which in Verdict] + [f"{len(found[None])} not measured yet"] * (None in found)
+    yield f"Of {total} claims, one for each world: {', '.join(words)}. Reversed here:\n"
+    yield from (f"* {text}" for text in found.get(Verdict.REVERSED, []))
+
+
 def table(cached: Cached, name: str) -> Iterator[str]:
     """A row an arm, on the images that all measured ones have."""
     shape: Table = TABLES[name]
@@ -80,7 +95,7 @@ def cell(column: str, values: np.ndarray) -> str:
 def page(text: str, cached: Cached) -> str:
     """`text` with the tables that its marks name."""
     def fill(match):
-        lines = {"claims": claims, "table": table}[match["kind"]](cached, match["name"])
+        lines = {"claims": claims, "table": table, "count": count}[match["kind"]](cached, match["name"])
         return match[1] + "\n".join(lines) + "\n" + match[match.re.groups]
 
     return MARK.sub(fill, text)

@@ -25,22 +25,22 @@ def clearsr(text: str, source: str):
     return claim("restoring", "ClearSR", text, source)
 
 
-@clearsr("It restores more of the true image than enlarging (bicubic).", "ClearSR, Table 1")
+@clearsr("ClearSR restores more of the true image than enlarging (bicubic).", "ClearSR, Table 1")
 def over_enlarged(world):
     return Comparison(CLEARSR, Restored("enlarged"), "truth", scale=4)
 
 
-@clearsr("Things are recognized that the enlarged image has lost.", "ClearSR, Table 1")
+@clearsr("With ClearSR, things are recognized that the enlarged image has lost.", "ClearSR, Table 1")
 def recognized(world):
     return Comparison(CLEARSR, Restored("enlarged"), "right", scale=4)
 
 
-@clearsr("It restores more than the base model alone at its best start (denoise .3).", "ClearSR, Table 1")
+@clearsr("ClearSR restores more than the base model alone at its best start (denoise .3).", "ClearSR, Table 1")
 def over_the_base(world):
     return Comparison(CLEARSR, Restored("alone", denoise=0.3), "truth", scale=4)
 
 
-@clearsr("It is sharper than enlarging.", "ClearSR, Table 1")
+@clearsr("ClearSR is sharper than enlarging.", "ClearSR, Table 1")
 def sharper(world):
     return Comparison(CLEARSR, Restored("enlarged"), "sharp", scale=4)
 
@@ -108,22 +108,22 @@ def decoder_at_2x(world):
     return decoded("truth", 2)
 
 
-@any_scale("At 3x it is.", "Kim and Kim, Table 2")
+@any_scale("At 3x the implicit decoder is.", "Kim and Kim, Table 2")
 def decoder_at_3x(world):
     return decoded("truth", 3)
 
 
-@any_scale("At 4x it is.", "Kim and Kim, Table 2")
+@any_scale("At 4x the implicit decoder is.", "Kim and Kim, Table 2")
 def decoder_at_4x(world):
     return decoded("truth", 4)
 
 
-@any_scale("At 8x it is.", "Kim and Kim, Table 2")
+@any_scale("At 8x the implicit decoder is.", "Kim and Kim, Table 2")
 def decoder_at_8x(world):
     return decoded("truth", 8)
 
 
-@any_scale("Its edges are truer at 4x.", "Kim and Kim, Figure 4")
+@any_scale("The implicit decoder's edges are truer at 4x.", "Kim and Kim, Figure 4")
 def decoder_edges(world):
     return decoded("gradient", 4, less=True)
 
@@ -138,12 +138,12 @@ def drawn_over_bicubic(world):
     return Comparison(Drawn("image"), Drawn("bicubic"), "truth", scale=4)
 
 
-@any_scale("It beats enlarging from noise as well, as in the paper.", "Kim and Kim, Table 3", "drawing")
+@any_scale("From noise alone, as in the paper, the denoiser beats enlarging (64 to 256 px).", "Kim and Kim, Table 3", "drawing")
 def drawn_from_noise(world):
     return Comparison(Drawn("noise"), Drawn("bicubic"), "truth", scale=4)
 
 
-@any_scale("From noise it does at the true image's mean color.", "docs/any-scale.md", "drawing")
+@any_scale("From noise alone it beats enlarging once both have the true image's mean color.", "docs/any-scale.md", "drawing")
 def drawn_from_noise_even(world):
     return Comparison(Drawn("noise"), Drawn("bicubic"), "even", scale=4)
 
