@@ -133,7 +133,7 @@ class DemoFusionSampler(io.ComfyNode):
                 "and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock "
                 "sampler (Euler)."
             ),
-            search_aliases=["LSRNA", "upscale", "high resolution", "DemoFusion"],
+            search_aliases=["LSRNA", "upscale", "hires fix", "4k", "8k", "high resolution", "DemoFusion"],
             inputs=[
                 io.Model.Input(
                     "model",

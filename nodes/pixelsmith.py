@@ -33,7 +33,7 @@ class PixelSmithSampler(io.ComfyNode):
                 "Enlarge the image and encode it for PixelSmith, or enlarge the latent with Upscale Latent (LSR) "
                 "and Add Noise at Edges for LSRNA-PixelSmith."
             ),
-            search_aliases=["PixelSmith", "LSRNA", "upscale", "high resolution", "slider", "patch denoising"],
+            search_aliases=["PixelSmith", "LSRNA", "upscale", "hires fix", "4k", "8k", "high resolution", "slider", "patch denoising"],
             inputs=[
                 io.Model.Input(
                     "model",

@@ -25,7 +25,7 @@ class RegionLayoutNode(io.ComfyNode):
                 "Covers a latent with overlapping regions of one size. Connect it where a node takes regions, and "
                 "look at the preview to see the grid."
             ),
-            search_aliases=["tiles", "tiled diffusion", "MultiDiffusion", "views", "regions"],
+            search_aliases=["tile", "tiles", "tiled diffusion", "MultiDiffusion", "views", "regions"],
             inputs=[
                 io.Latent.Input("samples", tooltip="Latent that gives the canvas size; its content is not used."),
                 *inputs.regions(

@@ -45,7 +45,7 @@ class RegionCrops(io.ComfyNode):
                 "Cuts an image into the regions of a layout, as a list in row-major order: to look at them, or to "
                 "caption them with any node."
             ),
-            search_aliases=["C-Upscale", "tiles", "split image"],
+            search_aliases=["C-Upscale", "tile", "tiles", "split image"],
             inputs=[
                 io.Image.Input("image", tooltip="The image that is being enlarged, at any resolution."),
                 Regions.Input("regions", tooltip="From Region Layout."),

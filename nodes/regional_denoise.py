@@ -23,7 +23,7 @@ class RegionalDenoiseNode(io.ComfyNode):
                 "at every step of any sampler. Prompts, masks, areas, inpainting and ControlNets are cut to each "
                 "region."
             ),
-            search_aliases=["tiled diffusion", "MultiDiffusion", "tiled sampling", "views"],
+            search_aliases=["tile", "tiled", "ultimate upscale", "upscale", "seam", "4k", "8k", "tiled diffusion", "MultiDiffusion", "tiled sampling", "views"],
             inputs=[
                 io.Model.Input(
                     "model",

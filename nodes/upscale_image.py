@@ -22,7 +22,7 @@ class EnlargeImage(io.ComfyNode):
                 "Turns an image into the large latent that Regional Denoise redraws: enlarged with Lanczos, by an "
                 "upscale model, or as a latent by a latent SR model."
             ),
-            search_aliases=["upscale image", "img2img", "Lanczos", "ESRGAN", "LSR"],
+            search_aliases=["upscale", "upscale image", "hires fix", "4k", "8k", "img2img", "Lanczos", "ESRGAN", "LSR"],
             inputs=[
                 io.Image.Input("image", tooltip="Any size; one image or several."),
                 io.Vae.Input("vae", tooltip="The VAE of the model that redraws it."),
@@ -60,7 +60,7 @@ class Creativity(io.ComfyNode):
                 "One dial between keeping an image and inventing detail in it: where the denoise starts and how "
                 "firmly the priors hold it. It means the same on every model."
             ),
-            search_aliases=["denoise", "strength", "fidelity", "upscale image", "img2img"],
+            search_aliases=["denoise", "strength", "detail", "hires fix", "fidelity", "upscale image", "img2img"],
             inputs=[
                 io.Model.Input("model", tooltip="The model that is sampled, with its shift already set."),
                 io.Float.Input(

@@ -49,3 +49,8 @@ def test_help_pages_belong_to_nodes_and_link_what_is_there():
 def test_tooltips_are_a_short_sentence():
     lengths = sorted(len(entry.tooltip) for node in NODES for schema in [node.define_schema()] for entry in (*schema.inputs, *schema.outputs) if entry.tooltip)
     assert len(lengths) > 200 and lengths[len(lengths) // 2] <= 60 and lengths[-1] <= 120
+
+
+@pytest.mark.parametrize("typed", ["tile", "tiled", "4k", "8k", "hires fix", "upscale", "ultimate", "detail", "seam"])
+def test_what_people_type_finds_a_node(typed):
+    assert any(typed in " ".join([schema.display_name, *schema.search_aliases]).lower() for schema in SCHEMAS.values())
