@@ -20,6 +20,7 @@ from ..training.images import to_tensor
 from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
+from . import mini_files
 from .scoring import load_detector, psnr, score_images
 
 
@@ -91,7 +92,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--cfg", type=float, default=4.0)
     parser.add_argument("--sheet", type=Path, help="write the samples as a contact sheet")
+    parser.add_argument("--files", action="store_true", help="write the table of files into docs/mini-world.md, and measure nothing")
     options = parser.parse_args(argv)
+    if options.files:
+        mini_files.write()
+        return
     torch.set_num_threads(1)
     results = {}
     if options.scenes:
