@@ -508,7 +508,7 @@ def test_help_is_shown(page, screenshot):
     page.show(node)
     page.js("(id) => { app.canvas.selectNode(app.graph.getNodeById(id)); }", node)
     page.page.get_by_test_id("info-button").click()
-    page.page.get_by_text("Before and after").first.wait_for()
+    page.page.get_by_text("Connections").first.wait_for()
     screenshot("help")
 
 
