@@ -66,6 +66,10 @@ SHELF = {
         "Decode 4x in regions (PiD)",
         "Encodes your image and decodes the latent at four times its size with PiD, region by region. A latent of Z-Image or Flux can take the encoder's place; for a larger result raise megapixels of *Area of the latent*. Memory must hold one region of 2048 x 2048 pixels; the files take 6 GB, and ComfyUI has to be 0.30 or newer.",
     ),
+    "cupscale_image_sdxl": Template(
+        "Upscale your image 2x with C-Upscale (SDXL)",
+        "Enlarges your image twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the image, a lower one redraws more.",
+    ),
     "lsrna_demofusion_sdxl": Template(
         "Upscale 2x with LSRNA-DemoFusion (SDXL)",
         "Draws an image at 1024 px, enlarges its latent with the LSR network and lets SDXL draw the detail, region by region. The preset *balanced* takes 208 network rows (images x guidance branches), 1,040 with scale_by 4, which makes 4096 px; *LSRNA paper* adds the noise at edges and takes 780 and 3,900.",
@@ -73,10 +77,6 @@ SHELF = {
     "pixelsmith_sdxl": Template(
         "Upscale 4x with PixelSmith (SDXL)",
         "Draws an image at 1024 px and takes it to 2048 and then 4096 px with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure until the noise is down to guided_until. A higher value leaves more to the model.",
-    ),
-    "cupscale_image_sdxl": Template(
-        "Upscale your image 2x with C-Upscale (SDXL)",
-        "Enlarges your image twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the image, a lower one redraws more.",
     ),
     "clearsr_sd21": Template(
         "Restore your image 4x with ClearSR (SD 2.1)",
@@ -86,13 +86,13 @@ SHELF = {
         "Decode one latent at any size (SDXL)",
         "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Loupe brings no decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     ),
-    "lsrna_demofusion": Template(
-        "Upscale 4x with LSRNA-DemoFusion (mini world)",
-        "Draws an image at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
-    ),
     "cupscale": Template(
         "Upscale 2x with C-Upscale (mini world)",
         "C-Upscale: each region is redrawn with a caption of its own (RSP), written by the mini world from what stands there, while two priors hold it to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison.",
+    ),
+    "lsrna_demofusion": Template(
+        "Upscale 4x with LSRNA-DemoFusion (mini world)",
+        "Draws an image at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
     ),
     "clearsr": Template(
         "Restore a poor image 2x with ClearSR (mini world)",
