@@ -26,7 +26,7 @@ def test_curves_take_defaults_for_what_is_not_given(client):
     assert len(plot["default"]["timesteps"]) == 8
     plain = ask(client, "curves/LoupeStructurePrior")
     assert plain["curves"] == plain["default"]["curves"]
-    assert plain["widgets"] == ["weight", "schedule", "strength", "clamp", "compare"]
+    assert plain["widgets"] == ["weight", "schedule", "mode", "clamp", "compare"]
 
 
 @pytest.mark.parametrize("values, reason", [

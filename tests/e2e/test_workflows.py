@@ -154,5 +154,5 @@ def test_value_out_of_range_names_node_and_input(client, demo_workflow):
 
 def test_foreign_file_is_no_lsr(client, demo_workflow):
     demo_workflow[find_node(demo_workflow, "LoupeLoadLSR")]["inputs"]["model_name"] = "mini_unet.safetensors"
-    with pytest.raises(WorkflowError, match="Load Latent Upscale Model (LSR): .*model_name"):
+    with pytest.raises(WorkflowError, match="Load Latent Upscale Model \\(LSR\\): .*model_name"):
         client.run(demo_workflow)
