@@ -366,7 +366,7 @@ def parse(arguments):
 
     demo = commands.add_parser("demo", parents=[existing], allow_abbrev=False, help="make an image into output/")
     demo.add_argument("--prompt", help="what to draw, such as 'red star top left, blue house bottom right, on grass'; with --image, what the image shows")
-    demo.add_argument("--image", metavar="FILE", type=Path, help="an image of yours to enlarge instead of a drawn one")
+    demo.add_argument("--image", metavar="FILE", type=Path, help="your own image to enlarge instead of a drawn one")
     demo.add_argument("--scale", type=int, default=4, choices=(2, 3, 4, 6, 8), help="enlargement (default 4)")
     demo.add_argument("--seed", type=int, help="another image")
     serve = commands.add_parser("serve", parents=[existing], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")

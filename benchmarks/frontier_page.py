@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .cache import Values, arrays, read
-from .scoring import interval, sharpness_ratio, shown
+from .scoring import sharpness_ratio, shown, shown_ratio
 from .settings import CONFIRMED, all_settings, confirmed
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -31,9 +31,8 @@ def absolute(results: Results, scale: int, settings: Mapping[str, object], most:
         values = arrays(results, setting, scale, COLUMNS, most)
         if not len(values["rows"]):
             continue
-        sharp, miss = sharpness_ratio(values["sharp"])
-        low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
-        cells = [shown(values["extra"]), shown(values["base"]), shown(values["truth"]), f"{sharp:.2f} [{low:.2f}, {high:.2f}]", f"{miss:.2f}", shown(values["seam"]), shown(values["border"])]
+        _, miss = sharpness_ratio(values["sharp"])
+        cells = [shown(values["extra"]), shown(values["base"]), shown(values["truth"]), shown_ratio(values["sharp"]), f"{miss:.2f}", shown(values["seam"]), shown(values["border"])]
         yield f"| {name} | {len(values['rows'])} | {values['rows'].mean():.0f} | {' | '.join(cells)} |"
 
 

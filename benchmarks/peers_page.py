@@ -10,7 +10,7 @@ import numpy as np
 
 from .cache import PATH, Values, arrays, read
 from .peer_list import REFERENCE, families, ways
-from .scoring import interval, sharpness_ratio, shown
+from .scoring import interval, sharpness_ratio, shown, shown_ratio
 
 RESULTS = PATH.parent / "peers.json"
 PAGE = Path(__file__).parents[1] / "docs" / "coming-from.md"
@@ -33,9 +33,8 @@ def absolute(results: Results, variant: str, scale: int) -> Iterator[str]:
         values = arrays(results, way, scale, COLUMNS)
         if len(values["area"]) < LEAST:
             continue
-        low, high = 2 ** np.array(interval(np.log2(values["sharp"])))
         cells = [shown(values[metric]) for metric in ("extra", "base", "truth", "seam", "border")]
-        cells.insert(3, f"{sharpness_ratio(values['sharp'])[0]:.2f} [{low:.2f}, {high:.2f}]")
+        cells.insert(3, shown_ratio(values["sharp"]))
         yield f"| {name} | {len(values['area'])} | {values['area'].mean():.0f} | {values['seconds'].mean():.1f} | {' | '.join(cells)} |"
 
 

@@ -148,3 +148,9 @@ def shown(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
     """Mean and interval, as tables have them. sign: "+" writes it before positive numbers too."""
     low, high = interval(values)
     return f"{np.mean(values):{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def shown_ratio(ratios: Sequence[float]) -> str:
+    """Geometric mean and interval of shares of what should be, as tables have them."""
+    logs = np.log2(ratios)
+    return "{:.2f} [{:.2f}, {:.2f}]".format(*2 ** np.array([logs.mean(), *interval(logs)]))

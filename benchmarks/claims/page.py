@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cache import arrays, read
-from ..scoring import interval, shown
+from ..scoring import shown, shown_ratio
 from .claim import LABELS, METRICS, Claim, Comparison, Verdict, differences, verdict
 from .registry import CLAIMS, WORLDS
 from .tables import TABLES, Table
@@ -87,8 +87,7 @@ def cell(column: str, values: np.ndarray) -> str:
     if column == "rows":
         return f"{values.mean():.0f}"
     if METRICS[column].relative:
-        logs = np.log2(values)
-        return "{:.2f} [{:.2f}, {:.2f}]".format(*2 ** np.array([logs.mean(), *interval(logs)]))
+        return shown_ratio(values)
     return shown(values, METRICS[column].digits)
 
 
