@@ -42,6 +42,7 @@ NEWEST, OLDEST = ARCHIVES
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 INSTALLER = "uv==0.13.8"
 TEST_TOOLS = ["pytest==9.2.0", "ruff==0.17.5", "playwright==1.65.2", "hypothesis==6.170.17"]
+REGISTRY_TOOL = "comfy-cli==1.23.0"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome"]
 SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wheels of torch bring CUDA
 
@@ -49,6 +50,7 @@ SPACE = 8 if sys.platform == "linux" else 4  # GB that .venv needs; the Linux wh
 KEEP_BUFFERS = {name: str(1 << 30) for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")}
 
 BROWSER_TESTS = "tests/browser"
+NEWEST_FRONTEND = "1.58.1"  # of comfyui-frontend-package: what users meet who update the page alone
 
 # instruction set: what makes torch and the libraries below it use no newer one. The tests marked `numerics` run under each
 INSTRUCTIONS = {
@@ -88,6 +90,7 @@ def python_in(folder, name="python"):
 
 
 UV = python_in(VENV, "uv")
+REGISTRY = python_in(VENV / REGISTRY_TOOL, "comfy")  # the registry's own command
 
 
 def explain(output):
@@ -188,6 +191,14 @@ def set_up_comfyui(version):
     return comfyui
 
 
+def set_up_registry_tool():
+    """Into an environment of its own: what it needs must not move what ComfyUI has."""
+    if not REGISTRY.exists():
+        folder = REGISTRY.parent.parent
+        run_installer(REGISTRY_TOOL, [UV, "venv", "--clear", folder], CACHE / "uv")
+        run_installer(REGISTRY_TOOL, [UV, "pip", "install", "--python", python_in(folder), REGISTRY_TOOL], CACHE / "uv")
+
+
 def set_up(testing):
     """The environment and the versions of ComfyUI that this checkout needs: its Python and those versions, newest first."""
     python = set_up_venv()
@@ -195,6 +206,7 @@ def set_up(testing):
     set_up_packages("comfyui", TORCH, [versions[0] / "requirements.txt", ROOT / "requirements.txt"])
     if testing:
         set_up_packages("test", TEST_TOOLS)
+        set_up_registry_tool()
         versions.append(set_up_comfyui(OLDEST))
     return python, versions
 
@@ -286,6 +298,16 @@ def read_counts(report):
     return total - failures - errors - skipped, failures + errors
 
 
+def set_up_frontend(python):
+    """The folder of the newest page, which ComfyUI serves with --front-end-root."""
+    folder = CACHE / f"frontend-{NEWEST_FRONTEND}"
+    static = folder / "comfyui_frontend_package" / "static"
+    if not static.is_dir():
+        package = f"comfyui-frontend-package=={NEWEST_FRONTEND}"
+        run_installer(package, [python, "-m", "pip", "install", "--no-deps", "--target", folder, package], CACHE / "pip")
+    return static
+
+
 def test_plan(versions):
     """The pytest runs in order, as (title, comfyui, folders or files, the instruction set or None)."""
     newest, *older = versions
@@ -297,6 +319,7 @@ def test_plan(versions):
     plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None)]
     plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py", "tests/e2e/test_archive.py"], None) for comfyui in older]
     plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None))
+    plan.append((f"browser tests, {newest.name}, frontend {NEWEST_FRONTEND}", newest, [BROWSER_TESTS], "newest frontend"))
     return plan
 
 
@@ -318,7 +341,8 @@ def select(folders, wanted):
 
 
 def run_tests(python, versions, arguments, browser=False):
-    """browser: the tests in a browser only, which are left out with a word where there is none otherwise."""
+    """browser: the tests in a browser only, which are left out with a word where there is none otherwise; on the newest
+    frontend only then."""
     lint = call([python, "-m", "ruff", "check", ROOT], cwd=ROOT)
     wanted, options = split_paths(arguments)
     if browser and not wanted:
@@ -328,8 +352,8 @@ def run_tests(python, versions, arguments, browser=False):
     passed = failed = broken = 0
     try:
         for title, comfyui, folders, instructions in test_plan(versions):
-            folders = select(folders, wanted)
-            if not folders:
+            folders, newest_frontend = select(folders, wanted), instructions == "newest frontend"
+            if not folders or newest_frontend and not browser:
                 continue
             print(f"\n{title}", flush=True)
             chromium = find_browser() if folders[0].startswith(BROWSER_TESTS) else None
@@ -337,11 +361,12 @@ def run_tests(python, versions, arguments, browser=False):
                 print("skipped: there is no Chromium, and apt-get cannot install one here")
                 broken |= browser
                 continue
+            frontend = {"LOUPE_FRONTEND": str(set_up_frontend(python))} if newest_frontend else {}
             report.unlink(missing_ok=True)
-            marked = ["-m", "numerics"] if instructions else ["-m", "not newest"] if comfyui != versions[0] else []
+            marked = ["-m", "numerics"] if instructions in INSTRUCTIONS else ["-m", "not newest"] if comfyui != versions[0] else []
             code = call(
                 [python, ROOT / "dev.py", "inside", comfyui, "pytest", *folders, *marked, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-                cwd=ROOT, env={**os.environ, "LOUPE_COMFYUI": str(comfyui), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", **INSTRUCTIONS.get(instructions, {})},
+                cwd=ROOT, env={**os.environ, "LOUPE_COMFYUI": str(comfyui), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", "LOUPE_REGISTRY": str(REGISTRY), **INSTRUCTIONS.get(instructions, {}), **frontend},
             )
             counts = read_counts(report)
             passed, failed = passed + counts[0], failed + counts[1]
@@ -372,7 +397,7 @@ def parse(arguments):
     serve = commands.add_parser("serve", parents=[existing], allow_abbrev=False, help="ComfyUI for the browser; further arguments go to its main.py")
     serve.add_argument("--port", type=int, default=8188)
     test = commands.add_parser("test", parents=[existing], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
-    test.add_argument("--browser", action="store_true", help="only the tests in Chromium; an error where there is none")
+    test.add_argument("--browser", action="store_true", help="only the tests in Chromium, on two versions of the page; an error where there is none")
     commands.add_parser("train", parents=[existing], allow_abbrev=False, add_help=False, help="train a bundled network")
     commands.add_parser("bench", parents=[existing], allow_abbrev=False, add_help=False, help="run a benchmark")
     commands.add_parser("run", parents=[existing], allow_abbrev=False, add_help=False, help="run a workflow over a folder of images")

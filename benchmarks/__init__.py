@@ -11,5 +11,6 @@ COMMANDS = {
     "mini-world": "mini_world",
     "peers": "peers",
     "pixelsmith-calls": "pixelsmith_calls",
+    "soak": "soak",
     "speed": "speed",
 }

@@ -1,9 +1,13 @@
 """Nodes and links of an API workflow as the page saves them."""
 
+import uuid
+
 from ..headless.client import node_title
 from .model_files import MODELS, TRAINED, download
+from .pack import declared
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+DRAWN = ("IMAGECOMPARE",)  # widgets without a value
 OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
 
 TITLE, SLOT, WIDGET = 30, 20, 24
@@ -15,17 +19,30 @@ GAP, PADDING, GROUP_TITLE = 60, 20, 40
 
 
 def definitions_of(client):
-    """The server's /object_info, with the `panel` of each node that the pack draws one in."""
-    info = client.get_json("/object_info")
+    """The server's /object_info, with the `version` of each node's pack and the `panel` of each that Loupe draws one in."""
+    info, core = client.get_json("/object_info"), versions_of(client)["comfyui_version"]
+    for name, definition in info.items():
+        definition["version"] = declared("version") if name.startswith("Loupe") else core
     for name, panel in client.get_json("/loupe/panels").items():
         info[name]["panel"] = panel
     return info
 
 
+def versions_of(client):
+    return client.get_json("/system_stats")["system"]
+
+
+def new_id(*names):
+    """The same UUID for the same names, so that making a file again changes nothing."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(("loupe", *names))))
+
+
 def inputs_of(definition):
-    """(name, type, options, optional) of every input, in the page's order."""
+    """(name, type, options, optional) of every input, in the page's order, but for what only the page fills."""
     for section in ("required", "optional"):
         for name, (kind, *options) in definition["input"].get(section, {}).items():
+            if kind in DRAWN:
+                continue
             yield name, "COMBO" if isinstance(kind, list) else kind, options[0] if options else {}, section == "optional"
 
 
@@ -63,18 +80,18 @@ def ancestors(workflow, key):
     return found
 
 
-def widget_values(node, definition):
-    """Values by position, with the widgets that only the page has: what follows a seed, the upload button."""
-    values = []
+def widgets(node, definition):
+    """{name: value} in the page's order, with the widgets that only the page has: what follows a seed, the upload button."""
+    values = {}
     for name, kind, options, _ in inputs_of(definition):
         if not is_widget(kind, options):
             continue
         value = node["inputs"].get(name, options.get("default"))
-        values.append(options.get("default", "") if is_link(value) else value)
+        values[name] = options.get("default", "") if is_link(value) else value
         if kind == "INT" and options.get("control_after_generate", name in ("seed", "noise_seed")):
-            values.append("fixed")
+            values["control_after_generate"] = "fixed"
         if options.get("image_upload"):
-            values.append("image")
+            values["upload"] = "image"
     return values
 
 
@@ -98,19 +115,19 @@ def size_of(node, definition):
     sockets = sum(not is_widget(kind, options) for kind, options in inputs)
     texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6
-    widgets = len(widget_values(node, definition)) - texts
+    lines = len(widgets(node, definition)) - texts
     if "panel" in definition:
         height += definition["panel"]["height"] + MARGIN
-    return TEXT[0] if texts else WIDTH, height + WIDGET * widgets + TEXT[1] * texts + (8 if widgets or texts else 0)
+    return TEXT[0] if texts else WIDTH, height + WIDGET * lines + TEXT[1] * texts + (8 if lines or texts else 0)
 
 
 def height_of(node, definition):
     """Height without the title bar in that renderer in which it is larger."""
-    widgets = [(kind, options) for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options)]
-    shown = [VUE_SLIDER if options.get("display") == "slider" else VUE_WIDGET for _, options in widgets if not options.get("advanced") and not options.get("multiline")]
+    values = [(kind, options) for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options)]
+    shown = [VUE_SLIDER if options.get("display") == "slider" else VUE_WIDGET for _, options in values if not options.get("advanced") and not options.get("multiline")]
     sockets = sum(not is_widget(kind, options) for _, kind, options, _ in inputs_of(definition))
     absent = any(isinstance(value, str) and value in (*MODELS, *TRAINED) for value in node["inputs"].values())
-    advanced = any(options.get("advanced") for _, options in widgets)
+    advanced = any(options.get("advanced") for _, options in values)
     badge = is_ours(node) or bool(definition.get("experimental"))
     lines = max(1, badge + advanced) + absent  # a badge, a button for more inputs, a word on a missing file
     height = SLOT * max(sockets, len(definition["output"]), 1) + VUE_SLOTS + sum(shown) + VUE_LINE * lines
@@ -120,7 +137,7 @@ def height_of(node, definition):
 
 
 def properties(key, node, definition):
-    found = {"cnr_id": "loupe" if is_ours(node) else "comfy-core", "Node name for S&R": node["class_type"]}
+    found = {"cnr_id": "loupe" if is_ours(node) else "comfy-core", "ver": definition["version"], "Node name for S&R": node["class_type"]}
     files = [value for value in node["inputs"].values() if isinstance(value, str) and value in MODELS]
     if files:
         found["models"] = [download(name) for name in files]
@@ -143,7 +160,8 @@ def make_nodes(workflow, info, places):
             "outputs": [{"name": name, "type": kind, "links": []} for name, kind in zip(definition["output_name"], definition["output"])],
             **({} if node_title(workflow, key) == definition["display_name"] else {"title": node_title(workflow, key)}),
             "properties": properties(key, node, definition),
-            "widgets_values": widget_values(node, definition),
+            "widgets_values": list(widgets(node, definition).values()),
+            "widgets_values_named": widgets(node, definition),
         }
     return nodes
 
@@ -183,3 +201,20 @@ def place_section(workflow, info, keys, left, top):
         x += width + GAP
         height = max(height, y - TITLE - top)
     return places, (x - GAP + PADDING - left, height)
+
+
+def saved(name, nodes, links, groups, frontend, subgraphs=()):
+    """A file of the page (version 0.4); `name` is told from all others. frontend: version of the page that reads it first."""
+    return {
+        "id": new_id(name),
+        "revision": 0,
+        "last_node_id": max(node["id"] for node in nodes),
+        "last_link_id": len(links),
+        "nodes": nodes,
+        "links": links,
+        "groups": groups,
+        **({"definitions": {"subgraphs": list(subgraphs)}} if subgraphs else {}),
+        "config": {},
+        "extra": {"frontendVersion": frontend},
+        "version": 0.4,
+    }

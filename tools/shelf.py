@@ -6,6 +6,11 @@ from typing import NamedTuple
 class Template(NamedTuple):
     title: str  # the template's file name, which the browser shows
     note: str  # what it does, what to change, what it needs
+    widgets: dict[str, tuple[str, str]] = {}  # {name: (node, input)}: those in sight where the rest is behind one node
+
+
+PROMPT = {"prompt": ("What the image shows", "text")}
+DIAL = {"scale_by": ("Enlarge Image", "scale_by"), "creativity": ("Creativity", "creativity"), "seed": ("Draw", "noise_seed")}
 
 
 def dial(model, side, files):
@@ -21,54 +26,67 @@ SHELF = {
     "upscale_zimage": Template(
         "Upscale your image (Z-Image Turbo)",
         dial("Z-Image Turbo", 1024, "the files take 21 GB"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_krea2": Template(
         "Upscale your image (Krea 2 Turbo)",
         dial("Krea 2 Turbo", 1024, "the files take 19 GB, and ComfyUI has to be 0.30 or newer"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_krea2_captions": Template(
         "Upscale your image with a caption for each region (Krea 2 Turbo)",
         dial("Krea 2 Turbo, whose text encoder looks at each region and writes its prompt", 1024, "the files take 19 GB, and ComfyUI has to be 0.30 or newer"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_qwen": Template(
         "Upscale your image (Qwen-Image)",
         dial("Qwen-Image and its LoRA for few steps", 1328, "the files take 32 GB"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_qwen_edit": Template(
         "Upscale your image (Qwen-Image-Edit)",
         dial("Qwen-Image-Edit, which sees its part of the enlarged image beside each region", 1024, "the files take 31 GB"),
+        {"prompt": ("What to do with the image", "prompt"), **DIAL},
     ),
     "upscale_flux2_klein": Template(
         "Upscale your image (Flux.2 Klein)",
         dial("Flux.2 Klein 4B", 1024, "the files take 16 GB"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_sdxl": Template(
         "Upscale your image (SDXL)",
         dial("SDXL in 20 steps with guidance", 1024, "any SDXL checkpoint works"),
+        {**PROMPT, "negative_prompt": ("Negative prompt", "text"), **DIAL},
     ),
     "upscale_sdxl_few_steps": Template(
         "Upscale your image in few steps (SDXL)",
         dial("SDXL and a LoRA for few steps, without guidance", 1024, "another few-step LoRA works too, with its own sampler and scheduler"),
+        {**PROMPT, **DIAL},
     ),
     "upscale_sdxl_tile": Template(
         "Upscale your image with a tile ControlNet (SDXL)",
-        dial("SDXL and a tile ControlNet that sees each region of the enlarged image", 1024, "a lower strength of *Apply ControlNet* leaves more freedom"),
+        dial("SDXL and a tile ControlNet that sees each region of the enlarged image", 1024, "a lower strength leaves more freedom"),
+        {**PROMPT, **DIAL, "strength": ("Apply ControlNet", "strength")},
     ),
     "upscale_sd15_tile": Template(
         "Upscale your image with a tile ControlNet (SD 1.5)",
-        dial("SD 1.5 and a tile ControlNet that sees each region of the enlarged image", 512, "a lower strength of *Apply ControlNet* leaves more freedom"),
+        dial("SD 1.5 and a tile ControlNet that sees each region of the enlarged image", 512, "a lower strength leaves more freedom"),
+        {**PROMPT, **DIAL, "strength": ("Apply ControlNet", "strength")},
     ),
     "seedvr2": Template(
         "Restore and upscale in regions (SeedVR2)",
-        "Enlarges your image twice and restores it with SeedVR2 in one step, region by region. For 4x set scale_by of *Enlarge* to 4. Memory must hold one region, at any scale; the files take 4 GB, and ComfyUI has to be 0.30 or newer.",
+        "Enlarges your image twice and restores it with SeedVR2 in one step, region by region. For 4x set scale_by to 4. Memory must hold one region, at any scale; the files take 4 GB, and ComfyUI has to be 0.30 or newer.",
+        {"scale_by": ("Enlarge", "scale_by"), "seed": ("Restore", "seed")},
     ),
     "pid_decode": Template(
         "Decode 4x in regions (PiD)",
-        "Encodes your image and decodes the latent at four times its size with PiD, region by region. A latent of Z-Image or Flux can take the encoder's place; for a larger result raise megapixels of *Area of the latent*. Memory must hold one region of 2048 x 2048 pixels; the files take 6 GB, and ComfyUI has to be 0.30 or newer.",
+        "Encodes your image and decodes the latent at four times its size with PiD, region by region. A latent of Z-Image or Flux can take the encoder's place; for a larger result raise megapixels. Memory must hold one region of 2048 x 2048 pixels; the files take 6 GB, and ComfyUI has to be 0.30 or newer.",
+        {**PROMPT, "megapixels": ("Area of the latent", "megapixels"), "seed": ("Decode in regions", "noise_seed"), "latent_vae": ("Load the VAE of the latent", "vae_name"), "pixel_vae": ("Load the VAE of pixels", "vae_name")},
     ),
     "cupscale_image_sdxl": Template(
         "Upscale your image 2x with C-Upscale (SDXL)",
         "Enlarges your image twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the image, a lower one redraws more.",
+        {**PROMPT, "scale_by": ("Enlarge", "scale_by"), "start_at_step": ("Draw with C-Upscale", "start_at_step"), "seed": ("Draw with C-Upscale", "noise_seed")},
     ),
     "lsrna_demofusion_sdxl": Template(
         "Upscale 2x with LSRNA-DemoFusion (SDXL)",
@@ -81,6 +99,7 @@ SHELF = {
     "clearsr_sd21": Template(
         "Restore your image 4x with ClearSR (SD 2.1)",
         "Restores your image at four times its size with ClearSR on SD 2.1-base, region by region. Train the file first: `python dev.py train clearsr --base v2-1_512-ema-pruned.safetensors --images FOLDER` makes `clearsr.safetensors` for models/controlnet.",
+        {"scale_by": ("Enlarge to 4x", "scale_by"), "strength": ("Apply ClearSR", "strength"), "adjustment": ("Latent Adjustment (LSA)", "preset"), "seed": ("Restore", "seed")},
     ),
     "any_scale_decode_sdxl": Template(
         "Decode one latent at any size (SDXL)",

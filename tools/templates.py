@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 from ..headless.client import Client, WorkflowError, node_title
 from . import blueprints
+from .folded import make_folded
 from .graph import (
     GAP,
     TITLE,
@@ -24,8 +25,11 @@ from .graph import (
     make_links,
     make_nodes,
     place_section,
+    saved,
     sources,
+    versions_of,
 )
+from .notes import height_of_note, make_note
 from .server import PACK, Server, ServerError
 from .shelf import SHELF
 
@@ -33,7 +37,6 @@ WORKFLOWS = PACK / "workflows"
 THUMBNAIL = 400  # pixels
 MINI = "LoupeLoadMini"
 IMAGES = {"LATENT", "IMAGE", "MASK"}
-NOTE = 110
 WINDOW = 16, 9
 
 
@@ -77,6 +80,7 @@ def layout(workflow, info):
     fill a window best.
     """
     (shared, *shown), places, groups = sections(workflow, info), {}, []
+    note = height_of_note(workflow)
     sizes = [place_section(workflow, info, keys, 0, 0)[1] for _, keys in (shared, *shown)]
     left = sizes[0][0] + GAP
 
@@ -85,40 +89,25 @@ def layout(workflow, info):
         return max((left + width) / WINDOW[0], height / WINDOW[1])
 
     corners, _ = rows_of(sizes[1:], min(range(1, len(sizes)), key=unfit))
-    corners = [(0, TITLE + NOTE + GAP), *((left + x, y) for x, y in corners)]
+    corners = [(0, TITLE + note + GAP), *((left + x, y) for x, y in corners)]
     for number, ((title, keys), corner, size) in enumerate(zip((shared, *shown), corners, sizes), 1):
         places.update(place_section(workflow, info, keys, *corner)[0])
         groups.append({"id": number, "title": title, "bounding": [*corner, *size], "color": "#3f789e", "font_size": 24, "flags": {}})
-    return places, groups, [0, TITLE, sizes[0][0], NOTE]
+    return places, groups, (0, TITLE, sizes[0][0], note)
 
 
-def make_note(number, order, text, rectangle):
-    return {
-        "id": number, "type": "MarkdownNote", "pos": rectangle[:2], "size": rectangle[2:], "flags": {}, "order": order, "mode": 0,
-        "inputs": [], "outputs": [], "title": "About", "properties": {}, "widgets_values": [text], "color": "#432", "bgcolor": "#653",
-    }
-
-
-def make_template(workflow, info, note):
-    """The workflow as the page saves it (version 0.4).
-
-    workflow: API format. info: `definitions_of` the server. note: text of the note node.
-    """
+def make_open(title, template, workflow, info, frontend):
+    """The workflow as the page saves it, all nodes in sight."""
     places, groups, rectangle = layout(workflow, info)
     nodes = make_nodes(workflow, info, places)
     links = make_links(workflow, nodes)
-    last = max(node["id"] for node in nodes.values()) + 1
-    return {
-        "revision": 0,
-        "last_node_id": last,
-        "last_link_id": len(links),
-        "nodes": [*nodes.values(), make_note(last, len(nodes), note, rectangle)],
-        "links": links,
-        "groups": groups,
-        "config": {},
-        "extra": {},
-        "version": 0.4,
-    }
+    note = make_note(workflow, template.note, max(node["id"] for node in nodes.values()) + 1, len(nodes), rectangle)
+    return saved(f"template {title}", [*nodes.values(), note], links, groups, frontend)
+
+
+def make_template(title, template, workflow, info, frontend):
+    """workflow: API format. info: `definitions_of` the server. frontend: the version of its page."""
+    return (make_folded if template.widgets else make_open)(title, template, workflow, info, frontend)
 
 
 def is_mini(workflow):
@@ -186,16 +175,16 @@ def stand_in(name, workflows):
 
 def make_all(client, names, thumbnails):
     """Write the templates and blueprints of `names`, or of the whole shelf, and with `thumbnails` their thumbnails."""
-    info = definitions_of(client)
+    info, frontend = definitions_of(client), versions_of(client)["required_frontend_version"]
     workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted((WORKFLOWS / "api").glob("*.json"))}
     if not {*names, *SHELF} <= set(workflows):
         raise ValueError(f"workflows/api has {', '.join(workflows)}; unknown: {', '.join({*names, *SHELF} - set(workflows))}")
     shown = [name for name in SHELF if name in (names or SHELF)]
     for name in shown:
         file = template_file(name)
-        file.write_text(json.dumps(make_template(workflows[name], info, SHELF[name].note), indent=2) + "\n", encoding="utf-8")
+        file.write_text(json.dumps(make_template(SHELF[name].title, SHELF[name], workflows[name], info, frontend), indent=2) + "\n", encoding="utf-8")
         print(file.relative_to(PACK), flush=True)
-    for file in blueprints.make_all(workflows, names or workflows, info):
+    for file in blueprints.make_all(workflows, names or workflows, info, frontend):
         print(file.relative_to(PACK), flush=True)
     stand_ins = {name: stand_in(name, workflows) for name in shown} if thumbnails else {}
     for mini in dict.fromkeys(stand_ins.values()):

@@ -1,6 +1,7 @@
 """The registry's archive: what it holds, what a scan says of it, and that it runs in a clean ComfyUI."""
 
 import json
+import os
 import shutil
 import subprocess
 import zipfile
@@ -62,6 +63,15 @@ def test_it_is_the_same_again(archive, tmp_path):
 def test_a_scan_finds_nothing_in_it(archive):
     file = zipfile.ZipFile(archive)
     assert [found for name in file.namelist() for found in scan.findings(name, file.read(name))] == []
+
+
+def test_the_registry_s_own_command_finds_nothing_in_it(installed, tmp_path):
+    comfy = os.environ.get("LOUPE_REGISTRY", "")
+    if not os.path.exists(comfy):
+        pytest.skip("comfy-cli is set up by `python dev.py test`")
+    home = {**os.environ, "HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
+    done = subprocess.run([comfy, "--skip-prompt", "--no-enable-telemetry", "node", "validate"], cwd=installed, env=home, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and "checks passed" in done.stdout + done.stderr, done.stdout + done.stderr
 
 
 def test_its_nodes_are_those_of_the_checkout(clean_server, server):

@@ -7,10 +7,10 @@ from urllib.parse import quote
 import pytest
 from loupe.dev import NEWEST
 from loupe.headless.client import Client
-from loupe.tools.model_files import TRAINED
+from loupe.tools.model_files import MODELS, TRAINED
 from loupe.tools.shelf import SHELF
 from loupe.tools.templates import is_mini
-from page import SCALARS, declared, fits, widgets_of
+from page import SCALARS, declared, fits, unfolded, widgets_of
 from PIL import Image
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
@@ -82,7 +82,8 @@ def test_the_newest_comfyui_lacks_nothing(info, comfyui):
 
 
 def nodes_of(template):
-    return [node for node in template["nodes"] if node["type"] not in NOTES]
+    """All, those behind another too."""
+    return [node for node in unfolded(template)[0] if node["type"] not in NOTES]
 
 
 def optional_values(definition):
@@ -135,15 +136,49 @@ def test_links_agree_with_their_slots(template):
 @every
 @pytest.mark.usefixtures("known")
 def test_says_what_its_api_workflow_says(info, template, workflow):
-    links = {link[0]: [str(link[1]), link[2]] for link in template["links"]}
     meant = {key: {**node, "inputs": {**optional_values(info[node["class_type"]]), **node["inputs"]}} for key, node in workflow.items()}
-    said = {}
+    said, (_, sources) = {}, unfolded(template)
     for node in nodes_of(template):
         inputs = {name: value for name, value, *_ in widgets_of(node, info[node["type"]])}
-        inputs.update({slot["name"]: links[slot["link"]] for slot in node["inputs"] if slot["link"]})
+        for place, slot in enumerate(node["inputs"]):
+            if (source := sources.get((node["id"], place))) is not None:
+                inputs[slot["name"]] = [str(source[0]), source[1]]
         title = node.get("title", info[node["type"]]["display_name"])
         said[str(node["id"])] = {"inputs": inputs, "class_type": node["type"], "_meta": {"title": title}}
+    compared = [said.pop(key)["inputs"] for key, node in list(said.items()) if node["class_type"] == "ImageCompare"]
     assert said == meant
+    loads, saves = ([key for key, node in meant.items() if node["class_type"] == kind] for kind in ("LoadImage", "SaveImage"))
+    assert compared == [{"image_a": [load, 0], "image_b": meant[saves[0]]["inputs"]["images"]} for load in loads]
+
+
+@every
+def test_a_template_for_an_image_is_one_node_beside_it(template, workflow):
+    """Which shows the words, files and numbers that a user changes."""
+    if not any(node["class_type"] == "LoadImage" for node in workflow.values()):
+        assert "definitions" not in template
+        return
+    assert [node["type"] for node in template["nodes"] if "-" not in node["type"]] == ["LoadImage", "SaveImage", "ImageCompare", "MarkdownNote"]
+    (fold,) = template["definitions"]["subgraphs"]
+    (node,) = [node for node in template["nodes"] if node["type"] == fold["id"]]
+    shown = [slot["name"] for slot in node["inputs"] if "widget" in slot]
+    assert {"seed"} < set(shown)
+    behind = {link["id"]: link for link in fold["links"]}
+    targets = [next(inner for inner in fold["nodes"] if inner["id"] == behind[slot["linkIds"][0]]["target_id"]) for slot in fold["inputs"]]
+    files = {value for inner in fold["nodes"] for value in inner["widgets_values_named"].values() if value in (*MODELS, *TRAINED)}
+    values = {value for inner in targets for value in inner["widgets_values_named"].values()}
+    assert files <= values
+
+
+@every
+def test_it_tells_where_it_was_made(template, info):
+    """As ComfyUI's own templates do: an id of its own, the page's version, each node's pack and its version."""
+    ids = [json.loads(file.read_text(encoding="utf-8"))["id"] for file in TEMPLATES]
+    assert len(set(ids)) == len(ids) and template["id"] in ids
+    assert template["extra"]["frontendVersion"]
+    ours = next(line.split('"')[1] for line in (WORKFLOWS.parent / "pyproject.toml").read_text(encoding="utf-8").splitlines() if line.startswith("version"))
+    for node in nodes_of(template):
+        pack, version = node["properties"]["cnr_id"], node["properties"]["ver"]
+        assert (pack, version) == (("loupe", ours) if node["type"].startswith("Loupe") else ("comfy-core", NEWEST))
 
 
 @every
@@ -159,6 +194,7 @@ def test_files_to_download_or_train_are_named(template):
             assert model["name"] in files
             assert model["url"].startswith("https://") and model["url"].endswith(model["name"])
             assert model["directory"]
+            assert model["url"] in note
 
 
 @every
@@ -172,7 +208,7 @@ def test_nothing_overlaps(template):
     homes = [sum(g[0] <= b[0] and g[1] <= b[1] and g[2] >= b[2] and g[3] >= b[3] for g in groups) for b in boxes]
     noted = [node["type"] in NOTES for node in template["nodes"]]
     assert sum(noted) == 1
-    assert [home == (0 if note else 1) for home, note in zip(homes, noted)] == [True] * len(homes)
+    assert [home == (0 if note or not groups else 1) for home, note in zip(homes, noted)] == [True] * len(homes)
 
 
 @every
