@@ -32,7 +32,7 @@ STEPS = 20
 class Restored:
     """method: "enlarged" (bicubic), "autoencoder" (the same, encoded and decoded), "true" (the true image, so), "alone" (the
     denoiser without ClearSR) or "clearsr". alpha, beta: Latent Adjustment's, whose reference is the latent of the encoder
-    with LoRA, or without it (plain)."""
+    with LoRA, or without it (plain). mirrored: the windows see the image the wrong way round."""
 
     method: str
     denoise: float = 1.0
@@ -43,6 +43,7 @@ class Restored:
     alpha: float = 0.0
     beta: float = 0.0
     plain: bool = False
+    mirrored: bool = False
 
 
 class Restoring:
@@ -104,6 +105,17 @@ class Restoring:
         return comfy.sample.sample(model, noise, STEPS, 1.0, "euler", "ddim_uniform", positive, self.mini.empty, latent, denoise=denoise, disable_pbar=True, seed=seed)
 
 
+class Mirrored(torch.nn.Module):
+    """A window attention whose keys are those of the mirrored image."""
+
+    def __init__(self, attention: torch.nn.Module):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: torch.Tensor, size: tuple[int, int], x_lr: torch.Tensor) -> torch.Tensor:
+        return self.attention(x, size, x_lr.flip(-1))
+
+
 @contextmanager
 def reduced(network: ClearSR, arm: Restored) -> Iterator[None]:
     """`network` without the parts that `arm` has off."""
@@ -111,7 +123,7 @@ def reduced(network: ClearSR, arm: Restored) -> Iterator[None]:
     kept = network.gspm, [block.attn_lr for block in blocks]
     network.gspm = network.gspm if arm.gspm else None
     for block in blocks:
-        block.attn_lr = block.attn_lr if arm.windows else None
+        block.attn_lr = Mirrored(block.attn_lr) if arm.mirrored else block.attn_lr if arm.windows else None
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 DRAWN = ("IMAGECOMPARE",)  # widgets without a value
 OPTIONAL = 7  # the slot shape that the page draws for inputs that may stay empty
 
-TITLE, SLOT, WIDGET = 30, 20, 24
+TITLE, SLOT, WIDGET, LETTER = 30, 20, 24, 9
 WIDTH, TEXT, IMAGE = 300, (400, 110), (360, 420)
 VUE_SLOTS, VUE_WIDGET, VUE_SLIDER, VUE_LINE = 14, 28, 33, 24  # of the Vue renderer: around the slots, a widget, a line below them
 MARGIN = 4  # around what js/ draws below the widgets of a node
@@ -107,18 +107,24 @@ def slots(definition):
     return sockets + widgets
 
 
+def width_for(title, least):
+    """Of a node: the page makes one that is narrower than its title as wide as that."""
+    return max(least, LETTER * len(title) + TITLE)
+
+
 def size_of(node, definition):
     """Width and height without the title bar. definition: of `definitions_of`."""
+    title = node.get("_meta", {}).get("title", definition["display_name"])
     inputs = [(kind, options) for _, kind, options, _ in inputs_of(definition)]
     if definition["output_node"] or any(options.get("image_upload") for _, options in inputs):
-        return IMAGE
+        return width_for(title, IMAGE[0]), IMAGE[1]
     sockets = sum(not is_widget(kind, options) for kind, options in inputs)
     texts = sum(bool(options.get("multiline")) for _, options in inputs)
     height = SLOT * max(sockets, len(definition["output"]), 1) + 6
     lines = len(widgets(node, definition)) - texts
     if "panel" in definition:
         height += definition["panel"]["height"] + MARGIN
-    return TEXT[0] if texts else WIDTH, height + WIDGET * lines + TEXT[1] * texts + (8 if lines or texts else 0)
+    return width_for(title, TEXT[0] if texts else WIDTH), height + WIDGET * lines + TEXT[1] * texts + (8 if lines or texts else 0)
 
 
 def height_of(node, definition):

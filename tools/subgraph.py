@@ -21,13 +21,13 @@ from .graph import (
     make_nodes,
     new_id,
     place_section,
+    width_for,
 )
 from .pack import declared
 
 CATEGORY = "Image generation and editing/Upscale"  # where ComfyUI's own blueprints for it are
 INPUT_NODE, OUTPUT_NODE = -10, -20  # the page's ids for the two borders of a subgraph
 BORDER = 160
-LETTER = 9  # width of one in a title
 LINK = "id", "origin_id", "origin_slot", "target_id", "target_slot", "type"
 
 
@@ -136,7 +136,7 @@ def make_node(name, fold, subgraph, number, place):
         "id": number,
         "type": subgraph["id"],
         "pos": list(place),
-        "size": [max(TEXT[0] if texts else WIDTH, LETTER * len(name) + TITLE), height],
+        "size": [width_for(name, TEXT[0] if texts else WIDTH), height],
         "flags": {},
         "order": 0,
         "mode": 0,

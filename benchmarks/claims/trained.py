@@ -50,6 +50,11 @@ def windows(world):
     return Comparison(CLEARSR, replace(CLEARSR, windows=False), "truth", scale=4)
 
 
+@clearsr("The DPM's windows look at what they show (mirrored, they cost fidelity).", "docs/clearsr.md")
+def mirrored_windows(world):
+    return Comparison(CLEARSR, replace(CLEARSR, mirrored=True), "truth", scale=4)
+
+
 @clearsr("GSPM adds fidelity (switched off).", "ClearSR, ablation: +.36 dB")
 def gspm(world):
     return Comparison(CLEARSR, replace(CLEARSR, gspm=False), "truth", scale=4)

@@ -45,7 +45,13 @@ OVERLAPS = """(vue) => {
     return { type, left: pos[0], top: pos[1] - LiteGraph.NODE_TITLE_HEIGHT, width, height };
   });
   const meet = (a, b) => a.left < b.left + b.width && b.left < a.left + a.width && a.top < b.top + b.height && b.top < a.top + a.height;
-  return boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.type} lies on ${b.type}`));
+  const groups = app.graph.groups.map(({ pos, size }) => ({ left: pos[0], top: pos[1], width: size[0], height: size[1] }));
+  const leaves = (a, group) => a.left + a.width > group.left + group.width || a.top + a.height > group.top + group.height;
+  const home = (a) => groups.find((group) => group.left <= a.left && a.left <= group.left + group.width && group.top <= a.top && a.top <= group.top + group.height);
+  return [
+    ...boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => meet(a, b)).map((b) => `${a.type} lies on ${b.type}`)),
+    ...boxes.filter((a) => home(a) && leaves(a, home(a))).map((a) => `${a.type} leaves its group`),
+  ];
 }"""
 CURVES = """(panel) => Object.fromEntries([...document.querySelectorAll(`${panel} polyline[data-name].KIND`)].map((line) => [
   line.dataset.name, line.getAttribute("points").split(" ").map((point) => point.split(",").map(Number)),
