@@ -3,7 +3,8 @@
 Bundled workflows of the mini world take turns on one real ComfyUI server, shortened, each time with another seed and every
 second time at another size; one in four is interrupted, and every tenth time all models are unloaded through /free. The
 server's resident memory is read after every unloading, when nothing of a run should be left. The growth is the slope of a
-straight line through the later half of those readings, with its 95 % interval.
+straight line through the later half of those readings, with its 95 % interval; the command fails where it is certainly
+more than 20 MiB a hundred runs.
 
 What is leaked grows with every run. What the C library keeps of freed memory would hide it: the server hands buffers above
 64 KiB back to the system at once, unless --keeping asks for the library's own ways, as a user's server has them. --plain
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -30,6 +32,7 @@ from ..tools.server import PACK, Server
 
 WORKFLOWS = ("cupscale", "lsrna_demofusion", "pixelsmith", "upscale_flow", "clearsr", "arbitrary_scale", "latent_adjustment")
 INTERRUPTED, FREED = 4, 10  # one run in so many
+MOST = 20.0  # MiB a hundred runs
 LATEST = 3.0  # seconds before an interrupt
 EXACT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "MALLOC_ARENA_MAX": "1"}  # of glibc
 
@@ -105,4 +108,6 @@ def main(argv: list[str]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as base, Server(Path(comfy.__path__[0]).parent, base) as server:
         readings = soak(Client(server.url), psutil.Process(server.process.pid), options.runs, options.plain)
     each, low, high = slope(readings)
-    print(f"{options.runs} runs: {readings[0][1]:.0f} MiB after {readings[0][0]}, {readings[-1][1]:.0f} at the end; in the later half {each:+.1f} MiB a hundred runs [{low:+.1f}, {high:+.1f}]")
+    word = "grows" if low > MOST else "flat"
+    print(f"{options.runs} runs: {readings[0][1]:.0f} MiB after {readings[0][0]}, {readings[-1][1]:.0f} at the end; in the later half {each:+.1f} MiB a hundred runs [{low:+.1f}, {high:+.1f}]: {word}")
+    sys.exit(word == "grows")

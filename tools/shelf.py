@@ -97,12 +97,12 @@ SHELF = {
         "Draws an image at 1024 px and takes it to 2048 and then 4096 px with PixelSmith: each time it is enlarged, encoded and redrawn patch by patch, held to its structure until the noise is down to guided_until. A higher value leaves more to the model.",
     ),
     "clearsr_sd21": Template(
-        "Restore your image 4x with ClearSR (SD 2.1)",
+        "Restore your image 4x with ClearSR (SD 2.1, needs a file you train)",
         "Restores your image at four times its size with ClearSR on SD 2.1-base, region by region. Train the file first: `python dev.py train clearsr --base v2-1_512-ema-pruned.safetensors --images FOLDER` makes `clearsr.safetensors` for models/controlnet.",
         {"scale_by": ("Enlarge to 4x", "scale_by"), "strength": ("Apply ClearSR", "strength"), "adjustment": ("Latent Adjustment (LSA)", "preset"), "seed": ("Restore", "seed")},
     ),
     "any_scale_decode_sdxl": Template(
-        "Decode one latent at any size (SDXL)",
+        "Decode one latent at any size (SDXL, needs a file you train)",
         "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Loupe brings no decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     ),
     "cupscale": Template(

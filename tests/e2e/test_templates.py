@@ -182,6 +182,12 @@ def test_it_tells_where_it_was_made(template, info):
 
 
 @every
+def test_the_title_warns_of_a_file_that_none_can_download(file, template):
+    trained = [value for node in nodes_of(template) for value in node["widgets_values"] if value in TRAINED]
+    assert ("needs a file you train" in file.stem) == bool(trained)
+
+
+@every
 def test_files_to_download_or_train_are_named(template):
     for node in nodes_of(template):
         files = [value for value in node["widgets_values"] if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".ckpt"))]
