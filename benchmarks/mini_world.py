@@ -45,13 +45,13 @@ def reconstruction(count: int) -> dict[str, dict[str, float]]:
     """Autoencoder ceiling and latent upscaling: PSNR of the decoded image to the true one, and L1 between scaled latents."""
     vae, scale = load_vae()
     net, _ = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
-    pictures = {size: held_out(count, size) for size in (128, 256, 512)}
-    latents = {size: chunked(vae.encode, x) * scale for size, x in pictures.items()}
+    images = {size: held_out(count, size) for size in (128, 256, 512)}
+    latents = {size: chunked(vae.encode, x) * scale for size, x in images.items()}
 
     def quality(z: torch.Tensor, size: int) -> dict[str, float]:
-        return {"psnr": psnr(chunked(vae.decode, z / scale), pictures[size]), "latent_l1": (z - latents[size]).abs().mean().item()}
+        return {"psnr": psnr(chunked(vae.decode, z / scale), images[size]), "latent_l1": (z - latents[size]).abs().mean().item()}
 
-    table = {f"autoencoder {size}": quality(latents[size], size) for size in pictures}
+    table = {f"autoencoder {size}": quality(latents[size], size) for size in images}
     for low, high in ((128, 256), (128, 512), (256, 512)):
         side = (high // 8, high // 8)
         enlarged = F.interpolate(chunked(vae.decode, latents[low] / scale), (high, high), mode="bicubic")
@@ -68,20 +68,20 @@ def sampling(variant: mini.Variant, count: int, steps: int, cfg: float, sheet: P
     scheduler = "ddim_uniform" if levels_of(model.get_model_object("model_sampling")).table else "simple"
     scenes = [sample_scene(HELD_OUT_SEED + i) for i in range(count)]
     negative = clip.encode_from_tokens_scheduled(clip.tokenize(""))
-    pictures = []
+    images = []
     for i, scene in enumerate(scenes):
         positive = clip.encode_from_tokens_scheduled(clip.tokenize(caption(scene)))
         latent = torch.zeros(1, 4, 16, 16)
         noise = comfy.sample.prepare_noise(latent, i)
         out = comfy.sample.sample(model, noise, steps, cfg, "euler", scheduler, positive, negative, latent, disable_pbar=True, seed=i)
-        pictures.append((vae.decode(out)[0].numpy() * 255).round().astype(np.uint8))
+        images.append((vae.decode(out)[0].numpy() * 255).round().astype(np.uint8))
     if sheet:
         sheet.parent.mkdir(parents=True, exist_ok=True)
-        rows = [np.concatenate(pictures[i:i + 8], 1) for i in range(0, count - count % 8, 8)]
+        rows = [np.concatenate(images[i:i + 8], 1) for i in range(0, count - count % 8, 8)]
         cv2.imwrite(str(sheet), np.concatenate(rows)[..., ::-1])
     net = load_detector()
     truth = [render(scene, 128) for scene in scenes]
-    return {"samples": score_images(net, pictures, scenes), "true renders": score_images(net, truth, scenes)}
+    return {"samples": score_images(net, images, scenes), "true renders": score_images(net, truth, scenes)}
 
 
 def main(argv: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""python dev.py demo: the LSRNA-DemoFusion workflow on the bundled mini world, through the HTTP API."""
+"""python dev.py demo: *Upscale your image* on the bundled mini world, through the HTTP API."""
 
 import json
 import os
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..headless.client import Client, WorkflowError, find_node, node_title
 from .server import PACK, Server, ServerError
 
-WORKFLOW = PACK / "workflows" / "api" / "lsrna_demofusion.json"
+WORKFLOW = PACK / "workflows" / "api" / "upscale.json"
 OUTPUT = PACK / "output"
-NAMES = ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")  # titles of the SaveImage nodes, in order
+NAMES = ("Reference", "Upscaled image")  # titles of the SaveImage nodes, in order
 CELL = 8  # pixels of one latent cell
 
 
@@ -53,22 +53,22 @@ class Progress:
             self.node = None
 
 
-def fit(picture, width, height):
+def fit(image, width, height):
     """The image in its own aspect at about width * height pixels, in whole latent cells."""
-    factor = (width * height / (picture.width * picture.height)) ** 0.5
-    size = [max(1, round(side * factor / CELL)) * CELL for side in picture.size]
-    return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    factor = (width * height / (image.width * image.height)) ** 0.5
+    size = [max(1, round(side * factor / CELL)) * CELL for side in image.size]
+    return image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def use_image(workflow, client, file):
     """Replace the drawn reference by a user's image, at the size that the model draws at."""
-    with Image.open(file) as picture:
+    with Image.open(file) as image:
         size = workflow[find_node(workflow, "EmptyLatentImage")]["inputs"]
-        picture = fit(picture, size["width"], size["height"])
-    size.update(width=picture.width, height=picture.height)
+        image = fit(image, size["width"], size["height"])
+    size.update(width=image.width, height=image.height)
     drawn = find_node(workflow, "KSampler")
     vae = [find_node(workflow, "LoupeLoadMini"), 2]
-    workflow["image"] = {"class_type": "LoadImage", "inputs": {"image": client.upload(picture, "reference.png")}, "_meta": {"title": "Your image"}}
+    workflow["image"] = {"class_type": "LoadImage", "inputs": {"image": client.upload(image, "reference.png")}, "_meta": {"title": "Your image"}}
     workflow["encode"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["image", 0], "vae": vae}, "_meta": {"title": "Encode"}}
     for node in workflow.values():
         for name, value in node["inputs"].items():
@@ -96,18 +96,18 @@ def warn_of_words(client, prompt):
         print(f"demo: {warning}", file=sys.stderr, flush=True)
 
 
-def side_by_side(pictures, labels):
+def side_by_side(images, labels):
     """One row of images at the size of the largest, with labels above."""
-    width = max(picture.width for picture in pictures)
-    height = max(picture.height for picture in pictures)
+    width = max(image.width for image in images)
+    height = max(image.height for image in images)
     gap, head = max(4, width // 64), max(20, width // 14)
     font = ImageFont.load_default(size=head * 0.6)
-    sheet = Image.new("RGB", (len(pictures) * (width + gap) - gap, height + head), "white")
+    sheet = Image.new("RGB", (len(images) * (width + gap) - gap, height + head), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, (picture, label) in enumerate(zip(pictures, labels)):
+    for column, (image, label) in enumerate(zip(images, labels)):
         left = column * (width + gap)
         draw.text((left + width / 2, head / 2), label, fill="black", font=font, anchor="mm")
-        sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (left, head))
+        sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, head))
     return sheet
 
 
@@ -145,14 +145,14 @@ def main(comfyui, options, _):
     (PACK / ".cache").mkdir(exist_ok=True)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # networks this small lose time to more threads
     try:
-        seconds, pictures = make_images(comfyui, options)
+        seconds, images = make_images(comfyui, options)
     except (WorkflowError, ServerError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    file = free_name(f"lsrna_demofusion_{options.scale}x")
-    pictures[-1].save(file)
+    file = free_name(f"upscaled_{options.scale}x")
+    images[-1].save(file)
     compared = file.with_name(f"{file.stem}_compared.png")
-    side_by_side(pictures, NAMES).save(compared)
-    print(f"\n{file}   {pictures[-1].width} x {pictures[-1].height}\n{compared}   {' | '.join(NAMES)}")
+    side_by_side(images, NAMES).save(compared)
+    print(f"\n{file}   {images[-1].width} x {images[-1].height}\n{compared}   {' | '.join(NAMES)}")
     print(f"{seconds:.0f} s for the workflow, {time.monotonic() - started:.0f} s in all")
     return 0

@@ -105,13 +105,13 @@ SHELF = {
         "Decode one latent at any size (SDXL, needs a file you train)",
         "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Loupe brings no decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     ),
+    "upscale": Template(
+        "Draw an image and upscale it (mini world)",
+        "Draws an image at the mini world's native 128 px and enlarges it twice, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity.",
+    ),
     "cupscale": Template(
         "Upscale 2x with C-Upscale (mini world)",
         "C-Upscale: each region is redrawn with a caption of its own (RSP), written by the mini world from what stands there, while two priors hold it to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison.",
-    ),
-    "lsrna_demofusion": Template(
-        "Upscale 4x with LSRNA-DemoFusion (mini world)",
-        "Draws an image at the mini world's native 128 px, enlarges it four times with LSRNA-DemoFusion, and shows two plainer enlargements for comparison. Everything it needs comes with Loupe: press Run, then change the prompt.",
     ),
     "clearsr": Template(
         "Restore a poor image 2x with ClearSR (mini world)",

@@ -140,12 +140,12 @@ def make_thumbnail(client, workflow, info):
     """Run the workflow: the contact sheet that it ends with, or the first image that it saves beside the last."""
     run = client.run(workflow)
     shown = [key for _, keys in sections(workflow, info) for key in keys if info[workflow[key]["class_type"]]["output_node"]]
-    pictures = {key: client.images(run, key)[0] for key in shown}
-    last = pictures[shown[-1]]
+    images = {key: client.images(run, key)[0] for key in shown}
+    last = images[shown[-1]]
     if workflow[shown[-1]]["class_type"] == "PreviewImage":
         image = last.convert("RGB").resize((THUMBNAIL, round(THUMBNAIL * last.height / last.width)), Image.Resampling.LANCZOS)
     else:
-        image = before_and_after(next(pictures[key] for key in shown if workflow[key]["class_type"] == "SaveImage"), last)
+        image = before_and_after(next(images[key] for key in shown if workflow[key]["class_type"] == "SaveImage"), last)
     return image, run.seconds
 
 

@@ -44,7 +44,7 @@ def square_maker(frozen: vae.FrozenVAE, options: argparse.Namespace):
         for image in halvings(pixels, options.octaves):
             for square in cut(image, options.square):
                 latents = {str(reduction): frozen.encode(images.to_unit_tensor(images.shrink_bicubic(square, reduction)))[0].half() for reduction in options.reductions}
-                yield {}, {**latents, "picture": torch.from_numpy(square.copy()).permute(2, 0, 1)}
+                yield {}, {**latents, "image": torch.from_numpy(square.copy()).permute(2, 0, 1)}
 
     return make
 
@@ -59,7 +59,7 @@ class Squares:
         """(scaled latents (B, C, h, w) of the reduced squares, the squares (B, 3, H, W) in [-1, 1])."""
         entries = [self.shards.entries[i] for i in indices]
         latents = torch.stack([self.shards.read(entry, str(reduction)) for entry in entries]).float()
-        return latents, torch.stack([self.shards.read(entry, "picture") for entry in entries]).float() / 127.5 - 1
+        return latents, torch.stack([self.shards.read(entry, "image") for entry in entries]).float() / 127.5 - 1
 
     def draw(self, count: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, tuple[int, int], Region]:
         """(latents, squares, size of the image asked for, the part of it that is compared)."""

@@ -43,7 +43,7 @@ class Shards:
         """Write what is missing: `make(image, uint8 (H, W, 3))` yields (facts, tensors) for each square of an image."""
         plan = self._plan(list(images), rank, ranks)
         missing = [shard for shard in range(rank, len(plan), ranks) if not self.path(shard).exists()]
-        with tqdm(total=sum(len(plan[shard]) for shard in missing), desc="encoding", unit="picture", disable=rank > 0 or not missing) as bar:
+        with tqdm(total=sum(len(plan[shard]) for shard in missing), desc="encoding", unit="image", disable=rank > 0 or not missing) as bar:
             for shard in missing:
                 self._write(shard, plan[shard], images, make, bar)
         if ranks > 1:
@@ -92,7 +92,7 @@ class Shards:
                 continue
             for facts, parts in make(name, pixels):
                 key = str(len(entries))
-                entries[key] = {"picture": name, **facts}
+                entries[key] = {"image": name, **facts}
                 tensors.update((f"{key}.{part}", value.contiguous()) for part, value in parts.items())
         partial = self.path(shard).with_suffix(".partial")
         save_file(tensors, partial, {"entries": json.dumps(entries)})

@@ -136,7 +136,7 @@ def test_pairs_are_encoded_apart(taesd, images):
     image = cv2.imread(str(images / "0.png"))[..., ::-1]
     shards.prepare({}, None)
     # 88 x 80 is covered by two overlapping squares of 80
-    mine = [entry for entry in shards.entries if entry.facts["picture"] == "0.png"]
+    mine = [entry for entry in shards.entries if entry.facts["image"] == "0.png"]
     assert [entry.facts["pairs"] for entry in mine] == [[[2, 80]]] * 2
     square = image[:, 8:88]
     for side, pixels in ((80, square), (40, shrink_bicubic(square, 2))):
@@ -180,7 +180,7 @@ def test_new_images_are_added_and_other_settings_refused(taesd, images):
     assert os.stat("run/lsr-tiny.data/00000.safetensors").st_mtime_ns == before
     shards = Shards(Path("run/lsr-tiny.data"), {})
     shards.prepare({}, None)
-    assert {entry.facts["picture"] for entry in shards.entries if entry.shard == 1} == {"new.png"}
+    assert {entry.facts["image"] for entry in shards.entries if entry.shard == 1} == {"new.png"}
     with pytest.raises(SystemExit, match="seed 0 .now 5."):
         train_lsr(taesd, images, "--steps", "2", "--seed", "5")
 

@@ -34,8 +34,8 @@ def client(server):
 
 
 @pytest.fixture
-def demo_workflow():
-    """The demo's workflow at 2x, with the paper's settings in fewer steps."""
+def lsrna_workflow():
+    """LSRNA-DemoFusion's workflow at 2x, with the paper's settings in fewer steps."""
     workflow = json.loads((ROOT / "workflows" / "api" / "lsrna_demofusion.json").read_text(encoding="utf-8"))
     for node in workflow.values():
         if "scale_by" in node["inputs"]:

@@ -97,12 +97,12 @@ def test_the_demo_names_the_words_that_its_world_does_not_know(client, capsys):
     assert "prompt is None" in json.loads(client.post_json("/loupe/words", {}))["error"]
 
 
-def test_a_run_is_told_in_words(client, demo_workflow):
-    sampler = demo_workflow[find_node(demo_workflow, "LoupeDemoFusionSampler")]["inputs"]
+def test_a_run_is_told_in_words(client, lsrna_workflow):
+    sampler = lsrna_workflow[find_node(lsrna_workflow, "LoupeDemoFusionSampler")]["inputs"]
     sampler.update(seed=77, regions_per_call=1, steps=6, strength=0.6)
-    node = find_node(demo_workflow, "LoupeDemoFusionSampler")
+    node = find_node(lsrna_workflow, "LoupeDemoFusionSampler")
     told = []
-    client.run(demo_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)
+    client.run(lsrna_workflow, watch=lambda kind, data: told.append(data) if kind == "loupe.progress" else None)
     told = [data for data in told if data["node"] == node]
     words = re.compile(r"step (\d+) of 6 · view (\d+) of 13(?: · [\d.]+ views/s · \d+:\d\d left)?$")
     first, *rest, last = told

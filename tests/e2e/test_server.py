@@ -1,4 +1,4 @@
-"""What must hold on every supported version of ComfyUI: the nodes are there, described, and the demo's workflow runs."""
+"""What must hold on every supported version of ComfyUI: the nodes are there, described, and LSRNA-DemoFusion runs."""
 
 import re
 
@@ -63,15 +63,15 @@ def test_translations_are_served(server, info):
             assert set(node["outputs"]) == {str(i) for i in range(len(info[name]["output"]))}
 
 
-def test_demo_workflow(client, demo_workflow, likeness):
+def test_lsrna_demofusion(client, lsrna_workflow, likeness):
     events = []
-    run = client.run(demo_workflow, lambda kind, data: events.append((kind, data)))
-    pictures = {title: client.images(run, find_node(demo_workflow, "SaveImage", title))[0] for title in ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")}
+    run = client.run(lsrna_workflow, lambda kind, data: events.append((kind, data)))
+    pictures = {title: client.images(run, find_node(lsrna_workflow, "SaveImage", title))[0] for title in ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")}
     assert pictures["Reference"].size == (128, 128)
     for title in ("Bicubic latent", "LSR", "LSRNA-DemoFusion"):
         assert pictures[title].size == (256, 256)
         assert np.asarray(pictures[title]).std() > 10
         assert likeness(pictures[title], pictures["Reference"]) > 0.8, title
-    sampler = find_node(demo_workflow, "LoupeDemoFusionSampler")
+    sampler = find_node(lsrna_workflow, "LoupeDemoFusionSampler")
     steps = [data["value"] for kind, data in events if kind == "progress" and data["node"] == sampler and data["max"] == 6]
     assert steps == list(range(1, 7))
