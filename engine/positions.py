@@ -1,5 +1,7 @@
 """Where transformers believe a region to lie: rotary positions shifted to its place on the canvas."""
 
+import inspect
+
 import torch
 from comfy.patcher_extension import WrappersMP
 
@@ -9,12 +11,25 @@ from .views import ViewPatch, patch_size
 
 POSITIONS = ("region", "canvas")
 SPAN = 16.0  # of PixelDiT's positions
+UPDATE = "rope_positions is 'canvas', but this version of ComfyUI does not let {}'s positions be moved. Update ComfyUI, or set rope_positions to 'region'."
 
 
 def check_positions(model) -> None:
     """Raises ValueError for a model (BaseModel) whose positions cannot be shifted."""
-    if family_of(model).positions is None:
+    positions = family_of(model).positions
+    if positions in ROPE_OPTIONS and not reads_options(model.diffusion_model):
+        raise ValueError(UPDATE.format(type(model).__name__))
+    if positions is None:
         raise ValueError(f"rope_positions is 'canvas', which moves rotary positions; {type(model).__name__} has none that ComfyUI lets move. Set rope_positions to 'region'.")
+
+
+def reads_options(network: torch.nn.Module) -> bool:
+    """Whether this version of ComfyUI lets the network's positions be moved by options; one that does not would draw every
+    region as the first one, without a word. Told by its source, where that is at hand."""
+    try:
+        return "rope_options" in inspect.getsource(inspect.getmodule(type(network)))
+    except (OSError, TypeError):
+        return True
 
 
 def check_compiled(model) -> None:
@@ -62,7 +77,7 @@ class Placed(ViewPatch):
 
     def after(self):
         if self.shift is not None and not self.shift.used:
-            raise ValueError(f"rope_positions is 'canvas', but this version of ComfyUI does not let {type(self.model).__name__}'s positions be moved. Update ComfyUI, or set rope_positions to 'region'.")
+            raise ValueError(UPDATE.format(type(self.model).__name__))
 
 
 class PositionShift:

@@ -165,3 +165,14 @@ def test_only_distances_count_where_positions_can_be_moved(models):
     for a, b in zip(evaluate("kandinsky5", moved, x), evaluate("kandinsky5", model, x)):
         assert not torch.equal(a, b)
         assert tiny.relative(a, b) < 5e-6
+
+
+def test_a_network_that_does_not_read_positions_is_refused(models, monkeypatch):
+    """As that of an older ComfyUI, whose regions would all lie at the canvas's corner without a word."""
+    name, model = "lumina2", models("lumina2")
+    x, _ = canvas_of(name, model)
+    moved = regional(name, model, positions="canvas")
+    evaluate(name, moved, x)
+    monkeypatch.setattr("inspect.getsource", lambda module: "def forward(self): ...")
+    with pytest.raises(ValueError, match="does not let Lumina2's positions be moved.*Update ComfyUI"):
+        evaluate(name, moved, x)
