@@ -64,7 +64,7 @@ def count(cached: Cached, name: str) -> Iterator[str]:
             known = verdict(comparison, values) if len(values) >= LEAST else None
             found.setdefault(known, []).append(f"{claim.method}, {LABELS.get(world, world)}: {claim.text}")
     total = sum(map(len, found.values()))
-    words = [f"{len(found.get(which, []))} {which.value}" for which in Verdict] + [f"{len(found[None])} not measured yet"] * (None in found)
+    words = [f"{len(found.get(which, []))} {which.value}" for which in Verdict] + ([f"{len(found[None])} not measured yet"] if None in found else [])
     yield f"Of {total} claims, one for each world: {', '.join(words)}. Reversed here:\n"
     yield from (f"* {text}" for text in found.get(Verdict.REVERSED, []))
 
