@@ -107,22 +107,22 @@ SHELF = {
     ),
     "upscale": Template(
         "Draw an image and upscale it (mini world)",
-        "Draws an image at the mini world's native 128 px and enlarges it twice, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity.",
+        "Draws an image at the mini world's native 128 px and enlarges it twice, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "cupscale": Template(
         "Upscale 2x with C-Upscale (mini world)",
-        "C-Upscale: each region is redrawn with a caption of its own (RSP), written by the mini world from what stands there, while two priors hold it to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison.",
+        "C-Upscale: each region is redrawn with a caption of its own (RSP), written by the mini world from what stands there, while two priors hold it to the structure (GSP) and the attention (RAP) of the whole image. The same regions without the three stand beside it for comparison. It takes about 12 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "clearsr": Template(
         "Restore a poor image 2x with ClearSR (mini world)",
-        "Draws an image of the mini world, blurs it, adds noise, and restores it at twice the size with ClearSR: control networks that look at the image's latent, region by region. Latent Adjustment holds the first steps to the image. Put Load Image in place of the example for one of your own; other models need a ClearSR file made for them by `python dev.py train clearsr`.",
+        "Draws an image of the mini world, blurs it, adds noise, and restores it at twice the size with ClearSR: control networks that look at the image's latent, region by region. Latent Adjustment holds the first steps to the image. Put Load Image in place of the example for one of your own; other models need a ClearSR file made for them by `python dev.py train clearsr`. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "compare": Template(
         "Compare six ways to upscale (mini world)",
-        "One image enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again.",
+        "One image enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again. It takes about 15 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "arbitrary_scale": Template(
         "Draw one latent for any size (mini world)",
-        "Draws a small image, shows it to a denoiser that makes one larger latent of it, and decodes that latent at 2x, 3.7x and 8x with the implicit decoder. The three images agree with each other because they are one latent; any other size is as good.",
+        "Draws a small image, shows it to a denoiser that makes one larger latent of it, and decodes that latent at 2x, 3.7x and 8x with the implicit decoder. The three images agree with each other because they are one latent; any other size is as good. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
     ),
 }

@@ -188,6 +188,12 @@ def test_the_title_warns_of_a_file_that_none_can_download(file, template):
 
 
 @every
+def test_the_note_says_how_long_it_takes_where_that_is_known(template, workflow):
+    (note,) = [node["widgets_values"][0] for node in template["nodes"] if node["type"] in NOTES]
+    assert ("seconds on one core" in note) == is_mini(workflow)
+
+
+@every
 def test_files_to_download_or_train_are_named(template):
     for node in nodes_of(template):
         files = [value for value in node["widgets_values"] if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".ckpt"))]
