@@ -43,6 +43,8 @@ def fold_of(template, workflow, load, save):
     for node in workflow.values():
         for name, value in node["inputs"].items():
             if isinstance(value, str) and value in (*MODELS, *TRAINED) and (node["_meta"]["title"], name) not in named:
+                if name in widgets:
+                    raise ValueError(f"two nodes have {name}: give each a name of its own in the widgets of {template.title!r}")
                 widgets[name] = (node["_meta"]["title"], name)
     source, output = workflow[save]["inputs"]["images"]
     return Fold("", template.note, [], {"image": (node_title(workflow, load), 0)}, widgets, {"image": (node_title(workflow, source), output)})

@@ -13,6 +13,7 @@ import tempfile
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 from ..headless.client import Client, WorkflowError, node_title
+from ..training.mini.scenes import COLORS, GROUNDS, SHAPES
 from . import blueprints
 from .folded import make_folded
 from .graph import (
@@ -149,6 +150,18 @@ def make_thumbnail(client, workflow, info):
     return image, run.seconds
 
 
+def of_its_own(workflow, number):
+    """The workflow with a scene that no other template of the shelf has."""
+    words = [words_of(number), words_of(number + 3)]
+    prompt = f"{words[0]} top left, {words[1]} bottom right, on {GROUNDS[number % len(GROUNDS)]}"
+    first = next(key for key, node in workflow.items() if node["class_type"] == "CLIPTextEncode" and node["inputs"]["text"])
+    return {key: {**node, "inputs": {**node["inputs"], "text": prompt}} if key == first else node for key, node in workflow.items()}
+
+
+def words_of(number):
+    return f"{list(COLORS)[3 * number % len(COLORS)]} {SHAPES[number % len(SHAPES)]}"
+
+
 def labeled(image, words="example: the mini world"):
     """For a workflow whose model has not drawn it."""
     image = image.copy()
@@ -186,13 +199,11 @@ def make_all(client, names, thumbnails):
         print(file.relative_to(PACK), flush=True)
     for file in blueprints.make_all(workflows, names or workflows, info, frontend):
         print(file.relative_to(PACK), flush=True)
-    stand_ins = {name: stand_in(name, workflows) for name in shown} if thumbnails else {}
-    for mini in dict.fromkeys(stand_ins.values()):
-        image, seconds = make_thumbnail(client, workflows[mini], info)
-        for name in (name for name in shown if stand_ins[name] == mini):
-            file = template_file(name).with_suffix(".jpg")
-            (image if name == mini else labeled(image)).save(file, quality=88)
-            print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
+    for name in shown if thumbnails else ():
+        mini, file = stand_in(name, workflows), template_file(name).with_suffix(".jpg")
+        image, seconds = make_thumbnail(client, workflows[mini] if name == mini else of_its_own(workflows[mini], list(SHELF).index(name)), info)
+        (image if name == mini else labeled(image)).save(file, quality=88)
+        print(f"{file.relative_to(PACK)}   {seconds:.0f} s", flush=True)
 
 
 def main(comfyui, _, arguments):
