@@ -119,7 +119,7 @@ class AnyScale:
             return bicubic(decoded.image.float(), size, band)
         return self.network.query(decoded, size, band)
 
-    def features_memory(self, h: int, w: int) -> int:
+    def features_memory(self, h: int, w: int) -> float:
         """Bytes that decoding one (h, w) latent takes."""
         if self.vae is None:
             return self.network.features_memory(h, w)
