@@ -21,6 +21,7 @@ from ..training.mini.denoiser import load_vae
 from ..training.mini.render import render
 from ..training.mini.scenes import HELD_OUT_SEED, caption, sample_scene
 from . import mini_files
+from .patch_distance import distances
 from .scoring import load_detector, psnr, score_images
 
 
@@ -36,20 +37,34 @@ def held_out(count: int, size: int) -> torch.Tensor:
     return full if size == 512 else bicubic(full, size)
 
 
+def to_arrays(images: torch.Tensor) -> list[np.ndarray]:
+    """uint8 RGB images of a tensor in -1 .. 1."""
+    return list(((images.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).numpy())
+
+
 def chunked(function, x: torch.Tensor) -> torch.Tensor:
     return torch.cat([function(part) for part in x.split(8)])
 
 
 @torch.no_grad()
 def reconstruction(count: int) -> dict[str, dict[str, float]]:
-    """Autoencoder ceiling and latent upscaling: PSNR of the decoded image to the true one, and L1 between scaled latents."""
+    """Autoencoder ceiling and latent upscaling: PSNR of the decoded image to the true one, L1 between scaled latents, and
+    the distance of its patches from the true one's through the autoencoder, with its 95 % interval."""
     vae, scale = load_vae()
     net, _ = lsr.load(str(BUNDLED / "mini_lsr.safetensors"))
     images = {size: held_out(count, size) for size in (128, 256, 512)}
     latents = {size: chunked(vae.encode, x) * scale for size, x in images.items()}
 
+    def shown(z: torch.Tensor) -> torch.Tensor:
+        return chunked(vae.decode, z / scale)
+
+    best = {size: to_arrays(shown(z)) for size, z in latents.items()}
+
     def quality(z: torch.Tensor, size: int) -> dict[str, float]:
-        return {"psnr": psnr(chunked(vae.decode, z / scale), images[size]), "latent_l1": (z - latents[size]).abs().mean().item()}
+        image = shown(z)
+        patches = distances(to_arrays(image), best[size])
+        low, high = np.percentile(patches[1:], [2.5, 97.5])
+        return {"psnr": psnr(image, images[size]), "latent_l1": (z - latents[size]).abs().mean().item(), "patches": patches[0], "patches_low": low, "patches_high": high}
 
     table = {f"autoencoder {size}": quality(latents[size], size) for size in images}
     for low, high in ((128, 256), (128, 512), (256, 512)):
