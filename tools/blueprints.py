@@ -12,7 +12,7 @@ from .subgraph import Fold, make_node, make_subgraph
 SUBGRAPHS = PACK / "subgraphs"
 
 BLUEPRINTS = {
-    "Restore (ClearSR)": Fold(
+    "Restore Image, ClearSR (Loupe)": Fold(
         "clearsr_sd21",
         "Restores a low-quality image and enlarges it with ClearSR: control networks that look at its latent, region by region, and Latent Adjustment between fidelity and detail.",
         ["ClearSR", "ControlSR", "super resolution", "denoise", "deblur", "Loupe"],
@@ -31,7 +31,7 @@ BLUEPRINTS = {
         },
         {"image": ("Decode the result", 0), "latent": ("Restore", 0)},
     ),
-    "Upscale (C-Upscale)": Fold(
+    "Upscale Image in Tiles, C-Upscale (Loupe)": Fold(
         "cupscale_captions_sdxl",
         "Enlarges an image region by region with C-Upscale: structure and attention of the whole image steer every region, which may have a prompt of its own, typed or written by a vision-language model.",
         ["C-Upscale", "GSP", "RAP", "RSP", "tiled upscale", "Loupe"],
@@ -57,7 +57,7 @@ BLUEPRINTS = {
         {"image": ("Decode C-Upscale", 0)},
         values={"caption_regions": False},
     ),
-    "Upscale (LSRNA-DemoFusion)": Fold(
+    "Upscale Latent in Tiles, LSRNA-DemoFusion (Loupe)": Fold(
         "lsrna_demofusion_sdxl",
         "Enlarges a finished latent with LSRNA-DemoFusion: a super-resolution network for latents, and the last steps drawn again region by region.",
         ["LSRNA", "DemoFusion", "latent upscale", "Loupe"],
@@ -71,7 +71,7 @@ BLUEPRINTS = {
         },
         {"image": ("Decode", 0), "latent": ("DemoFusion Sampler", 0)},
     ),
-    "Upscale Image (Loupe)": Fold(
+    "Upscale Image in Tiles (Loupe)": Fold(
         "upscale_sdxl",
         "Enlarges an image with any model, region by region, with one dial between keeping it and inventing detail. An upscale model, a latent SR model and a tile ControlNet may be connected.",
         ["upscale", "tiled upscale", "Ultimate SD Upscale", "tile ControlNet", "creative upscale", "Loupe"],
@@ -96,7 +96,7 @@ BLUEPRINTS = {
         },
         {"preset": "balanced", "scheduler": "simple", "sampler_name": "euler"},
     ),
-    "Upscale (PixelSmith)": Fold(
+    "Upscale Image in Tiles, PixelSmith (Loupe)": Fold(
         "pixelsmith_sdxl",
         "Enlarges an image with PixelSmith: it is drawn again patch by patch, held to the structure of the small one for the first steps. Use it again on its own result for larger images.",
         ["PixelSmith", "patch upscale", "Loupe"],

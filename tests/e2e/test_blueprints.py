@@ -56,9 +56,15 @@ def test_each_entry_has_its_file():
     assert [file.stem for file in FILES] == sorted(BLUEPRINTS)
 
 
+def test_names_hold_what_people_type():
+    """The page searches blueprints by their names alone."""
+    for name in BLUEPRINTS:
+        assert "Loupe" in name and ("Upscale" in name and "Tiles" in name or "Restore" in name)
+
+
 def test_captions_start_switched_off():
     """So that the blueprint runs without a captioner."""
-    assert BLUEPRINTS["Upscale (C-Upscale)"].values == {"caption_regions": False}
+    assert BLUEPRINTS["Upscale Image in Tiles, C-Upscale (Loupe)"].values == {"caption_regions": False}
 
 
 def test_optional_sockets_are_no_widgets():
@@ -147,8 +153,8 @@ def test_cupscale_runs_on_the_mini_world(client, info, likeness, captions):
         "native_megapixels": 128 * 128 / 1024**2, "region_width": 128, "region_height": 0, "steps": 20, "start_at_step": 14, "cfg": 4.0,
         **({"captioner": ["1", 1], "caption_regions": True} if captions else {}),
     }
-    assert set(given) <= {*BLUEPRINTS["Upscale (C-Upscale)"].inputs, *BLUEPRINTS["Upscale (C-Upscale)"].widgets}
-    inside, ends = expand(ROOT / "subgraphs" / "Upscale (C-Upscale).json", info, given, "inside ")
+    assert set(given) <= {*BLUEPRINTS["Upscale Image in Tiles, C-Upscale (Loupe)"].inputs, *BLUEPRINTS["Upscale Image in Tiles, C-Upscale (Loupe)"].widgets}
+    inside, ends = expand(ROOT / "subgraphs" / "Upscale Image in Tiles, C-Upscale (Loupe).json", info, given, "inside ")
     outside = {key: workflow[key] for key in ("1", "2", "3", "4", "5", decoded)}
     saved = {title: {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": "blueprint"}} for title, source in (("small", [decoded, 0]), ("large", ends["image"]))}
     run = client.run({**outside, **inside, **saved})
@@ -166,8 +172,8 @@ def test_clearsr_runs_on_the_mini_world(client, likeness):
         "image": [low, 0], "model": ["1", 0], "vae": ["1", 2], "positive": ["4", 0], "negative": ["4", 0], "clearsr": "mini_clearsr.safetensors",
         "scale_by": 1.5, "region_width": 128, "region_height": 0, "steps": 8, "cfg": 1.0,
     }
-    assert set(given) <= {*BLUEPRINTS["Restore (ClearSR)"].inputs, *BLUEPRINTS["Restore (ClearSR)"].widgets}
-    inside, ends = expand(ROOT / "subgraphs" / "Restore (ClearSR).json", client.get_json("/object_info"), given, "inside ")
+    assert set(given) <= {*BLUEPRINTS["Restore Image, ClearSR (Loupe)"].inputs, *BLUEPRINTS["Restore Image, ClearSR (Loupe)"].widgets}
+    inside, ends = expand(ROOT / "subgraphs" / "Restore Image, ClearSR (Loupe).json", client.get_json("/object_info"), given, "inside ")
     outside = {key: node for key, node in workflow.items() if int(key) <= int(low) and node["class_type"] != "SaveImage"}
     saved = {title: {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": "blueprint"}} for title, source in (("small", [low, 0]), ("large", ends["image"]))}
     run = client.run({**outside, **inside, **saved})
@@ -180,10 +186,10 @@ def test_clearsr_runs_on_the_mini_world(client, likeness):
 def test_upscale_image_runs_on_the_mini_world(client, info, likeness, optional):
     workflow = read(API / "cupscale.json")
     decoded = find_node(workflow, title="Decode the reference")
-    blueprint = BLUEPRINTS["Upscale Image (Loupe)"]
+    blueprint = BLUEPRINTS["Upscale Image in Tiles (Loupe)"]
     given = {"image": [decoded, 0], "model": ["1", 0], "vae": ["1", 2], "positive": ["2", 0], "negative": ["3", 0], "scale_by": 3.0, "creativity": 0.2, "preset": "fast", "cfg": 4.0, **optional}
     assert set(given) <= {*blueprint.inputs, *blueprint.widgets, *blueprint.optional}
-    inside, ends = expand(ROOT / "subgraphs" / "Upscale Image (Loupe).json", info, given, "inside ")
+    inside, ends = expand(ROOT / "subgraphs" / "Upscale Image in Tiles (Loupe).json", info, given, "inside ")
     outside = {key: workflow[key] for key in ("1", "2", "3", "4", "5", decoded)}
     outside["lsr"] = {"class_type": "LoupeLoadLSR", "inputs": {"model_name": "mini_lsr.safetensors"}}
     saved = {title: {"class_type": "SaveImage", "inputs": {"images": source, "filename_prefix": "blueprint"}} for title, source in (("small", [decoded, 0]), ("large", ends["image"]))}
