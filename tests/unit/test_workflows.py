@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from loupe.headless.client import find_node, node_title
-from loupe.tools.shelf import SHELF
+from loupe.tools.folded import fold_of
+from loupe.tools.shelf import SHELF, Template
+from loupe.tools.templates import of_its_own
 
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 NEGATIVE = "blurry, ugly, duplicate, poorly drawn, deformed, mosaic"  # of DemoFusion's published example
@@ -57,3 +59,24 @@ def test_captions_are_added_to_the_plain_graph():
     sampler = captions[find_node(captions, "SamplerCustom")]["inputs"]
     sampler["positive"] = added[sampler["positive"][0]]["inputs"]["conditioning"]
     assert captions == plain
+
+
+def test_each_thumbnail_has_a_scene_of_its_own():
+    workflow = {"1": {"class_type": "CLIPTextEncode", "inputs": {"text": "red star center, on grass"}}}
+    scenes = {of_its_own(workflow, number)["1"]["inputs"]["text"] for number in range(len(SHELF))}
+    assert len(scenes) == len(SHELF) and all(" top left, " in scene for scene in scenes)
+    assert workflow["1"]["inputs"]["text"] == "red star center, on grass"
+
+
+def test_two_files_of_one_name_need_names():
+    """One would hide the other on the node that both are behind."""
+    vae = {"class_type": "VAELoader", "inputs": {"vae_name": "ae.safetensors"}}
+    workflow = {
+        "1": {**vae, "_meta": {"title": "One"}}, "2": {**vae, "_meta": {"title": "Other"}},
+        "3": {"class_type": "LoadImage", "inputs": {"image": "example.png"}, "_meta": {"title": "Load Image"}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}, "_meta": {"title": "Save"}},
+    }
+    with pytest.raises(ValueError, match="two nodes have vae_name"):
+        fold_of(Template("both", ""), workflow, "3", "4")
+    found = fold_of(Template("both", "", {"other_vae": ("Other", "vae_name")}), workflow, "3", "4")
+    assert found.widgets == {"other_vae": ("Other", "vae_name"), "vae_name": ("One", "vae_name")}
