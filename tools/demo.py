@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..headless.client import Client, WorkflowError, find_node, node_title
 from .server import PACK, Server, ServerError
 
-WORKFLOW = PACK / "workflows" / "api" / "upscale.json"
+WORKFLOW = PACK / "workflows" / "api" / "upscale_mini.json"
 OUTPUT = PACK / "output"
 NAMES = ("Reference", "Upscaled image")  # titles of the SaveImage nodes, in order
 CELL = 8  # pixels of one latent cell

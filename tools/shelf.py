@@ -105,7 +105,7 @@ SHELF = {
         "Decode one latent at any size (SDXL, needs a file you train)",
         "Draws one latent and decodes it at the VAE's own size, at twice and at 3.7 times that. Loupe brings no decoder for SDXL: `python dev.py train implicit-decoder --vae sd_xl_base_1.0.safetensors --images FOLDER` makes `implicit_decoder_sd_xl_base_1.0.safetensors` for models/vae_approx.",
     ),
-    "upscale": Template(
+    "upscale_mini": Template(
         "Draw an image and upscale it (mini world)",
         "Draws an image at the mini world's native 128 px and enlarges it twice, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
     ),

@@ -13,7 +13,6 @@ import tempfile
 from PIL import Image, ImageDraw, ImageFont, ImageStat
 
 from ..headless.client import Client, WorkflowError, node_title
-from ..training.mini.scenes import COLORS, GROUNDS, SHAPES
 from . import blueprints
 from .folded import make_folded
 from .graph import (
@@ -39,6 +38,9 @@ THUMBNAIL = 400  # pixels
 MINI = "LoupeLoadMini"
 IMAGES = {"LATENT", "IMAGE", "MASK"}
 WINDOW = 16, 9
+SHAPES = "ball", "box", "pyramid", "star", "heart", "flower", "house", "tree"  # words of the mini world
+COLORS = "red", "green", "blue", "yellow", "purple", "orange", "white", "cyan"
+GROUNDS = "grass", "sand", "brick", "wood", "water", "sky"
 
 
 # Layout
@@ -159,7 +161,7 @@ def of_its_own(workflow, number):
 
 
 def words_of(number):
-    return f"{list(COLORS)[3 * number % len(COLORS)]} {SHAPES[number % len(SHAPES)]}"
+    return f"{COLORS[3 * number % len(COLORS)]} {SHAPES[number % len(SHAPES)]}"
 
 
 def labeled(image, words="example: the mini world"):

@@ -528,6 +528,6 @@ def test_template_browser_lists_the_pack(page, server, screenshot):
     (name,) = [name for name, files in listed.items() if SHELF["cupscale"].title in files]
     page.js("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.get_by_text(name).first.click()
-    page.page.get_by_text(SHELF["upscale"].title, exact=True).first.wait_for()
+    page.page.get_by_text(SHELF["upscale_mini"].title, exact=True).first.wait_for()
     screenshot("templates")
     page.page.keyboard.press("Escape")
