@@ -99,11 +99,12 @@ def test_ctrl_c_ends_it_on_the_server_too(comfyui, server, image):
     client, folder = Client(server.url), image.parent / "out"
     command = [sys.executable, PACK / "dev.py", "inside", comfyui, "report", "--image", image, "--server", server.url, "--output", folder]
     command += ["--workflow", "upscale_flow", "--set", "Creativity.preset=thorough", "--runs", "1000"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as running:
         while "run 1 of 1000" not in running.stderr.readline():
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
-        running.communicate(timeout=600)
+        running.communicate(timeout=300)
     assert running.returncode == 130 and not folder.exists() and not list(folder.parent.glob(".*"))
     end = time.monotonic() + 60
     while any(client.get_json("/queue").values()):
