@@ -308,18 +308,20 @@ def set_up_frontend(python):
     return static
 
 
-def test_plan(versions):
-    """The pytest runs in order, as (title, comfyui, folders or files, the instruction set or None)."""
+def test_plan(versions, frontend=None):
+    """The pytest runs in order, as (title, comfyui, folders or files, the instruction set or None, the page or None for
+    ComfyUI's own). frontend: the newest page, to be tested too."""
     newest, *older = versions
     in_process = ["tests/unit", "tests/comfyui"]
-    plan = [(f"unit and in-process tests, {newest.name}", newest, in_process, None)]
+    plan = [(f"unit and in-process tests, {newest.name}", newest, in_process, None, None)]
     if platform.machine().lower() in ("x86_64", "amd64"):
-        plan += [(f"numerics with {name}, {newest.name}", newest, in_process, name) for name in INSTRUCTIONS]
-    plan += [(f"in-process tests, {comfyui.name}", comfyui, ["tests/comfyui"], None) for comfyui in older]
-    plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None)]
-    plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py", "tests/e2e/test_archive.py"], None) for comfyui in older]
-    plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None))
-    plan.append((f"browser tests, {newest.name}, frontend {NEWEST_FRONTEND}", newest, [BROWSER_TESTS], "newest frontend"))
+        plan += [(f"numerics with {name}, {newest.name}", newest, in_process, name, None) for name in INSTRUCTIONS]
+    plan += [(f"in-process tests, {comfyui.name}", comfyui, ["tests/comfyui"], None, None) for comfyui in older]
+    plan += [(f"server tests, {newest.name}", newest, ["tests/e2e"], None, None)]
+    plan += [(f"server tests, {comfyui.name}", comfyui, ["tests/e2e/test_server.py", "tests/e2e/test_page.py", "tests/e2e/test_archive.py"], None, None) for comfyui in older]
+    plan.append((f"browser tests, {newest.name}", newest, [BROWSER_TESTS], None, None))
+    if frontend:
+        plan.append((f"browser tests, {newest.name}, frontend {NEWEST_FRONTEND}", newest, [BROWSER_TESTS], None, frontend))
     return plan
 
 
@@ -351,9 +353,9 @@ def run_tests(python, versions, arguments, browser=False):
     report = CACHE / "junit.xml"
     passed = failed = broken = 0
     try:
-        for title, comfyui, folders, instructions in test_plan(versions):
-            folders, newest_frontend = select(folders, wanted), instructions == "newest frontend"
-            if not folders or newest_frontend and not browser:
+        for title, comfyui, folders, instructions, frontend in test_plan(versions, set_up_frontend(python) if browser else None):
+            folders = select(folders, wanted)
+            if not folders:
                 continue
             print(f"\n{title}", flush=True)
             chromium = find_browser() if folders[0].startswith(BROWSER_TESTS) else None
@@ -361,12 +363,11 @@ def run_tests(python, versions, arguments, browser=False):
                 print("skipped: there is no Chromium, and apt-get cannot install one here")
                 broken |= browser
                 continue
-            frontend = {"LOUPE_FRONTEND": str(set_up_frontend(python))} if newest_frontend else {}
             report.unlink(missing_ok=True)
-            marked = ["-m", "numerics"] if instructions in INSTRUCTIONS else ["-m", "not newest"] if comfyui != versions[0] else []
+            marked = ["-m", "numerics"] if instructions else ["-m", "not newest"] if comfyui != versions[0] else []
             code = call(
                 [python, ROOT / "dev.py", "inside", comfyui, "pytest", *folders, *marked, f"--basetemp={CACHE / 'pytest'}", f"--junitxml={report}", *options],
-                cwd=ROOT, env={**os.environ, "LOUPE_COMFYUI": str(comfyui), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", "LOUPE_REGISTRY": str(REGISTRY), **INSTRUCTIONS.get(instructions, {}), **frontend},
+                cwd=ROOT, env={**os.environ, "LOUPE_COMFYUI": str(comfyui), "OMP_NUM_THREADS": "1", "LOUPE_BROWSER": chromium or "", "LOUPE_REGISTRY": str(REGISTRY), **INSTRUCTIONS.get(instructions, {}), **({"LOUPE_FRONTEND": str(frontend)} if frontend else {})},
             )
             counts = read_counts(report)
             passed, failed = passed + counts[0], failed + counts[1]

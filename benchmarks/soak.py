@@ -28,7 +28,9 @@ import numpy as np
 import psutil
 
 from ..headless.client import Client, WorkflowError
+from ..tools.graph import is_link, is_ours
 from ..tools.server import PACK, Server
+from .graph import Graph
 
 WORKFLOWS = ("cupscale", "lsrna_demofusion", "pixelsmith", "upscale_flow", "clearsr", "arbitrary_scale", "latent_adjustment")
 INTERRUPTED, FREED = 4, 10  # one run in so many
@@ -51,14 +53,14 @@ def shortened(workflow: Mapping[str, dict], number: int, plain: bool) -> dict[st
             inputs["steps"] = 3
             if "preset" in inputs:
                 inputs["preset"] = "custom"
-        if "scale_by" in inputs and not isinstance(inputs["scale_by"], list):
+        if "scale_by" in inputs and not is_link(inputs["scale_by"]):
             inputs["scale_by"] = 1.5 + number % 2 / 2
     if not plain:
         return found
     kept = {}
     for key, node in found.items():
-        ours = node["class_type"].startswith("Loupe") and node["class_type"] != "LoupeLoadMini"
-        if not ours and all(value[0] in kept for value in node["inputs"].values() if isinstance(value, list)):
+        loads = node["class_type"] == "LoupeLoadMini"
+        if (loads or not is_ours(node)) and all(value[0] in kept for value in node["inputs"].values() if is_link(value)):
             kept[key] = node
     return kept
 
@@ -90,7 +92,9 @@ def soak(client: Client, server: psutil.Process, runs: int, plain: bool) -> list
             timer.cancel()
         if number % FREED == 0:
             client.post_json("/free", {"unload_models": True, "free_memory": True})
-            client.run({"1": {"class_type": "EmptyLatentImage", "inputs": {"width": 16, "height": 16, "batch_size": 1}}, "2": {"class_type": "SaveLatent", "inputs": {"samples": ["1", 0], "filename_prefix": f"after_{number}"}}})
+            idle = Graph()
+            idle.add("SaveLatent", samples=idle.add("EmptyLatentImage", width=16, height=16, batch_size=1), filename_prefix=f"after_{number}")
+            client.run(idle.nodes)
             readings.append((number, server.memory_info().rss / 2**20))
             print(f"run {number}: {readings[-1][1]:.0f} MiB, {interrupted} interrupted", flush=True)
     return readings

@@ -5,7 +5,7 @@ To add one, write an entry in BLUEPRINTS and run `python dev.py templates WORKFL
 
 import json
 
-from .graph import TITLE, saved
+from .graph import saved
 from .server import PACK
 from .subgraph import Fold, make_node, make_subgraph
 
@@ -119,7 +119,7 @@ def make_blueprint(name, fold, workflow, info, frontend):
     workflow: API format. info: `definitions_of` the server. frontend: its version.
     """
     subgraph = make_subgraph(name, fold, workflow, info)
-    node = make_node(name, fold, subgraph, subgraph["state"]["lastNodeId"] + 1, (0, TITLE))
+    node = make_node(name, fold, subgraph, subgraph["state"]["lastNodeId"] + 1)
     return saved(f"blueprint {name}", [node], [], [], frontend, [subgraph])
 
 

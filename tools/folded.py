@@ -2,7 +2,7 @@
 
 from ..headless.client import node_title
 from .graph import GAP, IMAGE, TITLE, is_link, make_links, make_nodes, saved
-from .model_files import MODELS, TRAINED
+from .model_files import files_of
 from .notes import make_note
 from .subgraph import Fold, make_node, make_subgraph
 
@@ -22,7 +22,7 @@ def make_folded(title, template, workflow, info, frontend):
         compare: {"class_type": "ImageCompare", "_meta": {"title": info["ImageCompare"]["display_name"]}, "inputs": {"image_a": [load, 0], "image_b": [number, 0]}},
     }
     nodes = make_nodes({key: without_links(node) for key, node in shown.items()}, info, dict.fromkeys(shown, (0, TITLE)))
-    nodes[number] = make_node(title, fold, subgraph, int(number), (0, TITLE))
+    nodes[number] = make_node(title, fold, subgraph, int(number))
     links = make_links({**shown, number: {"inputs": {"image": [load, 0]}}}, nodes)
     x = 0
     for order, key in enumerate((load, number, save, compare)):
@@ -40,11 +40,11 @@ def fold_of(template, workflow, load, save):
     """What is between the image and the result, with the template's widgets and then those that name a file."""
     named = set(template.widgets.values())
     widgets = dict(template.widgets)
-    for node in workflow.values():
-        for name, value in node["inputs"].items():
-            if isinstance(value, str) and value in (*MODELS, *TRAINED) and (node["_meta"]["title"], name) not in named:
+    for key, node in workflow.items():
+        for name in files_of(node):
+            if (node_title(workflow, key), name) not in named:
                 if name in widgets:
                     raise ValueError(f"two nodes have {name}: give each a name of its own in the widgets of {template.title!r}")
-                widgets[name] = (node["_meta"]["title"], name)
+                widgets[name] = (node_title(workflow, key), name)
     source, output = workflow[save]["inputs"]["images"]
     return Fold("", template.note, [], {"image": (node_title(workflow, load), 0)}, widgets, {"image": (node_title(workflow, source), output)})

@@ -3,7 +3,7 @@
 import uuid
 
 from ..headless.client import node_title
-from .model_files import MODELS, TRAINED, download
+from .model_files import MODELS, download, files_of
 from .pack import declared
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
@@ -38,7 +38,7 @@ def new_id(*names):
 
 
 def inputs_of(definition):
-    """(name, type, options, optional) of every input, in the page's order, but for what only the page fills."""
+    """(name, type, options, optional) of every input, in the browser's order, but for what only the browser fills."""
     for section in ("required", "optional"):
         for name, (kind, *options) in definition["input"].get(section, {}).items():
             if kind in DRAWN:
@@ -81,7 +81,7 @@ def ancestors(workflow, key):
 
 
 def widgets(node, definition):
-    """{name: value} in the page's order, with the widgets that only the page has: what follows a seed, the upload button."""
+    """{name: value} in the browser's order, with the widgets that only the browser has: what follows a seed, the upload button."""
     values = {}
     for name, kind, options, _ in inputs_of(definition):
         if not is_widget(kind, options):
@@ -132,10 +132,9 @@ def height_of(node, definition):
     values = [(kind, options) for _, kind, options, _ in inputs_of(definition) if is_widget(kind, options)]
     shown = [VUE_SLIDER if options.get("display") == "slider" else VUE_WIDGET for _, options in values if not options.get("advanced") and not options.get("multiline")]
     sockets = sum(not is_widget(kind, options) for _, kind, options, _ in inputs_of(definition))
-    absent = any(isinstance(value, str) and value in (*MODELS, *TRAINED) for value in node["inputs"].values())
     advanced = any(options.get("advanced") for _, options in values)
     badge = is_ours(node) or bool(definition.get("experimental"))
-    lines = max(1, badge + advanced) + absent  # a badge, a button for more inputs, a word on a missing file
+    lines = max(1, badge + advanced) + bool(files_of(node))  # a badge, a button for more inputs, a word on a missing file
     height = SLOT * max(sockets, len(definition["output"]), 1) + VUE_SLOTS + sum(shown) + VUE_LINE * lines
     if "panel" in definition:
         height += definition["panel"]["height"] + 4 * MARGIN
@@ -144,9 +143,9 @@ def height_of(node, definition):
 
 def properties(key, node, definition):
     found = {"cnr_id": "loupe" if is_ours(node) else "comfy-core", "ver": definition["version"], "Node name for S&R": node["class_type"]}
-    files = [value for value in node["inputs"].values() if isinstance(value, str) and value in MODELS]
+    files = files_of(node, MODELS)
     if files:
-        found["models"] = [download(name) for name in files]
+        found["models"] = [download(name) for name in files.values()]
     return found
 
 
@@ -154,6 +153,7 @@ def make_nodes(workflow, info, places):
     nodes = {}
     for order, key in enumerate(in_order(workflow)):
         node, definition = workflow[key], info[workflow[key]["class_type"]]
+        values = widgets(node, definition)
         nodes[key] = {
             "id": int(key),
             "type": node["class_type"],
@@ -166,8 +166,8 @@ def make_nodes(workflow, info, places):
             "outputs": [{"name": name, "type": kind, "links": []} for name, kind in zip(definition["output_name"], definition["output"])],
             **({} if node_title(workflow, key) == definition["display_name"] else {"title": node_title(workflow, key)}),
             "properties": properties(key, node, definition),
-            "widgets_values": list(widgets(node, definition).values()),
-            "widgets_values_named": widgets(node, definition),
+            "widgets_values": list(values.values()),
+            "widgets_values_named": values,
         }
     return nodes
 

@@ -50,6 +50,11 @@ TRAINED = {
 }
 
 
+def files_of(node, known=(*MODELS, *TRAINED)):
+    """{input: file} of a node's inputs that name one of the `known` files."""
+    return {name: value for name, value in node["inputs"].items() if isinstance(value, str) and value in known}
+
+
 def download(name):
     """What a node says of the file, for the page to offer it."""
     folder, url, sha256 = MODELS[name]

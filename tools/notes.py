@@ -1,6 +1,6 @@
 """The note of a template: what it does, and the files that it needs."""
 
-from .model_files import MODELS
+from .model_files import MODELS, files_of
 
 NOTE, LINE = 110, 24  # height without files, and of each of them
 
@@ -12,7 +12,7 @@ def links_to(files):
 
 
 def height_of_note(workflow):
-    files = files_of(workflow)
+    files = downloads(workflow)
     return NOTE + (LINE * (len(files) + 2) if files else 0)
 
 
@@ -20,10 +20,10 @@ def make_note(workflow, text, number, order, rectangle):
     x, y, width, height = rectangle
     return {
         "id": number, "type": "MarkdownNote", "pos": [x, y], "size": [width, height], "flags": {}, "order": order, "mode": 0,
-        "inputs": [], "outputs": [], "title": "About", "properties": {}, "widgets_values": [text + links_to(files_of(workflow))], "color": "#432", "bgcolor": "#653",
+        "inputs": [], "outputs": [], "title": "About", "properties": {}, "widgets_values": [text + links_to(downloads(workflow))], "color": "#432", "bgcolor": "#653",
     }
 
 
-def files_of(workflow):
+def downloads(workflow):
     """Names of the files to download, each once."""
-    return list(dict.fromkeys(value for node in workflow.values() for value in node["inputs"].values() if isinstance(value, str) and value in MODELS))
+    return list(dict.fromkeys(file for node in workflow.values() for file in files_of(node, MODELS).values()))

@@ -122,7 +122,7 @@ def make_subgraph(name, fold, workflow, info):
     }
 
 
-def make_node(name, fold, subgraph, number, place):
+def make_node(name, fold, subgraph, number):
     """The node that the subgraph is behind, without links."""
     texts = sum(fold.widgets[slot["name"]][1] in ("text", "prompt") for slot in subgraph["inputs"] if slot["name"] in fold.widgets)
     sockets = len(subgraph["inputs"]) - len(fold.widgets)
@@ -135,7 +135,7 @@ def make_node(name, fold, subgraph, number, place):
     return {
         "id": number,
         "type": subgraph["id"],
-        "pos": list(place),
+        "pos": [0, TITLE],
         "size": [width_for(name, TEXT[0] if texts else WIDTH), height],
         "flags": {},
         "order": 0,

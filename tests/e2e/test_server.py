@@ -66,12 +66,12 @@ def test_translations_are_served(server, info):
 def test_lsrna_demofusion(client, lsrna_workflow, likeness):
     events = []
     run = client.run(lsrna_workflow, lambda kind, data: events.append((kind, data)))
-    pictures = {title: client.images(run, find_node(lsrna_workflow, "SaveImage", title))[0] for title in ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")}
-    assert pictures["Reference"].size == (128, 128)
+    images = {title: client.images(run, find_node(lsrna_workflow, "SaveImage", title))[0] for title in ("Reference", "Bicubic latent", "LSR", "LSRNA-DemoFusion")}
+    assert images["Reference"].size == (128, 128)
     for title in ("Bicubic latent", "LSR", "LSRNA-DemoFusion"):
-        assert pictures[title].size == (256, 256)
-        assert np.asarray(pictures[title]).std() > 10
-        assert likeness(pictures[title], pictures["Reference"]) > 0.8, title
+        assert images[title].size == (256, 256)
+        assert np.asarray(images[title]).std() > 10
+        assert likeness(images[title], images["Reference"]) > 0.8, title
     sampler = find_node(lsrna_workflow, "LoupeDemoFusionSampler")
     steps = [data["value"] for kind, data in events if kind == "progress" and data["node"] == sampler and data["max"] == 6]
     assert steps == list(range(1, 7))

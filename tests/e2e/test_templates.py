@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 from loupe.dev import NEWEST
 from loupe.headless.client import Client
+from loupe.tools import pack
 from loupe.tools.model_files import MODELS, TRAINED
 from loupe.tools.shelf import SHELF
 from loupe.tools.templates import is_mini
@@ -170,15 +171,14 @@ def test_a_template_for_an_image_is_one_node_beside_it(template, workflow):
 
 
 @every
-def test_it_tells_where_it_was_made(template, info):
+def test_it_tells_where_it_was_made(template):
     """As ComfyUI's own templates do: an id of its own, the page's version, each node's pack and its version."""
     ids = [json.loads(file.read_text(encoding="utf-8"))["id"] for file in TEMPLATES]
     assert len(set(ids)) == len(ids) and template["id"] in ids
     assert template["extra"]["frontendVersion"]
-    ours = next(line.split('"')[1] for line in (WORKFLOWS.parent / "pyproject.toml").read_text(encoding="utf-8").splitlines() if line.startswith("version"))
     for node in nodes_of(template):
-        pack, version = node["properties"]["cnr_id"], node["properties"]["ver"]
-        assert (pack, version) == (("loupe", ours) if node["type"].startswith("Loupe") else ("comfy-core", NEWEST))
+        made = node["properties"]["cnr_id"], node["properties"]["ver"]
+        assert made == (("loupe", pack.declared("version")) if node["type"].startswith("Loupe") else ("comfy-core", NEWEST))
 
 
 @every
