@@ -5,7 +5,7 @@
     python dev.py serve    start ComfyUI with the pack, for the browser
     python dev.py run      run a workflow over a folder of images (docs/headless.md)
     python dev.py report   compare Loupe with ComfyUI's own ways on an image and a model (docs/report.md)
-    python dev.py train    train a bundled network
+    python dev.py train    train a network, for the mini world or your own VAE
     python dev.py bench    run a benchmark
     python dev.py templates   make the template browser's workflows again (docs/contributing.md)
     python dev.py pack     make the archive that the registry publishes
@@ -399,7 +399,7 @@ def parse(arguments):
     serve.add_argument("--port", type=int, default=8188)
     test = commands.add_parser("test", parents=[existing], allow_abbrev=False, help="lint and tests; further arguments go to pytest")
     test.add_argument("--browser", action="store_true", help="only the tests in Chromium, on two versions of the page; an error where there is none")
-    commands.add_parser("train", parents=[existing], allow_abbrev=False, add_help=False, help="train a bundled network")
+    commands.add_parser("train", parents=[existing], allow_abbrev=False, add_help=False, help="train a network, for the mini world or your own VAE")
     commands.add_parser("bench", parents=[existing], allow_abbrev=False, add_help=False, help="run a benchmark")
     commands.add_parser("run", parents=[existing], allow_abbrev=False, add_help=False, help="run a workflow over a folder of images")
     commands.add_parser("report", parents=[existing], allow_abbrev=False, add_help=False, help="compare Loupe with ComfyUI's own ways on an image and a model")

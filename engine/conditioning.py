@@ -123,7 +123,7 @@ def check_conditioning(model, conds: dict, canvas: Canvas) -> None:
     for branch in conds.values():
         for cond in branch:
             for key in UNCUT_KEYS.keys() & cond.keys():
-                raise ValueError(f"The conditioning of {type(model).__name__} holds {UNCUT_KEYS[key]}: it is tied to the whole canvas and cannot be cut to regions.")
+                raise ValueError(f"The conditioning of {type(model).__name__} is tied to the whole canvas and cannot be cut to regions: it holds {UNCUT_KEYS[key]}.")
             for key in coarse & cond.keys():
                 cells = _cells(cond[key], canvas.size)
                 if cells is None or any(canvas.patch % size for size in cells):

@@ -147,25 +147,34 @@ class HintPatches(ViewPatch):
         if views is None:
             return options
         transformer_options, view, cache = options["transformer_options"], views[0], call.run.cache
-        own = {key: cache.get(("patch", key, view), lambda patch=patch: (patch, _cut_patch(patch, view, call.canvas)))[1] for key, patch in self.hints.items()}
+        own = {key: cache.get(("patch", key, view), lambda patch=patch: (patch, _cut_patch(patch, view, call.canvas, cache)))[1] for key, patch in self.hints.items()}
         patches = {name: [own.get(id(patch), patch) for patch in patches] for name, patches in transformer_options["patches"].items()}
         return {**options, "transformer_options": {**transformer_options, "patches": patches}}
 
 
-def _cut_patch(patch, view, canvas):
+def _cut_patch(patch, view, canvas, cache):
     out = copy.copy(patch)
-    height, width = canvas.pixels
 
-    def cropped(image, kernel):
-        return view.pixels(comfy.utils.common_upscale(image, width, height, kernel, "center"), canvas.pixels_per_cell)
+    def cropped(image, kernel, channels=1):
+        return view.pixels(_at_canvas(image, canvas, kernel, channels, cache), canvas.pixels_per_cell)
 
     for name in ("image", "inpaint_image"):
         image = getattr(patch, name, None)
         if image is not None:
-            setattr(out, name, cropped(image.movedim(-1, 1), "area").movedim(1, -1))
+            setattr(out, name, cropped(image, "area", channels=-1).movedim(1, -1))
     if patch.mask is not None:
         out.mask = cropped(patch.mask, "bilinear")
     out.encoded_image_size = None  # of no image: the patch encodes its own again
     if hasattr(patch, "temp_data"):
         out.temp_data = None
     return out
+
+
+def _at_canvas(image, canvas, kernel, channels, cache):
+    """`image` at the size of the canvas, with its dimension `channels` as the second one."""
+    height, width = canvas.pixels
+
+    def make():
+        return image, comfy.utils.common_upscale(image.movedim(channels, 1), width, height, kernel, "center")
+
+    return cache.get(("hint of a patch", id(image), height, width, kernel), make)[1]

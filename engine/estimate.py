@@ -76,18 +76,18 @@ def _minutes(seconds):
 def plan(model, shape: Sequence[int], works: list[Work], branches: int) -> Plan:
     """Of `works` with the parts on `model`, on latents of `shape`."""
     shape = torch.Size(shape)
-    largest = max(works, key=lambda work: work.height * work.width)
-    one = model.model.memory_required([branches * shape[0], *shape[1:-2], largest.height, largest.width])
     engine = engine_of(model)
-    at_once = engine.regions_per_call
-    if not at_once:
-        free = model.get_free_memory(model.load_device) - max(model.model_size() - model.loaded_size(), 0)
-        at_once = min(max(int(free / (1.5 * one)), 1), LARGEST_BATCH)
-    # no more than one evaluation has
     evaluation = engine.works(model.model, Canvas.of(model.model, *shape[-2:]))
-    at_once = min(at_once, max(work.views for work in evaluation))
+    free = model.get_free_memory(model.load_device) - max(model.model_size() - model.loaded_size(), 0)
+    at_once, network = [], []
+    for work in evaluation:
+        one = model.model.memory_required([branches * shape[0], *shape[1:-2], work.height, work.width])
+        fitting = engine.regions_per_call or min(max(int(free / (1.5 * one)), 1), LARGEST_BATCH)
+        at_once.append(min(fitting, work.views))
+        network.append(int(one * at_once[-1]))
+    regions = next((count for count, work in zip(at_once, evaluation) if work.layout is not None), max(at_once))
     canvas = shape.numel() * 4 * (3 + 2 * branches) + shape[0] * sum(work.kept for work in works)
-    return Plan(shape, works, branches, at_once, model.model_size(), int(one * at_once), canvas)
+    return Plan(shape, works, branches, regions, model.model_size(), max(network), canvas)
 
 
 def planned(model, shape: Sequence[int], evaluations: int, branches: int, positive: list | None = None) -> Plan:

@@ -35,8 +35,8 @@ def samples_of(latent: dict, socket: str, model=None) -> torch.Tensor:
         )
     if not samples.isfinite().all():
         raise ValueError(
-            f"{socket} holds values that are not finite (NaN or infinite). The sampling before it went wrong: look "
-            "there for a half precision overflow or an unfit model."
+            f"{socket} holds values that are not finite (NaN or infinite). Check the sampler before it: "
+            "a half-precision overflow or the wrong model is the usual cause."
         )
     if model is not None:
         latent_format = model.get_model_object("latent_format")

@@ -51,9 +51,9 @@ class Edits(NamedTuple):
 def edited(sampler, run, edits: dict[str, Edits]):
     """In here `sampler`'s state is edited, and the run knows whether the sampler draws noise.
 
-    Raises ValueError for samplers whose state cannot be edited.
+    edits: by what messages call them. Raises ValueError for samplers whose state cannot be edited.
     """
-    moving = [key for key, edit in edits.items() if edit.before or edit.evaluated]
+    moving = {title: edit for title, edit in edits.items() if edit.before or edit.evaluated}
     if not moving:
         yield
         return
@@ -61,7 +61,7 @@ def edited(sampler, run, edits: dict[str, Edits]):
     name = type(sampler).__name__ if function is None else _refused(function, run)
     if name:
         raise _cannot(name, moving, "its state cannot be edited step by step" + (" on a flow model" if name in UNSUPPORTED_ON_FLOW.values() else ""))
-    sampler.sampler_function = _edited(function, run, moving, [edits[key] for key in moving])
+    sampler.sampler_function = _edited(function, run, moving)
     try:
         yield
     finally:
@@ -73,27 +73,27 @@ def _refused(function, run):
     return refused.get(getattr(function, "__name__", None))
 
 
-def _cannot(sampler, keys, why):
-    return ValueError(f"The sampler {sampler} cannot carry {', '.join(keys)}: {why}. Choose euler, or another of the sampler list such as dpmpp_2m.")
+def _cannot(sampler, titles, why):
+    return ValueError(f"The sampler {sampler} cannot carry {', '.join(titles)}: {why}. Choose euler, or another of the sampler list such as dpmpp_2m.")
 
 
-def _edited(function, run, keys, edits):
+def _edited(function, run, edits):
     name = getattr(function, "__name__", type(function).__name__)
 
     def sample(model, x, sigmas, extra_args=None, callback=None, **kwargs):
         try:
             found = trace(function, model, x, sigmas, extra_args or {}, kwargs)
         except ValueError as error:
-            raise _cannot(name, keys, str(error)) from error
+            raise _cannot(name, edits, str(error)) from error
         evaluations = _of_steps(found.evaluations, run.schedule)
         if evaluations is None:
-            raise _cannot(name, keys, "it does not report every step")
+            raise _cannot(name, edits, "it does not report every step")
         run.draws_noise = found.draws
-        edited = _EditedModel(model, edits, x.shape, evaluations)
+        edited = _EditedModel(model, edits.values(), x.shape, evaluations)
 
         def edited_callback(info):
             if info["i"] != edited.step:
-                raise _cannot(name, keys, "it evaluates other states than it did on a small latent")
+                raise _cannot(name, edits, "it evaluates other states than it did on a small latent")
             if callback is not None:
                 callback(info)
 

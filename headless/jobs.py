@@ -25,7 +25,7 @@ def read_workflow(file):
     except ValueError as error:
         raise UsageError(f"{file} is not JSON: {error}") from error
     if isinstance(workflow, dict) and "nodes" in workflow:
-        raise UsageError(f"{file} is a workflow of the page. Export it in API format (File > Export (API)).")
+        raise UsageError(f"{file} was saved from the browser. Export it in API format (File > Export (API)).")
     if not workflow or not isinstance(workflow, dict) or not all(isinstance(node, dict) and {"class_type", "inputs"} <= set(node) for node in workflow.values()):
         raise UsageError(f"{file} is not a workflow in API format: it must map node ids to class_type and inputs")
     return workflow

@@ -55,7 +55,7 @@ def parse_prompts(text: str, count: int | None) -> list[str]:
     try:
         entries = json.loads(text, object_pairs_hook=_once)
     except RecursionError:
-        raise ValueError("prompts is JSON of too many brackets in brackets; expected a list of texts, or an object. Correct it, or write one line for each region.") from None
+        raise ValueError("prompts is JSON that is nested too deeply; expected a list of texts, or an object. Correct it, or write one line for each region.") from None
     except json.JSONDecodeError as error:
         line = text.splitlines()[min(error.lineno, len(text.splitlines())) - 1].strip()
         raise ValueError(f"prompts is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}, near {line[:60]!r}. Correct it, or write one line for each region.") from error

@@ -129,9 +129,9 @@ class DemoFusionSampler(io.ComfyNode):
             display_name="DemoFusion Sampler",
             category="Loupe/samplers",
             description=(
-                "Enlarges a finished latent and draws new detail into it. Alone it is DemoFusion; with an LSR, a VAE "
-                "and direct mode it is LSRNA-DemoFusion. Equal to Regional Denoise and DemoFusion before a stock "
-                "sampler (Euler)."
+                "Enlarges a finished latent and draws new detail into it, in few steps by default. Preset DemoFusion "
+                "paper is DemoFusion; preset LSRNA paper, with an LSR and a VAE, is LSRNA-DemoFusion. Equal to "
+                "Regional Denoise and DemoFusion before a stock sampler (Euler)."
             ),
             search_aliases=["LSRNA", "upscale", "hires fix", "4k", "8k", "high resolution", "DemoFusion"],
             inputs=[

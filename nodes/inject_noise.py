@@ -16,8 +16,8 @@ class InjectNoiseNode(io.ComfyNode):
             display_name="Inject Noise",
             category="Loupe/patches",
             description=(
-                "Keeps grain and texture in runs of one or two steps, which come out smooth: the last step removes a "
-                "little less of the image's noise and some of a fresh one. Costs nothing and works with every model."
+                "Keeps some grain in runs of one or two steps, which otherwise come out smooth: the last step swaps a "
+                "small part of the noise that it removes for fresh noise. Calls no network and works with every model."
             ),
             search_aliases=["PixelRush", "noise injection", "slerp", "few steps", "one step", "grain", "texture", "oversmoothing"],
             inputs=[

@@ -83,7 +83,7 @@ class LSRUpscale(io.ComfyNode):
             category="Loupe/latent",
             description=(
                 "Enlarges a finished latent with a trained network, by any factor or to an exact size, without "
-                "decoding it. Add Add Noise at Edges after it and denoise it again for new detail."
+                "decoding it. For new detail put Add Noise at Edges after it and denoise again."
             ),
             search_aliases=["LSRNA", "latent super resolution", "upscale latent"],
             inputs=[

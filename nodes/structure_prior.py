@@ -73,7 +73,7 @@ class StructurePriorNode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "target", options=list(TARGETS), default=TARGETS[0], optional=True, advanced=True,
-                    tooltip="image: for good (paper). prediction: in the step's aim only (I-Max, ScaleDiff).",
+                    tooltip="image: correct state and prediction (paper). prediction: prediction only (I-Max, ScaleDiff).",
                 ),
             ],
             outputs=[

@@ -78,7 +78,7 @@ class Creativity(io.ComfyNode):
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", display_name="sigmas", tooltip="Noise levels for Sampler Custom."),
-                io.Float.Output("structure", display_name="structure", tooltip="Weight for Structure Prior with strength kappa."),
+                io.Float.Output("structure", display_name="structure", tooltip="Weight for Structure Prior, mode kappa."),
                 io.Float.Output("fidelity", display_name="fidelity", tooltip="Alpha for Latent Adjustment (preset custom)."),
             ],
         )

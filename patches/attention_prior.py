@@ -43,6 +43,7 @@ class AttentionPrior(Part):
     the reference, by its place `batch_index` in a batch.
     """
 
+    title: ClassVar[str] = "Regional Attention Prior"
     key: ClassVar[str] = "attention_prior"
     rank: ClassVar[int] = 20
 
@@ -94,7 +95,7 @@ class AttentionPrior(Part):
     def _whole(self, call, branch):
         """The prompts of the whole image. Raises ValueError for those that the prior cannot follow."""
         if any("area" in cond for cond in branch):  # ComfyUI gives each branch the areas of the other
-            raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning Set Mask) instead.")
+            raise ValueError("positive or negative is limited to an area, which the Attention Prior cannot follow. Limit it by a mask (Conditioning (Set Mask)) instead.")
         whole = [cond for cond in branch if REGION not in cond]
         if not whole:
             raise ValueError("positive holds prompts of regions, but none of the whole image, which the Attention Prior needs. Connect the output of Region Prompts as it is.")

@@ -60,6 +60,7 @@ class DilatedPass(Part):
     stay in the image where steps are long.
     """
 
+    title: ClassVar[str] = "DemoFusion's dilated pass"
     key: ClassVar[str] = "dilated_pass"
     rank: ClassVar[int] = 10
 
@@ -127,6 +128,7 @@ class SkipResidual(Part):
     fresh noise instead.
     """
 
+    title: ClassVar[str] = "DemoFusion's skip residual"
     key: ClassVar[str] = "skip_residual"
     rank: ClassVar[int] = 0
 
@@ -197,6 +199,7 @@ class Renormalize(Part):
     reference: unscaled samples of any size.
     """
 
+    title: ClassVar[str] = "DemoFusion's renormalizing"
     key: ClassVar[str] = "renormalize"
     rank: ClassVar[int] = 100
 

@@ -13,6 +13,7 @@ class GuidanceInterval(Part):
     highest, lowest: noise levels as strengths, 0..1 (timestep / 999): 1 is almost pure noise.
     """
 
+    title: ClassVar[str] = "Guidance Interval"
     key: ClassVar[str] = "guidance_interval"
     rank: ClassVar[int] = 5
 

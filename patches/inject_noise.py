@@ -17,6 +17,7 @@ class InjectNoise(Part):
     same fresh noise, which hangs on `seed` and the noise level.
     """
 
+    title: ClassVar[str] = "Inject Noise"
     key: ClassVar[str] = "inject_noise"
     rank: ClassVar[int] = 95  # the prediction that the other edits have left
 

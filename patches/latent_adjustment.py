@@ -25,6 +25,7 @@ class LatentAdjustment(Part):
     "steps" of the run's own steps.
     """
 
+    title: ClassVar[str] = "Latent Adjustment"
     key: ClassVar[str] = "latent_adjustment"
     rank: ClassVar[int] = 90
 

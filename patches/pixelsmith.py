@@ -50,6 +50,7 @@ class PixelSmith(Part):
     size: of a patch, cells. regions_per_call: patches in one network call, 0 for what fits into memory.
     """
 
+    title: ClassVar[str] = "PixelSmith"
     key: ClassVar[str] = "pixelsmith"
     rank: ClassVar[int] = 30
 
@@ -174,13 +175,13 @@ def sample(
 def _check(model):
     if getattr(model.get_model_object("model_sampling"), "noise_scale", 1.0) != 1.0:
         raise ValueError("model is trained with scaled noise, for which PixelSmith's mixing of noise levels is not defined. Use an eps, v or flow model with unit noise.")
-    carried = parts_of(model)
+    carried = [part.title for part in parts_of(model).values()]
     if carried:
         raise ValueError(f"model carries {', '.join(carried)}, which work on a canvas at one noise level; PixelSmith cuts the canvas itself and holds two levels at a time. Connect the model from before those nodes.")
     options = with_wrappers(model)
     remembering = guidance_that_remembers(options, [patch for _, patch in network_patches(options)])
     if remembering:
-        raise ValueError(f"model carries guidance that remembers the evaluation before ({', '.join(remembering)}); in PixelSmith that is one of other patches. Connect the model from before that node, or use Regional Denoise.")
+        raise ValueError(f"model carries guidance that remembers the previous evaluation ({', '.join(remembering)}); PixelSmith evaluates different patches each time. Connect the model from before that node, or use Regional Denoise.")
     check_caches(model.model_options)
 
 

@@ -37,6 +37,7 @@ class RegionalDenoise(Part):
     canvas itself) or "unchanged". positions: where rotary positions begin, at the "region" or at the "canvas".
     """
 
+    title: ClassVar[str] = "Regional Denoise"
     key: ClassVar[str] = "regions"
     rank: ClassVar[int] = 30
 

@@ -24,6 +24,7 @@ class StructurePrior(Part):
     covers: with weight 1, I-Max (schedule "cosine over the run") and ScaleDiff ("variance over the run", band "resize").
     """
 
+    title: ClassVar[str] = "Structure Prior"
     key: ClassVar[str] = "structure_prior"
     rank: ClassVar[int] = 50
 

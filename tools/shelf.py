@@ -16,7 +16,7 @@ DIAL = {"scale_by": ("Enlarge Image", "scale_by"), "creativity": ("Creativity", 
 def dial(model, side, files):
     """The note of a template that enlarges an image by scale_by and creativity."""
     return (
-        f"Enlarges your image twice and redraws it region by region with {model}. "
+        f"Upscales your image 2x: enlarges it and redraws it region by region with {model}. "
         "For 4x set scale_by to 4; a higher creativity adds more detail, a lower one stays closer to your image. "
         f"Memory must hold one region of {side} x {side} pixels, at any scale; {files}."
     )
@@ -75,7 +75,7 @@ SHELF = {
     ),
     "seedvr2": Template(
         "Restore and upscale in regions (SeedVR2)",
-        "Enlarges your image twice and restores it with SeedVR2 in one step, region by region. For 4x set scale_by to 4. Memory must hold one region, at any scale; the files take 4 GB, and ComfyUI has to be 0.30 or newer.",
+        "Enlarges your image 2x and restores it with SeedVR2 in one step, region by region. For 4x set scale_by to 4. Memory must hold one region, at any scale; the files take 4 GB, and ComfyUI has to be 0.30 or newer.",
         {"scale_by": ("Enlarge", "scale_by"), "seed": ("Restore", "seed")},
     ),
     "pid_decode": Template(
@@ -85,7 +85,7 @@ SHELF = {
     ),
     "cupscale_image_sdxl": Template(
         "Upscale your image 2x with C-Upscale (SDXL)",
-        "Enlarges your image twice with C-Upscale: load it, say what it shows and press Run. A higher start_at_step stays closer to the image, a lower one redraws more.",
+        "Upscales your image 2x with C-Upscale: load it, describe it in the prompt and press Run. A higher start_at_step stays closer to the image, a lower one redraws more.",
         {**PROMPT, "scale_by": ("Enlarge", "scale_by"), "start_at_step": ("Draw with C-Upscale", "start_at_step"), "seed": ("Draw with C-Upscale", "noise_seed")},
     ),
     "lsrna_demofusion_sdxl": Template(
@@ -107,7 +107,7 @@ SHELF = {
     ),
     "upscale_mini": Template(
         "Draw an image and upscale it (mini world)",
-        "Draws an image at the mini world's native 128 px and enlarges it twice, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
+        "Draws an image at the mini world's native 128 px and upscales it 2x, region by region, as *Upscale your image* does. Everything it needs comes with Loupe: press Run, then change the prompt, scale_by or creativity. It takes about 5 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "cupscale": Template(
         "Upscale 2x with C-Upscale (mini world)",
@@ -119,7 +119,7 @@ SHELF = {
     ),
     "compare": Template(
         "Compare six ways to upscale (mini world)",
-        "One image enlarged twice in six ways, side by side: as pixels, by LSR alone, as regions alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again. It takes about 15 seconds on one core of a server; a laptop may take a few times as long.",
+        "One image upscaled 2x in six ways, side by side: in pixels, with LSR alone, with Regional Denoise alone, with LSRNA-DemoFusion, with PixelSmith and with C-Upscale. Change the prompt or the seed of the reference and run it again. It takes about 15 seconds on one core of a server; a laptop may take a few times as long.",
     ),
     "arbitrary_scale": Template(
         "Draw one latent for any size (mini world)",

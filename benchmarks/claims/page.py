@@ -65,7 +65,7 @@ def count(cached: Cached, name: str) -> Iterator[str]:
             found.setdefault(known, []).append(f"{claim.method}, {LABELS.get(world, world)}: {claim.text}")
     total = sum(map(len, found.values()))
     words = [f"{len(found.get(which, []))} {which.value}" for which in Verdict] + ([f"{len(found[None])} not measured yet"] if None in found else [])
-    yield f"Of {total} claims, one for each world: {', '.join(words)}. Reversed here:\n"
+    yield f"Of {total} results, counting a claim once in each world: {', '.join(words)}. Reversed here:\n"
     yield from (f"* {text}" for text in found.get(Verdict.REVERSED, []))
 
 

@@ -58,17 +58,17 @@ def lsr_over_pixels(world):
     return Comparison(enlarged("lsr"), enlarged("pixels"), "truth")
 
 
-@claim("LSRNA", "As what DemoFusion follows, LSR keeps more of the image than a bicubic latent.", "LSRNA, ablation of LSR")
+@claim("LSRNA", "As DemoFusion's guide, LSR keeps more of the image than a bicubic latent.", "LSRNA, ablation of LSR")
 def lsr_guides_over_bicubic(world):
     return Comparison(replace(LSRNA[world], edge_noise=0.0), replace(LSRNA[world], edge_noise=0.0, guide="latent"), "base")
 
 
-@claim("LSRNA", "As what DemoFusion follows, LSR keeps more than the image enlarged in pixels.", "LSRNA, section 3.1")
+@claim("LSRNA", "As DemoFusion's guide, LSR keeps more of the image than enlarging in pixels.", "LSRNA, section 3.1")
 def lsr_guides_over_pixels(world):
     return Comparison(replace(LSRNA[world], edge_noise=0.0), replace(LSRNA[world], edge_noise=0.0, guide="pixels"), "base")
 
 
-@claim("LSRNA", "As what DemoFusion follows, LSR gives sharper results than the image enlarged in pixels.", "LSRNA, section 3.1")
+@claim("LSRNA", "As DemoFusion's guide, LSR gives sharper results than enlarging in pixels.", "LSRNA, section 3.1")
 def lsr_guides_sharper_than_pixels(world):
     return Comparison(replace(LSRNA[world], edge_noise=0.0), replace(LSRNA[world], edge_noise=0.0, guide="pixels"), "sharp")
 

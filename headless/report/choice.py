@@ -50,4 +50,4 @@ def complete(found, info):
         if not lacks[name]:
             return name
     told = "\n".join(f"  {name}: {'; '.join(lines)}" for name, lines in lacks.items())
-    raise UsageError(f"the server has all files of no bundled workflow. Say which model you have: --checkpoint NAME for SDXL, or --workflow NAME with --set for its files.\n{told}")
+    raise UsageError(f"no bundled workflow has all of its files on the server. Say which model you have: --checkpoint NAME for SDXL, or --workflow NAME with --set for its files.\n{told}")

@@ -75,7 +75,7 @@ class AnyScale:
         if samples.shape[1] != self.channels:
             raise ValueError(f"samples has {samples.shape[1]} channels; {self.name} decodes latents with {self.channels}. Connect a latent made for it.")
         if not samples.isfinite().all():
-            raise ValueError("samples holds values that are not finite (NaN or infinite), which would make a black image. The sampling before it went wrong: look there for a half precision overflow or an unfit model.")
+            raise ValueError("samples holds values that are not finite (NaN or infinite), which would make a black image. Check the sampler before it: a half-precision overflow or the wrong model is the usual cause.")
         h, w = samples.shape[-2:]
         size = height, width
         rows = max(1, min(height, QUERIES_PER_CHUNK // width))

@@ -90,7 +90,7 @@ def test_the_last_step_of_any_sampler_leaves_as_much(kind, sampler):
 
 @pytest.mark.parametrize("sampler", ["uni_pc", "dpm_fast", "sa_solver"])
 def test_samplers_that_cannot_be_edited_are_refused(sampler):
-    with pytest.raises(ValueError, match=f"sampler {sampler} cannot carry inject_noise"):
+    with pytest.raises(ValueError, match=f"sampler {sampler} cannot carry Inject Noise"):
         tiny.sample(node(tiny.sdxl()), tiny.noise((1, 4, 8, 8)), sampler)
 
 

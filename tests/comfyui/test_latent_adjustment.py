@@ -130,7 +130,7 @@ def test_samplers_are_drawn_by_the_prediction(sampler):
 @pytest.mark.parametrize("sampler", ["uni_pc", "dpm_fast", "sa_solver"])
 def test_samplers_that_cannot_be_edited_are_refused(sampler, target):
     latent = tiny.noise((1, 4, 8, 8))
-    with pytest.raises(ValueError, match=f"sampler {sampler} cannot carry latent_adjustment"):
+    with pytest.raises(ValueError, match=f"sampler {sampler} cannot carry Latent Adjustment"):
         tiny.sample(with_parts(tiny.sdxl(), LatentAdjustment(latent, target=target)), latent, sampler)
 
 

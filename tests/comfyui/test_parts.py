@@ -24,6 +24,7 @@ SIGMAS = torch.tensor([4.0, 2.0, 1.0, 0.0])
 class SmallLook(Part):
     """Asks the network at another size, and moves every prediction to that mean."""
 
+    title: ClassVar[str] = "Small Look"
     key: ClassVar[str] = "small_look"
     rank: ClassVar[int] = 15
 
@@ -42,6 +43,7 @@ class SmallLook(Part):
 class Brighter(Part):
     """Moves the state of every step."""
 
+    title: ClassVar[str] = "Brighter"
     key: ClassVar[str] = "brighter"
 
     by: float = 0.5
@@ -57,6 +59,7 @@ class Brighter(Part):
 class GuidanceBand(Part):
     """Leaves the negative prompt out above a noise level."""
 
+    title: ClassVar[str] = "Guidance Band"
     key: ClassVar[str] = "guidance_band"
     rank: ClassVar[int] = 5
 
@@ -75,6 +78,7 @@ class GuidanceBand(Part):
 class Wider(Part):
     """Brings an object patch of its own, and refuses small latents."""
 
+    title: ClassVar[str] = "Wider"
     key: ClassVar[str] = "wider"
 
     def attach(self, model):

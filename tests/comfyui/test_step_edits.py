@@ -145,7 +145,7 @@ def test_a_sampler_class_without_a_function_is_refused_by_name():
             return latent_image
 
     arguments = torch.zeros(1, 4, 4, 4), 1.0, Homemade(), SIGMAS, tiny.conditioning(), tiny.conditioning(), torch.zeros(1, 4, 4, 4)
-    with pytest.raises(ValueError, match="Homemade cannot carry skip_residual"):
+    with pytest.raises(ValueError, match="Homemade cannot carry DemoFusion's skip residual"):
         comfy.sample.sample_custom(with_parts(nothing_ahead(), SkipResidual(torch.zeros(1, 4, 4, 4))), *arguments, seed=0)
     # the end of a run can be edited with any sampler
     comfy.sample.sample_custom(with_parts(nothing_ahead(), Renormalize(torch.rand(1, 4, 4, 4))), *arguments, seed=0)

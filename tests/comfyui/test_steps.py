@@ -118,7 +118,7 @@ def test_a_sampler_that_reports_no_steps_but_evaluates_each(name, sdxl):
 
 def test_a_sampler_whose_steps_cannot_be_told_is_refused(sdxl):
     heun = telling(lambda step: 1.0, "heun", report=False)
-    with pytest.raises(ValueError, match="The sampler sample cannot carry structure_prior: it does not report every step. Choose euler"):
+    with pytest.raises(ValueError, match="The sampler sample cannot carry Structure Prior: it does not report every step. Choose euler"):
         sampled(METHODS["Structure Prior"](sdxl), heun)
     sampled(METHODS["regions"](sdxl), heun)
 
