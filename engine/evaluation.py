@@ -89,7 +89,7 @@ class Engine:
             span=self.span,
             guider=guider,
         )
-        edits = {part.title: part.edits(run) for part in self.parts.values() if part.overrides("edits")}
+        edits = {part.title or part.key: part.edits(run) for part in self.parts.values() if part.overrides("edits")}
         shown = browser()
         if shown is not None:
             shown.began([maker for maker in self.makers.values() if maker is not None], run)

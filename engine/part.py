@@ -17,12 +17,12 @@ Predictions = list[torch.Tensor]  # denoised, of each guidance branch
 class Part:
     """One method on a model. It is shared between runs and keeps nothing of them.
 
-    title: what messages call it, the name of its node. key: another part of this key on the model is replaced. rank: evaluations are nested by it, the lowest outermost;
+    title: what messages call it, the name of its node; the key where it is empty. key: another part of this key on the model is replaced. rank: evaluations are nested by it, the lowest outermost;
     edits run from the lowest to the highest. regions_per_call: most views in one network call, 0 for what fits into
     memory.
     """
 
-    title: ClassVar[str]
+    title: ClassVar[str] = ""
     key: ClassVar[str]
     rank: ClassVar[int] = 50
     regions_per_call = 0

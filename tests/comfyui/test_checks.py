@@ -122,7 +122,7 @@ def test_region_prompts_refuse_empty_lists():
         RegionPrompts.execute(object(), RegionLayout.from_overlap(8, 8, 8, 8), [], "", 75)
     with pytest.raises(ValueError, match="prompts is an empty list, regions has 2 regions"):
         parse_prompts("[]", 2)
-    with pytest.raises(ValueError, match="prompts is JSON of too many brackets"):
+    with pytest.raises(ValueError, match="prompts is JSON that is nested too deeply"):
         parse_prompts("[" * 100000, 2)
 
 

@@ -323,7 +323,7 @@ def test_families_that_cannot_be_cut_are_named():
 
 
 def test_keyframes_are_refused_before_sampling():
-    with pytest.raises(ValueError, match="BaseModel holds keyframes placed by token"):
+    with pytest.raises(ValueError, match="BaseModel is tied to the whole canvas.*keyframes placed by token"):
         sample(regional(local.build("sd15")), local.both(keyframe_idxs=torch.zeros(1, 3, 4)))
 
 
