@@ -251,9 +251,9 @@ def test_memory_is_asked_for_one_batch_of_patches(monkeypatch):
 
 def test_models_with_patches_of_a_whole_canvas_are_refused():
     model, guidance = tiny.sdxl(), tiny.noise((1, 4, 16, 24))
-    with pytest.raises(ValueError, match="model carries regions, which.*from before"):
+    with pytest.raises(ValueError, match="model carries Regional Denoise, which.*from before"):
         run(with_parts(model, RegionalDenoise((4, 4))), guidance)
-    with pytest.raises(ValueError, match="model carries skip_residual"):
+    with pytest.raises(ValueError, match="model carries DemoFusion.s skip residual"):
         run(with_parts(model, SkipResidual(guidance)), guidance)
 
 
