@@ -204,7 +204,7 @@ REMEMBERING |= {
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_pixelsmith_refuses_what_remembers(name, sdxl):
-    with pytest.raises(ValueError, match=rf"model carries guidance that remembers the evaluation before \(.*{name}.*from before that node"):
+    with pytest.raises(ValueError, match=rf"model carries guidance that remembers the previous evaluation \(.*{name}.*from before that node"):
         pixelsmith(REMEMBERING[name](sdxl))
 
 
